@@ -1,0 +1,122 @@
+"""Temporal, spatial and factorized self-attention layers."""
+
+import torch
+from torch import Tensor, nn
+
+from ..ops import checks
+from ..ops.attention.api import spatial_layer, temporal_layer
+from ..ops.norm.spec import Norm
+from .layout import require_input, require_multiple
+
+
+class TemporalAttention(nn.Module):
+    """Self-attention over frames at each pixel, with a learned dense relative position bias.
+
+    Replaces, with the same state_dict, the TemporalAttention of the seed text: `to_qkv`, `proj_out`, `rel_pos_emb`
+    (1, N, max_frames, max_frames), of which the first T x T entries are used.
+    """
+
+    def __init__(
+        self,
+        dim: int,                    # C.
+        num_heads: int = 8,          # N. Divides dim.
+        max_frames: int = 32,        # Longest clip; a longer one is an error.
+        backend: str | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        require_multiple(self, "dim", dim, "num_heads", num_heads)
+        checks.require_positive_int("TemporalAttention", "max_frames", max_frames)
+        self.dim, self.num_heads, self.max_frames, self.backend = dim, num_heads, max_frames, backend
+        self.to_qkv = nn.Linear(dim, dim * 3)
+        self.proj_out = nn.Linear(dim, dim)
+        self.rel_pos_emb = nn.Parameter(torch.randn(1, num_heads, max_frames, max_frames))
+
+    def forward(
+        self,
+        x: Tensor,                            # (B, T, H, W, C)
+        *,
+        norm: Norm | None = None,             # Over the channels of x, before the projection.
+        residual: Tensor | None = None,       # (B, T, H, W, C), added to the result.
+        causal: bool = False,
+        focus_present: Tensor | None = None,  # (B,) or (B, T) bool.
+        rotary: Tensor | None = None,         # (T, R//2) angles.
+    ) -> Tensor:  # fmt: skip
+        """Returns (B, T, H, W, C). Raises ValueError for more frames than max_frames."""
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim)
+        T = x.shape[1]
+        if T > self.max_frames:
+            raise ValueError(f"TemporalAttention: x has T = {T} frames; expected at most max_frames = {self.max_frames}")
+        return temporal_layer(
+            x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
+            num_heads=self.num_heads, norm=norm, residual=residual, bias=self.rel_pos_emb[0, :, :T, :T],
+            causal=causal, focus_present=focus_present, rotary=rotary, backend=self.backend,
+        )  # fmt: skip
+
+
+class SpatialAttention(nn.Module):
+    """Self-attention over the pixels of each frame; with max_size, a learned bias per two-dimensional offset.
+
+    Parameters `to_qkv`, `proj_out`, and `rel_pos_emb` (N, 2*Hmax-1, 2*Wmax-1), whose centre serves smaller frames.
+    Source: Ho et al. 2022 (arXiv 2204.03458), section 3; offsets as in Liu et al. 2021 (Swin, arXiv 2103.14030).
+    """
+
+    def __init__(
+        self,
+        dim: int,                                # C.
+        num_heads: int = 8,                      # N. Divides dim.
+        max_size: tuple[int, int] | None = None, # (Hmax, Wmax) of the bias; None for no bias.
+        backend: str | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        require_multiple(self, "dim", dim, "num_heads", num_heads)
+        self.dim, self.num_heads, self.max_size, self.backend = dim, num_heads, max_size, backend
+        self.to_qkv = nn.Linear(dim, dim * 3)
+        self.proj_out = nn.Linear(dim, dim)
+        if max_size is not None:
+            Hmax, Wmax = max_size
+            checks.require_positive_int("SpatialAttention", "max_size[0]", Hmax)
+            checks.require_positive_int("SpatialAttention", "max_size[1]", Wmax)
+            self.rel_pos_emb = nn.Parameter(torch.randn(num_heads, 2 * Hmax - 1, 2 * Wmax - 1) * 0.02)
+
+    def forward(self, x: Tensor, *, norm: Norm | None = None, residual: Tensor | None = None) -> Tensor:
+        """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim)
+        return spatial_layer(
+            x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
+            num_heads=self.num_heads, norm=norm, residual=residual, rel_bias=self._table(*x.shape[2:4]), backend=self.backend,
+        )  # fmt: skip
+
+    def _table(self, H: int, W: int) -> Tensor | None:
+        if self.max_size is None:
+            return None
+        Hmax, Wmax = self.max_size
+        if H > Hmax or W > Wmax:
+            raise ValueError(f"SpatialAttention: x has frames of {(H, W)}; expected at most max_size = {(Hmax, Wmax)}")
+        return self.rel_pos_emb[:, Hmax - H : Hmax + H - 1, Wmax - W : Wmax + W - 1]
+
+
+class FactorizedAttention(nn.Module):
+    """Spatial, then temporal attention, each after a layer norm and with its residual: x + spatial(norm(x)), then time.
+
+    Parameters `spatial_norm`, `spatial_attn`, `temporal_norm`, `temporal_attn`.
+    Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
+    """
+
+    def __init__(
+        self,
+        dim: int,                                 # C.
+        num_heads: int = 8,                       # N. Divides dim.
+        max_frames: int = 32,
+        max_size: tuple[int, int] | None = None,  # Of the spatial bias.
+        backend: str | None = None,
+    ):  # fmt: skip
+        super().__init__()
+        self.spatial_attn = SpatialAttention(dim, num_heads, max_size, backend)
+        self.temporal_attn = TemporalAttention(dim, num_heads, max_frames, backend)
+        self.spatial_norm = nn.LayerNorm(dim)
+        self.temporal_norm = nn.LayerNorm(dim)
+
+    def forward(self, x: Tensor, *, focus_present: Tensor | None = None) -> Tensor:
+        """x: (B, T, H, W, C); focus_present: (B,) or (B, T) bool. Returns (B, T, H, W, C)."""
+        x = self.spatial_attn(x, norm=Norm.of(self.spatial_norm), residual=x)
+        return self.temporal_attn(x, norm=Norm.of(self.temporal_norm), residual=x, focus_present=focus_present)

@@ -1,0 +1,157 @@
+"""Backend names, which one serves a call, and why one cannot.
+
+An explicit backend that cannot serve a call raises with the reason; nothing falls back silently. `None` means auto: on CPU
+"cpu", where the compiled library is there, else "reference"; on a GPU "cuda", else "triton", else "reference" with a warning.
+The default is plain module state, because a ContextVar or a warning would break `torch.compile(fullgraph=True)`.
+"""
+
+import os
+import warnings
+from dataclasses import dataclass
+
+import torch
+
+from . import library
+
+BACKENDS = ("reference", "cpu", "cuda", "triton")
+
+# What each public operator is made of, where a fused backend composes it from other operators.
+COMPOSED_OF = {
+    "temporal_layer": ("norm_act", "temporal_attention"),
+    "spatial_layer": ("norm_act", "spatial_attention"),
+    "pseudo3d_conv": ("norm_act_conv",),
+}
+NATIVE_OPERATORS = ("temporal_attention", "spatial_attention", "norm_act", "norm_act_conv", "geglu")
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a backend can run on this machine, and why (not). True where it can."""
+
+    backend: str
+    available: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.available
+
+    def __str__(self) -> str:
+        return f"{self.backend}: {'available' if self.available else 'not available'}: {self.reason}"
+
+
+_load_error = library.load()
+
+
+def _served_by(dispatch_key: str) -> frozenset[str]:
+    """The public operators whose forward and backward kernels the compiled library holds for "CPU" or "CUDA"."""
+    names = {
+        name
+        for name in NATIVE_OPERATORS
+        if library.has_kernel(f"{name}_native", dispatch_key) and library.has_kernel(f"{name}_native_backward", dispatch_key)
+    }
+    names |= {name for name, parts in COMPOSED_OF.items() if names.issuperset(parts)}
+    return frozenset(names)
+
+
+_SERVED = {"cpu": _served_by("CPU"), "cuda": _served_by("CUDA"), "triton": frozenset()}
+_default: str | None = None
+
+
+def availability(name: str) -> Availability:
+    """Whether backend `name` can run on this machine, with the reason. Raises ValueError for an unknown name."""
+    _require_known(name, "availability: name")
+    if name == "reference":
+        return Availability(name, True, "eager PyTorch, on any device")
+    if name == "triton":
+        return Availability(name, False, "this version has no Triton kernels")
+    if _load_error:
+        return Availability(name, False, _load_error)
+    if not _SERVED[name]:
+        return Availability(name, False, f"the compiled library has no operator for {name}")
+    if name == "cuda" and not torch.cuda.is_available():
+        return Availability(name, False, "torch.cuda.is_available() is False: no GPU, no driver, or a CPU build of torch")
+    return Availability(name, True, f"the compiled library serves {', '.join(sorted(_SERVED[name]))}")
+
+
+class backend:
+    """Context manager: makes `name` the default backend. `None` means auto.
+
+    >>> with vdiff_kernels.backend("reference"):
+    ...     out = vdiff_kernels.temporal_attention(q, k, v)
+    """
+
+    def __init__(self, name: str | None):
+        if name is not None:
+            _require_known(name, "backend: name")
+        self.name = name
+
+    def __enter__(self):
+        global _default
+        self.previous, _default = _default, self.name
+        return self
+
+    def __exit__(self, *exception):
+        global _default
+        _default = self.previous
+
+
+def resolve(name: str | None, operator: str, tensor: torch.Tensor) -> str:
+    """The backend that serves `operator` on the device of `tensor`. Raises ValueError where an explicit one cannot."""
+    name = _default if name is None else name
+    if name is None:
+        return _auto(operator, tensor.device.type)
+    _require_known(name, f"{operator}: backend")
+    reason = _why_not(name, operator, tensor.device.type)
+    if reason:
+        raise ValueError(f"{operator}: backend is {name!r}, which cannot serve this call: {reason}; expected {_usable(operator, tensor)}")
+    return name
+
+
+def _require_known(name, what: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{what} is {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+
+
+def _why_not(name: str, operator: str, device: str) -> str | None:
+    if name == "reference":
+        return None
+    needed = "cpu" if name == "cpu" else "cuda"
+    if device != needed:
+        return f"it runs on {needed} tensors and these are on {device}"
+    if operator not in _SERVED[name]:
+        verdict = availability(name)
+        return f"it has no {operator}" if verdict else verdict.reason
+    return None
+
+
+def _usable(operator: str, tensor: torch.Tensor) -> str:
+    usable = [name for name in BACKENDS if _why_not(name, operator, tensor.device.type) is None]
+    return "one of " + ", ".join(map(repr, usable))
+
+
+def _auto(operator: str, device: str) -> str:
+    for name in ("cpu",) if device == "cpu" else ("cuda", "triton"):
+        if _why_not(name, operator, device) is None:
+            return name
+    if device == "cuda" and not torch.compiler.is_compiling():
+        _warn_once(operator)
+    return "reference"
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(operator: str) -> None:
+    if operator not in _warned:
+        _warned.add(operator)
+        warnings.warn(f"vdiff_kernels: no fused backend serves {operator} on this GPU; eager PyTorch does", stacklevel=4)
+
+
+def _default_from_environment() -> str | None:
+    name = os.environ.get("VDIFF_BACKEND") or None
+    if name is not None:
+        _require_known(name, "the environment variable VDIFF_BACKEND")
+    return name
+
+
+_default = _default_from_environment()

@@ -1,0 +1,120 @@
+"""Argument checks shared by every public operator: one error that names the argument, what was given and what is allowed."""
+
+import torch
+from torch import Tensor
+
+FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+MAX_HEAD_DIM = 256
+
+
+def type_name(value) -> str:
+    return type(value).__name__
+
+
+def require_tensor(op: str, name: str, value) -> None:
+    if not isinstance(value, Tensor):
+        raise TypeError(f"{op}: {name} is a {type_name(value)}; expected a torch.Tensor")
+
+
+def require_floating(op: str, name: str, tensor: Tensor) -> None:
+    if tensor.dtype not in FLOATING:
+        raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected float32, float64, float16 or bfloat16")
+
+
+def require_rank(op: str, name: str, tensor: Tensor, letters: str) -> None:
+    """letters: the dimensions in the project's letters, "(B, T, C)"."""
+    rank = letters.count(",") + 1
+    if tensor.dim() != rank:
+        raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {rank} dimensions {letters}")
+
+
+def require_shape(op: str, name: str, tensor: Tensor, letters: str, sizes: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != sizes:
+        raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {letters} = {sizes}")
+
+
+def require_device(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
+    if tensor.device != like.device:
+        raise ValueError(f"{op}: {name} is on {tensor.device}; expected {like.device}, as {like_name}")
+
+
+def require_like(op: str, name: str, value, like_name: str, like: Tensor) -> None:
+    """A tensor of the dtype and on the device of `like`."""
+    require_tensor(op, name, value)
+    require_device(op, name, value, like_name, like)
+    if value.dtype != like.dtype:
+        raise TypeError(
+            f"{op}: {name} has dtype {value.dtype}; expected {like.dtype}, as {like_name} (mixed dtypes need autocast)"
+        )
+
+
+def require_table(op: str, name: str, value, like_name: str, like: Tensor) -> None:
+    """A floating tensor of any dtype on the device of `like`: bias tables, mix."""
+    require_tensor(op, name, value)
+    require_device(op, name, value, like_name, like)
+    require_floating(op, name, value)
+
+
+def require_parameter(op: str, name: str, value, letters: str, sizes: tuple[int, ...], like_name: str, like: Tensor) -> None:
+    """A vector of parameters: of the shape given, in the dtype of `like` or float32 beside a half `like`."""
+    require_tensor(op, name, value)
+    require_device(op, name, value, like_name, like)
+    if value.dtype not in (like.dtype, torch.float32):
+        allowed = f"{like.dtype}" + ("" if like.dtype == torch.float32 else " or torch.float32")
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected {allowed}")
+    require_shape(op, name, value, letters, sizes)
+
+
+def require_bool(op: str, name: str, value) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{op}: {name} is {value!r}; expected True or False")
+
+
+def require_positive_int(op: str, name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
+        raise TypeError(f"{op}: {name} is {value!r}; expected an int")
+    if value < 1:
+        raise ValueError(f"{op}: {name} is {value}; expected at least 1")
+
+
+def require_choice(op: str, name: str, value, allowed: tuple) -> None:
+    if value not in allowed:
+        raise ValueError(f"{op}: {name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
+
+
+def require_number(op: str, name: str, value) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
+        raise TypeError(f"{op}: {name} is a {type_name(value)}; expected a number")
+
+
+def require_no_grad(op: str, name: str, value: Tensor) -> None:
+    if value.requires_grad:
+        raise ValueError(f"{op}: {name} requires grad; expected a constant (detach it)")
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor itself where its innermost dimension has unit stride (or one element), else one contiguous copy."""
+    if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1:
+        return tensor
+    return tensor.contiguous()
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The dtype autocast asks of this tensor's device, None outside autocast. float64 is left alone, as PyTorch does."""
+    device = tensor.device.type
+    if tensor.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def cast(dtype: torch.dtype | None, *tensors: Tensor | None):
+    """The tensors in dtype; as they are where dtype or the tensor is None, or a tensor is not floating or is float64."""
+    if dtype is None:
+        return tensors
+    return tuple(
+        t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+    )
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,0 +1,227 @@
+"""The schema and the fake kernel of every native operator, so that they exist without the compiled library.
+
+C++ implements these names (csrc/registration.cpp) and defines none; `load()` brings the implementations in. Nothing here
+is differentiable: the rules live in `autograd.py` of each folder, and call forward and backward operators alike.
+
+Conventions of every schema below:
+- Attention tensors are (B, T, H, W, N, D), image tensors (B, T, H, W, C): channels innermost, unit stride there, any outer
+  strides. Results are contiguous.
+- "acc" dtype is float64 for float64 inputs, else float32. Statistics, log-sum-exps and every gradient that is a sum over
+  pixels are acc.
+- An output that was not asked for is a tensor of shape (0,).
+"""
+
+from pathlib import Path
+
+import torch
+
+NAMESPACE = "vdiff_kernels"
+LIBRARY_FILE = Path(__file__).resolve().parent.parent / "_C.so"
+
+_library = torch.library.Library(NAMESPACE, "DEF")
+
+# How a Norm (ops/norm/spec.py) travels through a schema. kind "none" normalises nothing; "group" needs stats.
+_NORM = (
+    "str norm_kind, Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str norm_scope, "
+    "Tensor? norm_scale, Tensor? norm_shift, str act, Tensor? stats"
+)
+_TEMPORAL = "Tensor? bias, Tensor? rel_bias, float scale, bool causal, Tensor? focus_present, Tensor? rotary"
+_SPATIAL = "Tensor? bias, Tensor? rel_bias, float scale"
+
+
+def acc_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums are kept in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def define(name: str, arguments: str, returns: str):
+    """Decorator: defines `vdiff_kernels::name` with this schema and the decorated function as its fake kernel."""
+
+    def register(fake):
+        _library.define(f"{name}({arguments}) -> {returns}", tags=torch.Tag.pt2_compliant_tag)
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+        torch.library.register_vmap(f"{NAMESPACE}::{name}", _refuse_vmap(name), lib=_library)
+        return fake
+
+    return register
+
+
+def _refuse_vmap(name: str):
+    def vmap(info, in_dims, *args):
+        raise RuntimeError(f"{name}: vmap is not supported; give the batch as dimension B")
+
+    return vmap
+
+
+def _absent(like: torch.Tensor) -> torch.Tensor:
+    return like.new_empty((0,), dtype=acc_dtype(like.dtype))
+
+
+def _sums(like: torch.Tensor, shape) -> torch.Tensor:
+    """A gradient or statistic summed over pixels: acc dtype; absent where shape is None."""
+    return _absent(like) if shape is None else like.new_empty(shape, dtype=acc_dtype(like.dtype))
+
+
+def _contiguous(like: torch.Tensor) -> torch.Tensor:
+    return like.new_empty(like.shape)
+
+
+def _shape(tensor):
+    return None if tensor is None else tensor.shape
+
+
+# ---------------------------------------------------------------------------------------------------------- attention
+# out (B, T, H, W, N, D) in q's dtype; lse (B, T, H, W, N), acc: natural log of each row's sum of exponentials, -inf where
+# the row is fully masked, absent unless return_lse.
+# Gradients: packed False: (dq, dk, dv, dbias); packed True: q, k and v are the three slices of one (B, T, H, W, 3, N, D), and
+# so is the first result, the next two absent. dbias, acc, has the shape of the bias or rel_bias given; absent unless
+# need_bias_grad.
+
+
+def _attention_forward(q, return_lse):
+    return _contiguous(q), _sums(q, q.shape[:-1] if return_lse else None)
+
+
+def _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad):
+    dbias = _sums(q, _shape(bias if rel_bias is None else rel_bias) if need_bias_grad else None)
+    if packed:
+        return q.new_empty((*q.shape[:4], 3, *q.shape[4:])), _absent(q), _absent(q), dbias
+    return _contiguous(q), _contiguous(k), _contiguous(v), dbias
+
+
+@define(
+    "temporal_attention_native",
+    f"Tensor q, Tensor k, Tensor v, {_TEMPORAL}, bool return_lse",
+    "(Tensor out, Tensor lse)",
+)
+def _(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
+    return _attention_forward(q, return_lse)
+
+
+@define(
+    "temporal_attention_native_backward",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor lse, {_TEMPORAL}, bool packed, bool need_bias_grad",
+    "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
+)
+def _(grad_out, q, k, v, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad):
+    return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
+
+
+# k, v (B, T, H, W, N, D), or context (B, S, N, D) shared by the frames, or (B, T, S, N, D) per frame.
+@define(
+    "spatial_attention_native",
+    f"Tensor q, Tensor k, Tensor v, {_SPATIAL}, bool return_lse",
+    "(Tensor out, Tensor lse)",
+)
+def _(q, k, v, bias, rel_bias, scale, return_lse):
+    return _attention_forward(q, return_lse)
+
+
+@define(
+    "spatial_attention_native_backward",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor lse, {_SPATIAL}, bool packed, bool need_bias_grad",
+    "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
+)
+def _(grad_out, q, k, v, lse, bias, rel_bias, scale, packed, need_bias_grad):
+    return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
+
+
+# --------------------------------------------------------------------------------------------------------------- norm
+# stats (B, T, C, 2), acc: mean and biased variance over (H, W) of each frame's channel. Every group norm, whatever its groups
+# and scope, follows from them.
+
+
+@define("channel_stats_native", "Tensor x", "Tensor")
+def _(x):
+    return _sums(x, (x.shape[0], x.shape[1], x.shape[4], 2))
+
+
+@define("norm_act_native", f"Tensor x, {_NORM}, Tensor? residual", "Tensor")
+def _(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats, residual):
+    return _contiguous(x)
+
+
+# dnorm_weight, dnorm_bias (C,), dscale, dshift (B, C): acc; absent where the argument is.
+@define(
+    "norm_act_native_backward",
+    f"Tensor grad_out, Tensor x, {_NORM}",
+    "(Tensor dx, Tensor dnorm_weight, Tensor dnorm_bias, Tensor dscale, Tensor dshift)",
+)
+def _(grad_out, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
+    return _contiguous(x), *(_sums(x, _shape(t)) for t in (weight, bias, scale, shift))
+
+
+# --------------------------------------------------------------------------------------------------------------- conv
+# weight (Co, Ci, 1, 3, 3) or (Co, Ci, 3, 1, 1), any strides; temb (B, T, Co); residual (B, T, H, W, Co); mix (B, T).
+# out (B, T, H, W, Co); out_stats (B, T, Co, 2): the channel statistics of out, absent unless return_stats.
+
+
+@define(
+    "norm_act_conv_native",
+    f"Tensor x, Tensor weight, Tensor? bias, {_NORM}, Tensor? temb, Tensor? residual, Tensor? mix, bool return_stats",
+    "(Tensor out, Tensor out_stats)",
+)
+def _(x, weight, bias, kind, nw, nb, groups, eps, scope, scale, shift, act, stats, temb, residual, mix, return_stats):
+    B, T, H, W, _C = x.shape
+    Co = weight.shape[0]
+    return x.new_empty((B, T, H, W, Co)), _sums(x, (B, T, Co, 2) if return_stats else None)
+
+
+# dx and dweight are in x's dtype, the others acc; dx (and the norm's four), dweight and dmix are absent unless asked for.
+@define(
+    "norm_act_conv_native_backward",
+    f"Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, {_NORM}, Tensor? temb, Tensor? mix, "
+    "bool need_x, bool need_weight, bool need_mix",
+    "(Tensor dx, Tensor dweight, Tensor dbias, Tensor dnorm_weight, Tensor dnorm_bias, Tensor dscale, Tensor dshift, "
+    "Tensor dtemb, Tensor dmix)",
+)
+def _(
+    grad_out, x, weight, bias, kind, norm_weight, norm_bias, groups, eps, scope, scale, shift, act, stats, temb, mix,
+    need_x, need_weight, need_mix,
+):  # fmt: skip
+    norm_shapes = [_shape(t) if need_x else None for t in (norm_weight, norm_bias, scale, shift)]
+    return (
+        _contiguous(x) if need_x else _absent(x),
+        _contiguous(weight) if need_weight else _absent(x),
+        _sums(x, _shape(bias)),
+        *(_sums(x, shape) for shape in norm_shapes),
+        _sums(x, _shape(temb)),
+        _sums(x, mix.shape if need_mix else None),
+    )
+
+
+# -------------------------------------------------------------------------------------------------------- feedforward
+# x (M, C); weight (2E, C); out (M, E) = a * gelu(b), [a | b] = x weight^T + bias.
+
+
+@define("geglu_native", "Tensor x, Tensor weight, Tensor? bias", "Tensor")
+def _(x, weight, bias):
+    return x.new_empty((x.shape[0], weight.shape[0] // 2))
+
+
+@define(
+    "geglu_native_backward",
+    "Tensor grad_out, Tensor x, Tensor weight, Tensor? bias",
+    "(Tensor dx, Tensor dweight, Tensor dbias)",
+)
+def _(grad_out, x, weight, bias):
+    return _contiguous(x), _contiguous(weight), _sums(x, _shape(bias))
+
+
+# ------------------------------------------------------------------------------------------------------------ loading
+
+
+def load() -> str | None:
+    """Loads the compiled library, once, at import. Returns why it could not, or None."""
+    if not LIBRARY_FILE.exists():
+        return "the compiled library is missing: install with a C++ compiler at hand (pip install --no-build-isolation .)"
+    try:
+        torch.ops.load_library(LIBRARY_FILE)
+    except OSError as error:
+        return f"the compiled library did not load: {error}"
+    return None
+
+
+def has_kernel(name: str, dispatch_key: str) -> bool:
+    """Whether a compiled kernel serves `vdiff_kernels::name` for "CPU" or "CUDA"."""
+    return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", dispatch_key)

@@ -1,0 +1,86 @@
+"""What a normalisation is: the `Norm` argument of the fused operators."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from .. import checks
+
+KINDS = ("group", "layer", "rms")
+SCOPES = ("frame", "clip")
+ACTIVATIONS = (None, "silu")
+
+
+@dataclass(frozen=True)
+class Norm:
+    """A normalisation over channels, folded into the operator it is given to.
+
+    kind: "group" (needs groups), "layer" (each pixel over its channels) or "rms" (x * rsqrt(mean(x^2) + eps), each pixel).
+    weight, bias: (C,) or None; x's dtype, or float32 beside a half x.
+    scope: the pixels that a group's statistics run over: one "frame" (H, W) or the whole "clip" (T, H, W).
+        Variance is biased. layer and rms have no use for it.
+    scale, shift: (B, C) or None: the result becomes y * (1 + scale) + shift, as adaptive norms do.
+    """
+
+    kind: str
+    weight: Tensor | None = None
+    bias: Tensor | None = None
+    groups: int | None = None
+    eps: float = 1e-5
+    scope: str = "frame"
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+
+    @classmethod
+    def of(cls, module: nn.Module, *, scope: str = "frame", scale: Tensor | None = None, shift: Tensor | None = None) -> "Norm":
+        """The Norm of an nn.GroupNorm, nn.LayerNorm (over channels) or nn.RMSNorm. Raises TypeError for any other module."""
+        if isinstance(module, nn.GroupNorm):
+            return cls("group", module.weight, module.bias, module.num_groups, module.eps, scope, scale, shift)
+        if isinstance(module, nn.LayerNorm):
+            return cls("layer", module.weight, module.bias, None, module.eps, "frame", scale, shift)
+        if isinstance(module, nn.RMSNorm):
+            eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+            return cls("rms", module.weight, None, None, eps, "frame", scale, shift)
+        raise TypeError(f"Norm.of: module is a {checks.type_name(module)}; expected nn.GroupNorm, nn.LayerNorm or nn.RMSNorm")
+
+    @property
+    def tensors(self) -> tuple[Tensor | None, ...]:
+        return self.weight, self.bias, self.scale, self.shift
+
+
+def require_norm(op: str, norm, x: Tensor, channels: int) -> None:
+    """Raises unless norm is a Norm that fits x, whose batch is dimension 0."""
+    if not isinstance(norm, Norm):
+        raise TypeError(f"{op}: norm is a {checks.type_name(norm)}; expected a vdiff_kernels.Norm")
+    checks.require_choice(op, "norm.kind", norm.kind, KINDS)
+    checks.require_choice(op, "norm.scope", norm.scope, SCOPES)
+    checks.require_number(op, "norm.eps", norm.eps)
+    if not norm.eps >= 0:
+        raise ValueError(f"{op}: norm.eps is {norm.eps}; expected at least 0")
+    if norm.kind == "group":
+        checks.require_positive_int(op, "norm.groups", norm.groups)
+        if channels % norm.groups != 0:
+            raise ValueError(f"{op}: norm.groups is {norm.groups}; expected a divisor of C = {channels}")
+    elif norm.groups is not None:
+        raise ValueError(f"{op}: norm.groups is {norm.groups}; expected None, as norm.kind is {norm.kind!r}")
+    for name, value in (("weight", norm.weight), ("bias", norm.bias)):
+        if value is not None:
+            checks.require_parameter(op, f"norm.{name}", value, "(C,)", (channels,), "x", x)
+    for name, value in (("scale", norm.scale), ("shift", norm.shift)):
+        if value is not None:
+            checks.require_parameter(op, f"norm.{name}", value, "(B, C)", (x.shape[0], channels), "x", x)
+
+
+def require_stats(op: str, stats, norm: Norm | None, x: Tensor, letters_shape: tuple[int, int, int]) -> None:
+    """Raises unless stats are the channel statistics (B, T, C, 2) of x and norm is the group norm that uses them."""
+    checks.require_tensor(op, "stats", stats)
+    if norm is None or norm.kind != "group":
+        kind = None if norm is None else norm.kind
+        raise ValueError(f"{op}: stats given with norm {kind!r}; expected a norm of kind 'group'")
+    checks.require_device(op, "stats", stats, "x", x)
+    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
+    if stats.dtype != expected:
+        raise TypeError(f"{op}: stats has dtype {stats.dtype}; expected {expected}")
+    checks.require_shape(op, "stats", stats, "(B, T, C, 2)", (*letters_shape, 2))
+    checks.require_no_grad(op, "stats", stats)
