@@ -55,7 +55,7 @@ inline void check_device(const char* op, const char* name, const Tensor& tensor,
 inline void check_unit_stride(const char* op, const char* name, const Tensor& tensor) {
   const int64_t last = tensor.dim() - 1;
   STD_TORCH_CHECK(
-      tensor.size(last) <= 1 || tensor.stride(last) == 1, op, ": ", name, " has stride ", tensor.stride(last),
+      tensor.size(last) <= 1 || tensor.stride(last) == 1 || tensor.numel() == 0, op, ": ", name, " has stride ", tensor.stride(last),
       " in its innermost dimension; expected 1");
 }
 

@@ -1,8 +1,9 @@
 #include "stream.h"
 
 #include <dlfcn.h>
-#include <torch/csrc/stable/macros.h>
+#include <torch/csrc/stable/c/shim.h>
 #include <torch/headeronly/util/Exception.h>
+#include <torch/headeronly/util/shim_utils.h>
 
 namespace {
 
@@ -28,7 +29,7 @@ void* current_cuda_stream(int32_t device_index) {
       stream_function(), "vdiff_kernels: no current CUDA stream: this torch has no libtorch_cuda.so with "
       "aoti_torch_get_current_cuda_stream in it; install a CUDA build of torch");
   void* stream = nullptr;
-  STABLE_TORCH_ERROR_CODE_CHECK(stream_function()(device_index, &stream));
+  TORCH_ERROR_CODE_CHECK(stream_function()(device_index, &stream));
   return stream;
 }
 

@@ -1,0 +1,49 @@
+# Makes its own environment in .venv. Variables, given in the environment or as `make NAME=value`:
+#   TORCH        what to build and test with
+#   TORCH_INDEX  where to get it: https://download.pytorch.org/whl/cpu has CPU builds; PyPI's are CUDA builds of several GB
+#   PIP_ARGS     more arguments for every pip install
+#   PYTEST_ARGS  more arguments for pytest
+#   VDIFF_CUDA   0 (the default here), 1 or auto: whether to build the CUDA kernels
+TORCH ?= torch==2.13.0
+PYTHON ?= python3
+export VDIFF_CUDA ?= 0
+
+BUILD_TOOLS = setuptools==84.2.1 ninja==1.13.2
+# Its declared dependencies are a training script's: only its model is used here, and extra `blocks` has what that needs.
+WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
+
+VENV_PYTHON = .venv/bin/python
+PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
+INSTALLED = .venv/installed-$(subst =,,$(TORCH))
+
+.PHONY: help test test-full build cuda abi clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+test: build ## build, then run the tests
+	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+
+test-full: build ## the same with the slow tests
+	$(VENV_PYTHON) -m pytest -n 2 -m '' $(PYTEST_ARGS)
+
+build: $(INSTALLED) ## the compiled library, in place; only what changed recompiles
+	$(VENV_PYTHON) setup.py --quiet build_ext --inplace
+
+cuda: VDIFF_CUDA = 1
+cuda: build ## the same with the CUDA kernels (needs nvcc, no GPU)
+
+abi: ## one library file under torch 2.10, 2.13 and 2.14 (needs nvcc, no GPU; downloads several GB)
+	tests/abi_check.sh $(ABI_DIR)
+
+clean: ## what was built; .venv stays
+	rm -rf build dist vdiff_kernels.egg-info vdiff_kernels/_C.so
+
+$(INSTALLED): pyproject.toml setup.py Makefile
+	test -x $(VENV_PYTHON) || $(PYTHON) -m venv .venv
+	rm -f .venv/installed-*
+	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
+	$(PIP_INSTALL) $(BUILD_TOOLS)
+	$(PIP_INSTALL) --no-build-isolation -e '.[test,blocks]'
+	$(PIP_INSTALL) --no-deps $(WITHOUT_DEPENDENCIES)
+	touch $@

@@ -1,0 +1,30 @@
+// The C++ implementation of every native operator; schemas and fakes are in vdiff_kernels/ops/library.py.
+#include <torch/csrc/stable/library.h>
+
+#include "attention/operators.h"
+#include "conv/operators.h"
+#include "feedforward/operators.h"
+#include "norm/operators.h"
+#ifdef VDIFF_WITH_CUDA
+#include "norm/cuda_operators.h"
+#endif
+
+STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
+  m.impl("temporal_attention_native", TORCH_BOX(&vdiff::temporal_attention));
+  m.impl("temporal_attention_native_backward", TORCH_BOX(&vdiff::temporal_attention_backward));
+  m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
+  m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
+  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
+  m.impl("norm_act_native", TORCH_BOX(&vdiff::norm_act));
+  m.impl("norm_act_native_backward", TORCH_BOX(&vdiff::norm_act_backward));
+  m.impl("norm_act_conv_native", TORCH_BOX(&vdiff::norm_act_conv));
+  m.impl("norm_act_conv_native_backward", TORCH_BOX(&vdiff::norm_act_conv_backward));
+  m.impl("geglu_native", TORCH_BOX(&vdiff::geglu));
+  m.impl("geglu_native_backward", TORCH_BOX(&vdiff::geglu_backward));
+}
+
+#ifdef VDIFF_WITH_CUDA
+STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
+  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats_cuda));
+}
+#endif

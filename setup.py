@@ -1,0 +1,145 @@
+"""Builds vdiff_kernels/_C.so, one plain shared library without Python in it, through ninja: only what changed recompiles.
+
+Environment:
+    VDIFF_CUDA  auto: CUDA kernels where nvcc is found (default); 0: never; 1: nvcc or fail
+    CUDA_HOME   where to look for bin/nvcc before PATH
+    CXX         the C++ compiler, g++ by default
+    MAX_JOBS    how many compilers run at once, ninja's choice by default
+"""
+
+import os
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+try:
+    from setuptools import Extension, setup
+    from setuptools.command.bdist_wheel import bdist_wheel
+    from setuptools.command.build_ext import build_ext
+except ImportError as error:
+    raise SystemExit(f"vdiff_kernels: building needs setuptools 77 or newer (pip install -U setuptools): {error}") from None
+
+ROOT = Path(__file__).resolve().parent
+CXX = os.environ.get("CXX", "g++")
+
+# The library speaks the stable ABI of torch 2.10 and so serves that and every newer one.
+TORCH_MINIMUM = (2, 10)
+DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
+FLAGS = ["-O3", "-std=c++17", "-Icsrc"]
+CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall"]
+# Every cubin comes from the one PTX for compute_80, which is the one that the tests execute.
+NVCC_FLAGS = [
+    "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_80]",
+    "-lineinfo",
+    f"-Xcompiler={','.join(CXX_FLAGS)}",
+    f"-ccbin={CXX}",
+]
+
+
+def find_nvcc() -> str | None:
+    home = os.environ.get("CUDA_HOME")
+    return (shutil.which("nvcc", path=f"{home}/bin") if home else None) or shutil.which("nvcc")
+
+
+def chosen_nvcc() -> str | None:
+    """The nvcc to build CUDA kernels with, or None to build without."""
+    choice = os.environ.get("VDIFF_CUDA", "auto")
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"vdiff_kernels: VDIFF_CUDA is {choice!r}; allowed are auto, 0 and 1")
+    nvcc = None if choice == "0" else find_nvcc()
+    if choice == "1" and nvcc is None:
+        raise SystemExit("vdiff_kernels: VDIFF_CUDA=1, but there is no nvcc in CUDA_HOME/bin or on PATH")
+    return nvcc
+
+
+def torch_directory() -> Path:
+    try:
+        import torch
+    except ImportError as error:
+        raise SystemExit(
+            f"vdiff_kernels: torch cannot be imported ({error}). The build uses the torch that is installed: install torch, "
+            "setuptools and ninja first, then give pip --no-build-isolation"
+        ) from None
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < TORCH_MINIMUM:
+        raise SystemExit(f"vdiff_kernels: torch is {torch.__version__}; building needs 2.10 or newer")
+    return Path(torch.__file__).parent
+
+
+def ninja_program() -> str:
+    try:
+        import ninja
+
+        return str(Path(ninja.BIN_DIR) / "ninja")
+    except ImportError:
+        program = shutil.which("ninja")
+    if program is None:
+        raise SystemExit("vdiff_kernels: building needs ninja (pip install ninja)")
+    return program
+
+
+def ninja_rule(name: str, *command: str, compiles: bool) -> str:
+    text = " ".join(word if word in ("$in", "$out") else shlex.quote(word).replace("$", "$$") for word in command)
+    if not compiles:
+        return f"rule {name}\n  command = {text}\n"
+    return f"rule {name}\n  command = {text} -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
+
+
+def ninja_file(directory: Path, nvcc: str | None, torch: Path) -> str:
+    """What builds `directory`/_C.so. Paths are relative to ROOT, so that no machine's path ends up in the library."""
+    cuda_only = {*Path("csrc").rglob("*.cu"), *Path("csrc").rglob("cuda_*.cpp")}
+    sources = sorted(({*Path("csrc").rglob("*.cpp")} - cuda_only) | (cuda_only if nvcc else set()))
+    defines = [*DEFINES, "-DVDIFF_WITH_CUDA"] if nvcc else DEFINES
+    # libtorch_cpu.so is named as needed even where no symbol would ask for it; torch is in the process already: no rpath.
+    libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
+    linker = ["--no-undefined", "--exclude-libs=ALL", "--no-as-needed"]
+    if nvcc:
+        options = [word for option in linker for word in ("-Xlinker", option)]
+        link = [nvcc, f"-ccbin={CXX}", "-shared", "-cudart=static", "--no-device-link", "$in", "-o", "$out"]
+    else:
+        options = [f"-Wl,{option}" for option in linker]
+        link = [CXX, "-shared", "$in", "-o", "$out"]
+
+    lines = [f"builddir = {directory}\n"]
+    lines.append(ninja_rule("cxx", CXX, *FLAGS, *CXX_FLAGS, *defines, "-isystem", str(torch / "include"), compiles=True))
+    if nvcc:
+        lines.append(ninja_rule("cuda", nvcc, *FLAGS, *NVCC_FLAGS, compiles=True))
+    lines.append(ninja_rule("link", *link, *options, *libraries, compiles=False))
+    objects = []
+    for source in sources:
+        objects.append(f"{directory}/{source}.o")
+        lines.append(f"build {objects[-1]}: {'cuda' if source.suffix == '.cu' else 'cxx'} {source}")
+    lines.append(f"build {directory}/_C.so: link {' '.join(objects)}\n")
+    return "\n".join(lines)
+
+
+class BuildLibrary(build_ext):
+    def get_ext_filename(self, fullname):
+        return fullname.replace(".", "/") + ".so"
+
+    def build_extension(self, extension):
+        nvcc, torch, ninja = chosen_nvcc(), torch_directory(), ninja_program()
+        print(f"vdiff_kernels: building CPU kernels {f'and CUDA kernels ({nvcc})' if nvcc else 'only'}", flush=True)
+        directory = Path("build", "cuda" if nvcc else "cpu")
+        (ROOT / directory).mkdir(parents=True, exist_ok=True)
+        (ROOT / directory / "build.ninja").write_text(ninja_file(directory, nvcc, torch))
+        jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
+        if subprocess.run([ninja, *jobs, "-f", f"{directory}/build.ninja"], cwd=ROOT).returncode:
+            hint = "; VDIFF_CUDA=0 builds without CUDA" if nvcc else ""
+            raise SystemExit(f"vdiff_kernels: the library did not compile, see above{hint}")
+        target = Path(self.get_ext_fullpath(extension.name))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)  # a process may have the old file mapped
+        shutil.copyfile(ROOT / directory / "_C.so", target)  # a new time, so that setuptools sees it as newer than any other
+
+
+class PlatformWheel(bdist_wheel):
+    def get_tag(self):
+        return "py3", "none", super().get_tag()[2]  # serves every Python
+
+
+os.chdir(ROOT)
+setup(
+    ext_modules=[Extension("vdiff_kernels._C", sources=[])],
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+)
