@@ -1,0 +1,274 @@
+// The torch side of attention: check, allocate, fill the params, dispatch, call the kernel.
+#include "operators.h"
+
+#include "params.h"
+
+namespace vdiff {
+namespace {
+
+constexpr int64_t kMaxHeadDim = 256;
+constexpr char kQ[] = "(B, T, H, W, N, D)";
+
+// ---------------------------------------------------------------------------------------------------------------- checks
+
+// q's own, and what k and v share with it; their shapes are the caller's.
+void check_qkv(const char* op, const Tensor& q, const Tensor& k, const Tensor& v) {
+  check_rank(op, "q", q, 6);
+  const int64_t D = q.size(5);
+  STD_TORCH_CHECK(1 <= D && D <= kMaxHeadDim, op, ": q has D = ", D, "; expected 1 to ", kMaxHeadDim);
+  check_unit_stride(op, "q", q);
+  const auto check_like_q = [&](const char* name, const Tensor& tensor) {
+    check_device(op, name, tensor, "q", q);
+    check_dtype(op, name, tensor, "q", q);
+    check_unit_stride(op, name, tensor);
+  };
+  check_like_q("k", k);
+  check_like_q("v", v);
+}
+
+// At most one of the two, floating, on q's device; its shape is the caller's.
+void check_biases(const char* op, const Tensor& q, const OptionalTensor& bias, const OptionalTensor& rel_bias) {
+  STD_TORCH_CHECK(!bias || !rel_bias, op, ": bias and rel_bias are both given; expected at most one");
+  const OptionalTensor& table = bias ? bias : rel_bias;
+  if (!table) return;
+  check_device(op, bias ? "bias" : "rel_bias", *table, "q", q);
+  dtype_of(*table);  // raises where it is not floating
+}
+
+void check_acc(const char* op, const char* name, const Tensor& tensor, const Tensor& q) {
+  check_device(op, name, tensor, "q", q);
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == acc_scalar_type(q), op, ": ", name, " has another dtype; expected ",
+      acc_scalar_type(q) == torch::headeronly::ScalarType::Double ? "float64" : "float32");
+}
+
+void check_backward(const char* op, const Tensor& grad_out, const Tensor& q, const Tensor& lse) {
+  check_shape(op, "grad_out", grad_out, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
+  check_device(op, "grad_out", grad_out, "q", q);
+  check_dtype(op, "grad_out", grad_out, "q", q);
+  check_unit_stride(op, "grad_out", grad_out);
+  check_shape(op, "lse", lse, "(B, T, H, W, N)", {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
+  check_acc(op, "lse", lse, q);
+  STD_TORCH_CHECK(lse.is_contiguous(), op, ": lse is not contiguous; expected the one that the forward operator returned");
+}
+
+// ----------------------------------------------------------------------------------------------------- tensors to params
+
+template <class Pointer>
+PixelRows<Pointer> pixel_rows(Pointer data, const Tensor& tensor) {  // (B, T, H, W, N, D)
+  return {data, tensor.stride(0), tensor.stride(1), tensor.stride(2), tensor.stride(3), tensor.stride(4)};
+}
+
+template <class Pointer>
+PixelRows<Pointer> context_rows(Pointer data, const Tensor& tensor) {  // (B, S, N, D) or (B, T, S, N, D)
+  const int64_t s = tensor.dim() - 3;
+  return {data, tensor.stride(0), s == 1 ? 0 : tensor.stride(1), 0, tensor.stride(s), tensor.stride(s + 1)};
+}
+
+InputRows input_rows(const Tensor& tensor) {
+  const void* data = tensor.const_data_ptr();
+  return tensor.dim() == 6 ? pixel_rows(data, tensor) : context_rows(data, tensor);
+}
+
+OutputRows output_rows(const Tensor& tensor) {
+  void* data = tensor.mutable_data_ptr();
+  return tensor.dim() == 6 ? pixel_rows(data, tensor) : context_rows(data, tensor);
+}
+
+AttentionBias bias_table(const OptionalTensor& bias, const OptionalTensor& rel_bias) {
+  if (!bias && !rel_bias) return {};
+  const Tensor& table = bias ? *bias : *rel_bias;
+  const int64_t last = table.dim() - 1;
+  return {table.const_data_ptr(), dtype_of(table),     !bias,
+          table.stride(0),        table.stride(last - 1), table.stride(last)};
+}
+
+// ---------------------------------------------------------------------------------------------------------------- results
+
+Tensor new_like(const Tensor& like) { return torch::stable::new_empty(like, like.sizes()); }
+
+void* data_or_null(const Tensor& tensor, bool wanted) { return wanted ? tensor.mutable_data_ptr() : nullptr; }
+
+// lse (B, T, H, W, N).
+Tensor new_lse(const Tensor& q, bool wanted) {
+  return new_acc(q, wanted, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // dq, dk, dv, dbias
+
+// packed: the first holds dq, dk and dv, (B, T, H, W, 3, N, D), and the next two are absent.
+template <class Params>
+Gradients new_gradients(
+    const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
+    bool packed, bool need_bias_grad, Params& params) {
+  const OptionalTensor& table = bias ? bias : rel_bias;
+  const bool has_dbias = need_bias_grad && table;
+  const Tensor none = new_acc(q, false, {});
+  const Tensor dbias = has_dbias ? torch::stable::new_empty(q, table->sizes(), acc_scalar_type(q)) : none;
+  params.dbias = data_or_null(dbias, has_dbias);
+  if (!packed) {
+    const Tensor dq = new_like(q), dk = new_like(k), dv = new_like(v);
+    params.dq = output_rows(dq);
+    params.dk = output_rows(dk);
+    params.dv = output_rows(dv);
+    return {dq, dk, dv, dbias};
+  }
+  const int64_t T = q.size(1), H = q.size(2), W = q.size(3), N = q.size(4), D = q.size(5);
+  const int64_t sizes[7] = {q.size(0), T, H, W, 3, N, D};
+  const Tensor dqkv = torch::stable::new_empty(q, torch::headeronly::IntHeaderOnlyArrayRef(sizes, 7));
+  char* data = static_cast<char*>(dqkv.mutable_data_ptr());
+  const int64_t pixel = 3 * N * D, third = N * D * int64_t(q.element_size());
+  const OutputRows rows{data, T * H * W * pixel, H * W * pixel, W * pixel, pixel, D};
+  params.dq = params.dk = params.dv = rows;
+  params.dk.data = data + third;
+  params.dv.data = data + 2 * third;
+  return {dqkv, new_acc(q, false, {}), new_acc(q, false, {}), dbias};
+}
+
+void check_packed(const char* op, const Tensor& q, const Tensor& k, bool packed) {
+  if (!packed) return;
+  check_shape(op, "packed k", k, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
+}
+
+// --------------------------------------------------------------------------------------------------------------- temporal
+
+void fill_temporal(
+    const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
+    const OptionalTensor& rel_bias, double scale, bool causal, const OptionalTensor& focus_present,
+    const OptionalTensor& rotary, TemporalAttentionParams& params) {
+  check_qkv(op, q, k, v);
+  check_rank(op, "k", k, 6);
+  const int64_t B = q.size(0), T = q.size(1), H = q.size(2), W = q.size(3), N = q.size(4), D = q.size(5);
+  const int64_t S = k.size(1);
+  check_shape(op, "k", k, "(B, S, H, W, N, D)", {B, S, H, W, N, D});
+  check_shape(op, "v", v, "(B, S, H, W, N, D)", {B, S, H, W, N, D});
+  check_biases(op, q, bias, rel_bias);
+  if (bias) check_shape(op, "bias", *bias, "(N, T, S)", {N, T, S});
+  if (rel_bias) check_shape(op, "rel_bias", *rel_bias, "(N, T+S-1)", {N, T + S - 1});
+  STD_TORCH_CHECK(
+      S == T || (!focus_present && !rotary), op, ": ", focus_present ? "focus_present" : "rotary",
+      " is given with S = ", S, " and T = ", T, "; expected S == T");
+
+  params.q = input_rows(q);
+  params.k = input_rows(k);
+  params.v = input_rows(v);
+  params.bias = bias_table(bias, rel_bias);
+  params.B = B, params.T = T, params.S = S, params.H = H, params.W = W, params.N = N, params.D = D;
+  params.scale = scale;
+  params.causal = causal;
+  if (focus_present) {
+    check_device(op, "focus_present", *focus_present, "q", q);
+    STD_TORCH_CHECK(
+        focus_present->scalar_type() == torch::headeronly::ScalarType::Bool, op,
+        ": focus_present has another dtype; expected bool");
+    check_shape(op, "focus_present", *focus_present, "(B, T)", {B, T});
+    params.focus_present = static_cast<const bool*>(focus_present->const_data_ptr());
+    params.stride_focus_b = focus_present->stride(0);
+    params.stride_focus_t = focus_present->stride(1);
+  }
+  if (rotary) {
+    check_acc(op, "rotary", *rotary, q);
+    check_rank(op, "rotary", *rotary, 2);
+    params.R = 2 * rotary->size(1);
+    STD_TORCH_CHECK(params.R <= D, op, ": rotary has R = ", params.R, "; expected at most D = ", D);
+    check_shape(op, "rotary", *rotary, "(T, R/2)", {T, params.R / 2});
+    params.rotary = rotary->const_data_ptr();
+    params.stride_rotary_t = rotary->stride(0);
+    params.stride_rotary_r = rotary->stride(1);
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------------------- spatial
+
+void fill_spatial(
+    const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
+    const OptionalTensor& rel_bias, double scale, SpatialAttentionParams& params) {
+  check_qkv(op, q, k, v);
+  const int64_t B = q.size(0), T = q.size(1), H = q.size(2), W = q.size(3), N = q.size(4), D = q.size(5);
+  const int64_t rank = k.dim();
+  STD_TORCH_CHECK(4 <= rank && rank <= 6, op, ": k has rank ", rank, "; expected 6, or 4 or 5 for context");
+  const bool context = rank != 6;
+  const int64_t S = context ? k.size(rank - 3) : H * W;
+  const auto check_source = [&](const char* name, const Tensor& tensor) {
+    if (rank == 6) check_shape(op, name, tensor, kQ, {B, T, H, W, N, D});
+    if (rank == 5) check_shape(op, name, tensor, "(B, T, S, N, D)", {B, T, S, N, D});
+    if (rank == 4) check_shape(op, name, tensor, "(B, S, N, D)", {B, S, N, D});
+  };
+  check_source("k", k);
+  check_source("v", v);
+  check_biases(op, q, bias, rel_bias);
+  STD_TORCH_CHECK(!context || !rel_bias, op, ": rel_bias is given with context k, v; expected bias (N, H*W, S) or none");
+  if (bias) check_shape(op, "bias", *bias, "(N, H*W, S)", {N, H * W, S});
+  if (rel_bias) check_shape(op, "rel_bias", *rel_bias, "(N, 2H-1, 2W-1)", {N, 2 * H - 1, 2 * W - 1});
+
+  params.q = input_rows(q);
+  params.k = input_rows(k);
+  params.v = input_rows(v);
+  params.bias = bias_table(bias, rel_bias);
+  params.B = B, params.T = T, params.H = H, params.W = W, params.N = N, params.D = D;
+  params.KH = context ? 1 : H;
+  params.KW = context ? S : W;
+  params.scale = scale;
+  params.shared_context = rank == 4;
+}
+
+}  // namespace
+
+// -------------------------------------------------------------------------------------------------------------- operators
+
+std::tuple<Tensor, Tensor> temporal_attention(
+    const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
+    double scale, bool causal, const OptionalTensor& focus_present, const OptionalTensor& rotary, bool return_lse) {
+  TemporalAttentionFwdParams params{};
+  fill_temporal("temporal_attention", q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
+  const Tensor out = new_like(q), lse = new_lse(q, return_lse);
+  params.out = output_rows(out);
+  params.lse = data_or_null(lse, return_lse);
+  dispatch(dtype_of(q), [&](auto tag) { temporal_attention_fwd_cpu<typename decltype(tag)::type>(params); });
+  return {out, lse};
+}
+
+Gradients temporal_attention_backward(
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool causal,
+    const OptionalTensor& focus_present, const OptionalTensor& rotary, bool packed, bool need_bias_grad) {
+  const char* op = "temporal_attention_backward";
+  TemporalAttentionBwdParams params{};
+  fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
+  check_backward(op, grad_out, q, lse);
+  check_packed(op, q, k, packed);
+  const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
+  params.grad_out = input_rows(grad_out);
+  params.lse = lse.const_data_ptr();
+  dispatch(dtype_of(q), [&](auto tag) { temporal_attention_bwd_cpu<typename decltype(tag)::type>(params); });
+  return gradients;
+}
+
+std::tuple<Tensor, Tensor> spatial_attention(
+    const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
+    double scale, bool return_lse) {
+  SpatialAttentionFwdParams params{};
+  fill_spatial("spatial_attention", q, k, v, bias, rel_bias, scale, params);
+  const Tensor out = new_like(q), lse = new_lse(q, return_lse);
+  params.out = output_rows(out);
+  params.lse = data_or_null(lse, return_lse);
+  dispatch(dtype_of(q), [&](auto tag) { spatial_attention_fwd_cpu<typename decltype(tag)::type>(params); });
+  return {out, lse};
+}
+
+Gradients spatial_attention_backward(
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad) {
+  const char* op = "spatial_attention_backward";
+  SpatialAttentionBwdParams params{};
+  fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
+  check_backward(op, grad_out, q, lse);
+  check_packed(op, q, k, packed);
+  const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
+  params.grad_out = input_rows(grad_out);
+  params.lse = lse.const_data_ptr();
+  dispatch(dtype_of(q), [&](auto tag) { spatial_attention_bwd_cpu<typename decltype(tag)::type>(params); });
+  return gradients;
+}
+
+}  // namespace vdiff

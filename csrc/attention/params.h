@@ -1,0 +1,86 @@
+// What the attention kernels take: raw pointers, sizes, strides in elements. CPU and CUDA kernels include this alone.
+// acc: double where q is double, else float.
+#pragma once
+
+#include <cstdint>
+
+#include "common/scalar.h"
+
+namespace vdiff {
+
+// The rows of a (B, T, H, W, N, D) tensor: any outer strides, unit stride over D.
+// Context k, v are one line of S pixels: (B, T, S, N, D) has stride_h = 0, and (B, S, N, D) stride_t = 0 as well.
+template <class Pointer>
+struct PixelRows {
+  Pointer data;
+  int64_t stride_b, stride_t, stride_h, stride_w, stride_n;
+};
+using InputRows = PixelRows<const void*>;
+using OutputRows = PixelRows<void*>;
+
+// A dense bias (N, L, S), or a relative one: temporal (N, T+S-1), spatial (N, 2H-1, 2W-1).
+struct AttentionBias {
+  const void* data;  // null: no bias
+  DType dtype;       // its own, not q's
+  bool relative;
+  int64_t stride_n, stride_0, stride_1;  // heads, then the table's dimensions; temporal and relative: stride_1 alone
+};
+
+struct TemporalAttentionParams {
+  InputRows q;     // (B, T, H, W, N, D)
+  InputRows k, v;  // (B, S, H, W, N, D)
+  AttentionBias bias;
+  const bool* focus_present;  // (B, T), null: none; S == T
+  const void* rotary;         // (T, R/2) acc, angles in radians, null: none; S == T
+  int64_t stride_focus_b, stride_focus_t, stride_rotary_t, stride_rotary_r;
+  int64_t B, T, S, H, W, N, D, R;
+  double scale;
+  bool causal;
+};
+
+struct TemporalAttentionFwdParams : TemporalAttentionParams {
+  OutputRows out;  // (B, T, H, W, N, D)
+  void* lse;       // (B, T, H, W, N) acc, contiguous, null: not wanted
+};
+
+struct TemporalAttentionBwdParams : TemporalAttentionParams {
+  InputRows grad_out;  // (B, T, H, W, N, D)
+  const void* lse;     // (B, T, H, W, N) acc, contiguous
+  OutputRows dq;       // (B, T, H, W, N, D)
+  OutputRows dk, dv;   // (B, S, H, W, N, D)
+  void* dbias;         // as the bias, acc, contiguous, null: not wanted
+};
+
+struct SpatialAttentionParams {
+  InputRows q;     // (B, T, H, W, N, D)
+  InputRows k, v;  // (B, T, KH, KW, N, D): the frame's pixels (KH, KW) = (H, W), or context (1, S)
+  AttentionBias bias;
+  int64_t B, T, H, W, KH, KW, N, D;
+  double scale;
+  bool shared_context;  // k, v are the same for every frame
+};
+
+struct SpatialAttentionFwdParams : SpatialAttentionParams {
+  OutputRows out;  // (B, T, H, W, N, D)
+  void* lse;       // (B, T, H, W, N) acc, contiguous, null: not wanted
+};
+
+struct SpatialAttentionBwdParams : SpatialAttentionParams {
+  InputRows grad_out;  // (B, T, H, W, N, D)
+  const void* lse;     // (B, T, H, W, N) acc, contiguous
+  OutputRows dq;       // (B, T, H, W, N, D)
+  OutputRows dk, dv;   // as k and v; summed over the frames where they share it
+  void* dbias;         // as the bias, acc, contiguous, null: not wanted
+};
+
+// T: the storage type of q, k, v, out, grad_out, dq, dk and dv.
+template <class T>
+void temporal_attention_fwd_cpu(const TemporalAttentionFwdParams& params);
+template <class T>
+void temporal_attention_bwd_cpu(const TemporalAttentionBwdParams& params);
+template <class T>
+void spatial_attention_fwd_cpu(const SpatialAttentionFwdParams& params);
+template <class T>
+void spatial_attention_bwd_cpu(const SpatialAttentionBwdParams& params);
+
+}  // namespace vdiff
