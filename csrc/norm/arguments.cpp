@@ -1,0 +1,96 @@
+#include "norm/arguments.h"
+
+namespace vdiff {
+
+Tensor acc_contiguous(const Tensor& vector, const Tensor& like) {
+  if (vector.scalar_type() == acc_scalar_type(like)) return torch::stable::contiguous(vector);
+  return torch::stable::contiguous(torch::stable::to(vector, acc_scalar_type(like)));
+}
+
+OptionalTensor acc_contiguous(const OptionalTensor& vector, const Tensor& like) {
+  return vector.has_value() ? OptionalTensor(acc_contiguous(*vector, like)) : std::nullopt;
+}
+
+const void* pointer_or_null(const OptionalTensor& tensor) {
+  return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
+}
+
+void check_image(const char* op, const char* name, const Tensor& image) {
+  check_rank(op, name, image, 5);
+  dtype_of(image);
+  check_unit_stride(op, name, image);
+}
+
+void check_image_like(
+    const char* op, const char* name, const Tensor& image, const Tensor& x, std::initializer_list<int64_t> shape) {
+  check_shape(op, name, image, "(B, T, H, W, C)", shape);
+  check_dtype(op, name, image, "x", x);
+  check_device(op, name, image, "x", x);
+  check_unit_stride(op, name, image);
+}
+
+void check_vector(
+    const char* op, const char* name, const OptionalTensor& vector, const Tensor& x, const char* layout,
+    std::initializer_list<int64_t> shape) {
+  if (!vector.has_value()) return;
+  check_shape(op, name, *vector, layout, shape);
+  dtype_of(*vector);
+  check_device(op, name, *vector, "x", x);
+}
+
+ImageStrides image_strides(const Tensor& image) {
+  return {image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
+}
+
+static NormKind norm_kind(const char* op, const std::string& kind) {
+  if (kind == "none") return NormKind::None;
+  if (kind == "group") return NormKind::Group;
+  if (kind == "layer") return NormKind::Layer;
+  STD_TORCH_CHECK(kind == "rms", op, ": norm_kind is \"", kind, "\"; expected none, group, layer or rms");
+  return NormKind::Rms;
+}
+
+NormOperands norm_operands(const char* op, const Tensor& x, const NormArguments& a) {
+  const int64_t B = x.size(0), T = x.size(1), C = x.size(4);
+  const NormKind kind = norm_kind(op, a.kind);
+  STD_TORCH_CHECK(a.act == "none" || a.act == "silu", op, ": act is \"", a.act, "\"; expected none or silu");
+  STD_TORCH_CHECK(
+      a.scope == "frame" || a.scope == "clip", op, ": norm_scope is \"", a.scope, "\"; expected frame or clip");
+  check_vector(op, "norm_weight", a.weight, x, "(C,)", {C});
+  check_vector(op, "norm_bias", a.bias, x, "(C,)", {C});
+  check_vector(op, "norm_scale", a.scale, x, "(B, C)", {B, C});
+  check_vector(op, "norm_shift", a.shift, x, "(B, C)", {B, C});
+  const bool any = a.weight.has_value() || a.bias.has_value() || a.scale.has_value() || a.shift.has_value();
+  STD_TORCH_CHECK(kind != NormKind::None || !any, op, ": norm_kind \"none\" takes no weight, bias, scale or shift");
+  STD_TORCH_CHECK(
+      (kind == NormKind::Group) == a.stats.has_value(), op, ": stats are ", a.stats.has_value() ? "given" : "missing",
+      "; expected with norm_kind \"group\", and only then");
+  if (kind == NormKind::Group) {
+    STD_TORCH_CHECK(
+        a.groups >= 1 && C % a.groups == 0, op, ": norm_groups is ", a.groups, "; expected a divisor of C = ", C);
+    check_vector(op, "stats", a.stats, x, "(B, T, C, 2)", {B, T, C, 2});
+    STD_TORCH_CHECK(
+        a.stats->scalar_type() == acc_scalar_type(x), op, ": stats must be float64 for float64 x, else float32");
+  }
+
+  NormOperands operands;
+  operands.weight = acc_contiguous(a.weight, x);
+  operands.bias = acc_contiguous(a.bias, x);
+  operands.scale = acc_contiguous(a.scale, x);
+  operands.shift = acc_contiguous(a.shift, x);
+  operands.stats = acc_contiguous(a.stats, x);
+  operands.params = {
+      kind,
+      a.scope == "clip",
+      a.act == "silu",
+      a.groups,
+      a.eps,
+      pointer_or_null(operands.weight),
+      pointer_or_null(operands.bias),
+      pointer_or_null(operands.scale),
+      pointer_or_null(operands.shift),
+      pointer_or_null(operands.stats)};
+  return operands;
+}
+
+}  // namespace vdiff

@@ -1,0 +1,51 @@
+// The torch side of a norm: from the arguments that _NORM of ops/library.py names to NormParams. Shared with conv.
+#pragma once
+
+#include <string>
+
+#include "common/checks.h"
+#include "norm/params.h"
+
+namespace vdiff {
+
+// The schema's arguments, by reference, in the schema's order.
+struct NormArguments {
+  const std::string& kind;
+  const OptionalTensor& weight;  // (C,)
+  const OptionalTensor& bias;    // (C,)
+  int64_t groups;
+  double eps;
+  const std::string& scope;
+  const OptionalTensor& scale;  // (B, C)
+  const OptionalTensor& shift;  // (B, C)
+  const std::string& act;
+  const OptionalTensor& stats;  // (B, T, C, 2)
+};
+
+// The kernels' parameters, and the copies of vectors that they point into.
+struct NormOperands {
+  NormParams params;
+  OptionalTensor weight, bias, scale, shift, stats;
+};
+
+// The vector, contiguous and in like's accumulator dtype: itself or a copy. For small parameters of any dtype and strides.
+Tensor acc_contiguous(const Tensor& vector, const Tensor& like);
+OptionalTensor acc_contiguous(const OptionalTensor& vector, const Tensor& like);
+const void* pointer_or_null(const OptionalTensor& tensor);
+
+// x is (B, T, H, W, C), checked. Checks the rest.
+NormOperands norm_operands(const char* op, const Tensor& x, const NormArguments& arguments);
+
+// Rank 5, one of the four dtypes, unit innermost stride.
+void check_image(const char* op, const char* name, const Tensor& image);
+// Of the given layout and shape, x's dtype and device, unit innermost stride.
+void check_image_like(
+    const char* op, const char* name, const Tensor& image, const Tensor& x, std::initializer_list<int64_t> shape);
+// A small parameter: of this shape, floating, on x's device; any dtype and strides.
+void check_vector(
+    const char* op, const char* name, const OptionalTensor& vector, const Tensor& x, const char* layout,
+    std::initializer_list<int64_t> shape);
+
+ImageStrides image_strides(const Tensor& image);
+
+}  // namespace vdiff

@@ -1,0 +1,122 @@
+// channel_stats: mean and biased variance of every channel of every frame.     contract: params.h, ChannelStatsParams
+//
+//   task     a band of kBandPixels pixels of one frame; then, in a second pass, one frame
+//   scratch  per band (mean, sum of squared deviations) x C in double: 1/128 of x in float32
+//   acc      double for every dtype
+//
+//   first  = sum(x) / n                                over a run, which stays in the cache         (1)
+//   d      = x - first                                                                              (2)
+//   mean   = first + sum(d) / n;  m2 = sum(d^2) - sum(d)^2 / n      sum(d) only corrects rounding    (3)
+//   merge: delta = mean_run - mean;  mean += delta n_run / n;  m2 += m2_run + delta^2 n_before n_run / n   (4)
+//
+// Deterministic: bands and runs follow from H*W alone and merge in order.
+#include <math.h>
+
+#include "common/parallel.h"
+#include "common/scratch.h"
+#include "norm/cpu_kernels.h"
+
+namespace vdiff {
+
+namespace {
+
+constexpr int64_t kRunPixels = 64;
+constexpr int64_t kBandPixels = 512;
+
+// mean, m2 (C,) over count pixels so far, take in count_other more.
+void merge(double* mean, double* m2, int64_t count, const double* mean_other, const double* m2_other, int64_t count_other,
+           int64_t C) {
+  const double total = double(count + count_other);
+  for (int64_t c = 0; c < C; ++c) {
+    const double delta = mean_other[c] - mean[c];
+    mean[c] += delta * (double(count_other) / total);
+    m2[c] += m2_other[c] + delta * delta * (double(count) * double(count_other) / total);
+  }
+}
+
+// mean, m2 (C,) of pixels [first, last) of a frame; sum (C,) is scratch.
+template <class T>
+void run_stats(
+    const ChannelStatsParams& p, const T* frame, int64_t first, int64_t last, double* sum, double* mean, double* m2) {
+  const int64_t C = p.C;
+  const double count = double(last - first);
+  const auto pixel = [&](int64_t i) { return frame + i / p.W * p.stride_x_h + i % p.W * p.stride_x_w; };
+
+  for (int64_t c = 0; c < C; ++c) mean[c] = m2[c] = sum[c] = 0;
+  for (int64_t i = first; i < last; ++i) {  // (1)
+    const T* x = pixel(i);
+    for (int64_t c = 0; c < C; ++c) mean[c] += double(to_acc(x[c]));
+  }
+  for (int64_t c = 0; c < C; ++c) mean[c] /= count;
+  for (int64_t i = first; i < last; ++i) {  // (2)
+    const T* x = pixel(i);
+    for (int64_t c = 0; c < C; ++c) {
+      const double d = double(to_acc(x[c])) - mean[c];
+      sum[c] += d;
+      m2[c] += d * d;
+    }
+  }
+  for (int64_t c = 0; c < C; ++c) {  // (3)
+    const double correction = sum[c] / count;
+    const double deviations = m2[c] - sum[c] * correction;
+    mean[c] += correction;
+    m2[c] = deviations < 0 ? 0 : deviations;  // NaN stays NaN
+  }
+}
+
+template <class T>
+void band_stats(const ChannelStatsParams& p, int64_t i_frame, int64_t i_band, double* mean, double* m2) {
+  const T* frame = static_cast<const T*>(p.x) + i_frame / p.T * p.stride_x_b + i_frame % p.T * p.stride_x_t;
+  const int64_t begin = i_band * kBandPixels;
+  const int64_t end = min_of(begin + kBandPixels, p.H * p.W);
+  Scratch<double> run(3 * p.C);
+  double* sum = run + 2 * p.C;
+  run_stats(p, frame, begin, min_of(begin + kRunPixels, end), sum, mean, m2);
+  for (int64_t first = begin + kRunPixels; first < end; first += kRunPixels) {
+    const int64_t last = min_of(first + kRunPixels, end);
+    run_stats(p, frame, first, last, sum, run.get(), run + p.C);
+    merge(mean, m2, first - begin, run, run + p.C, last - first, p.C);  // (4)
+  }
+}
+
+template <class T>
+void channel_stats(const ChannelStatsParams& p) {
+  const int64_t frames = p.B * p.T, pixels = p.H * p.W, C = p.C;
+  const int64_t bands = (pixels + kBandPixels - 1) / kBandPixels;
+  Scratch<double> partial(frames * bands * 2 * C);  // (frames, bands, 2, C)
+  parallel_for(0, frames * bands, [&](int64_t task) {
+    double* mean = partial + task * 2 * C;
+    band_stats<T>(p, task / bands, task % bands, mean, mean + C);
+  });
+  parallel_for(0, frames, [&](int64_t i_frame) {
+    double* mean = partial + i_frame * bands * 2 * C;
+    double* m2 = mean + C;
+    for (int64_t i = 1; i < bands; ++i) {
+      const double* other = mean + i * 2 * C;
+      const int64_t before = i * kBandPixels;
+      merge(mean, m2, before, other, other + C, min_of(kBandPixels, pixels - before), C);  // (4)
+    }
+    acc_t<T>* stats = static_cast<acc_t<T>*>(p.stats) + i_frame * C * 2;
+    for (int64_t c = 0; c < C; ++c) {
+      stats[2 * c] = acc_t<T>(pixels ? mean[c] : NAN);
+      stats[2 * c + 1] = acc_t<T>(pixels ? m2[c] / double(pixels) : NAN);
+    }
+  });
+}
+
+}  // namespace
+
+void cpu_channel_stats(const ChannelStatsParams& p) {
+  switch (p.dtype) {
+    case DType::Float32:
+      return channel_stats<float>(p);
+    case DType::Float64:
+      return channel_stats<double>(p);
+    case DType::Float16:
+      return channel_stats<Half>(p);
+    case DType::BFloat16:
+      return channel_stats<BFloat16>(p);
+  }
+}
+
+}  // namespace vdiff

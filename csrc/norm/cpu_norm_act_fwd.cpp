@@ -1,0 +1,55 @@
+// norm_act forward: out = act(norm(x)) + residual.                             contract: params.h, NormActParams
+//
+//   task     one image row: W pixels of frame (b, t)
+//   scratch  C acc per task; tables of 2 (B, C) and 2 (B, T, C) acc per call (prologue.h)
+//   acc      acc_t; one rounding, at the store
+//   bytes    reads x (and residual) once, writes out once
+//
+//   h   = act(norm(x))                                                                               (1)
+//   out = h + residual                                                                               (2)
+//
+// Deterministic: a pixel is computed by one task, from x and the statistics alone.
+#include "common/parallel.h"
+#include "norm/cpu_kernels.h"
+#include "norm/prologue.h"
+
+namespace vdiff {
+
+namespace {
+
+template <class T>
+void norm_act(const NormActParams& p) {
+  using acc = acc_t<T>;
+  const Prologue<acc> prologue(p.norm, p.B, p.T, p.C);
+  parallel_for(0, p.B * p.T * p.H, [&](int64_t task) {
+    const int64_t h = task % p.H, t = task / p.H % p.T, b = task / p.H / p.T;
+    Scratch<acc> row(p.C);
+    for (int64_t w = 0; w < p.W; ++w) {
+      const T* x = static_cast<const T*>(p.x) + p.stride_x.at(b, t, h, w);
+      T* out = static_cast<T*>(p.out) + (task * p.W + w) * p.C;
+      prologue.apply(x, b, t, row.get());  // (1)
+      if (p.residual) {                    // (2)
+        const T* residual = static_cast<const T*>(p.residual) + p.stride_residual.at(b, t, h, w);
+        for (int64_t c = 0; c < p.C; ++c) row[c] += to_acc(residual[c]);
+      }
+      for (int64_t c = 0; c < p.C; ++c) out[c] = from_acc<T>(row[c]);
+    }
+  });
+}
+
+}  // namespace
+
+void cpu_norm_act(const NormActParams& p) {
+  switch (p.dtype) {
+    case DType::Float32:
+      return norm_act<float>(p);
+    case DType::Float64:
+      return norm_act<double>(p);
+    case DType::Float16:
+      return norm_act<Half>(p);
+    case DType::BFloat16:
+      return norm_act<BFloat16>(p);
+  }
+}
+
+}  // namespace vdiff
