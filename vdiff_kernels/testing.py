@@ -101,7 +101,6 @@ class Case:
 
     name: str
     operator = ""
-    half_scale = 1.0
     tables = ()  # leaves that stay float32 beside half inputs
 
     def leaves(self, generator: torch.Generator) -> dict[str, Tensor]:

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.attention.api import spatial_layer, temporal_layer
+from ..ops.attention.api import require_focus_present, spatial_layer, temporal_layer
 from ..ops.norm.spec import Norm
-from .layout import require_input, require_multiple
+from .layout import require_backend, require_frames, require_heads, require_input
 
 
 class TemporalAttention(nn.Module):
@@ -24,8 +24,9 @@ class TemporalAttention(nn.Module):
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
-        require_multiple(self, "dim", dim, "num_heads", num_heads)
-        checks.require_positive_int("TemporalAttention", "max_frames", max_frames)
+        require_heads(self, "dim", dim, num_heads)
+        checks.require_positive_int(type(self).__name__, "max_frames", max_frames)
+        require_backend(self, backend)
         self.dim, self.num_heads, self.max_frames, self.backend = dim, num_heads, max_frames, backend
         self.to_qkv = nn.Linear(dim, dim * 3)
         self.proj_out = nn.Linear(dim, dim)
@@ -42,10 +43,9 @@ class TemporalAttention(nn.Module):
         rotary: Tensor | None = None,         # (T, R//2) angles.
     ) -> Tensor:  # fmt: skip
         """Returns (B, T, H, W, C). Raises ValueError for more frames than max_frames."""
-        require_input(self, x, "(B, T, H, W, C)", -1, self.dim)
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv.weight)
+        require_frames(self, x, self.max_frames)
         T = x.shape[1]
-        if T > self.max_frames:
-            raise ValueError(f"TemporalAttention: x has T = {T} frames; expected at most max_frames = {self.max_frames}")
         return temporal_layer(
             x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
             num_heads=self.num_heads, norm=norm, residual=residual, bias=self.rel_pos_emb[0, :, :T, :T],
@@ -68,19 +68,19 @@ class SpatialAttention(nn.Module):
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
-        require_multiple(self, "dim", dim, "num_heads", num_heads)
+        require_heads(self, "dim", dim, num_heads)
+        _require_max_size(self, max_size)
+        require_backend(self, backend)
         self.dim, self.num_heads, self.max_size, self.backend = dim, num_heads, max_size, backend
         self.to_qkv = nn.Linear(dim, dim * 3)
         self.proj_out = nn.Linear(dim, dim)
         if max_size is not None:
             Hmax, Wmax = max_size
-            checks.require_positive_int("SpatialAttention", "max_size[0]", Hmax)
-            checks.require_positive_int("SpatialAttention", "max_size[1]", Wmax)
             self.rel_pos_emb = nn.Parameter(torch.randn(num_heads, 2 * Hmax - 1, 2 * Wmax - 1) * 0.02)
 
     def forward(self, x: Tensor, *, norm: Norm | None = None, residual: Tensor | None = None) -> Tensor:
         """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
-        require_input(self, x, "(B, T, H, W, C)", -1, self.dim)
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv.weight)
         return spatial_layer(
             x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
             num_heads=self.num_heads, norm=norm, residual=residual, rel_bias=self._table(*x.shape[2:4]), backend=self.backend,
@@ -91,8 +91,18 @@ class SpatialAttention(nn.Module):
             return None
         Hmax, Wmax = self.max_size
         if H > Hmax or W > Wmax:
-            raise ValueError(f"SpatialAttention: x has frames of {(H, W)}; expected at most max_size = {(Hmax, Wmax)}")
+            raise ValueError(f"{type(self).__name__}: x has frames of {(H, W)}; expected at most max_size = {(Hmax, Wmax)}")
         return self.rel_pos_emb[:, Hmax - H : Hmax + H - 1, Wmax - W : Wmax + W - 1]
+
+
+def _require_max_size(module, max_size) -> None:
+    if max_size is None:
+        return
+    name = type(module).__name__
+    if not isinstance(max_size, (tuple, list)) or len(max_size) != 2:
+        raise TypeError(f"{name}: max_size is {checks.shown(max_size)}; expected None or two ints (Hmax, Wmax)")
+    for place, size in enumerate(max_size):
+        checks.require_positive_int(name, f"max_size[{place}]", size)
 
 
 class FactorizedAttention(nn.Module):
@@ -111,6 +121,10 @@ class FactorizedAttention(nn.Module):
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
+        require_heads(self, "dim", dim, num_heads)
+        checks.require_positive_int(type(self).__name__, "max_frames", max_frames)
+        _require_max_size(self, max_size)
+        require_backend(self, backend)
         self.spatial_attn = SpatialAttention(dim, num_heads, max_size, backend)
         self.temporal_attn = TemporalAttention(dim, num_heads, max_frames, backend)
         self.spatial_norm = nn.LayerNorm(dim)
@@ -118,5 +132,10 @@ class FactorizedAttention(nn.Module):
 
     def forward(self, x: Tensor, *, focus_present: Tensor | None = None) -> Tensor:
         """x: (B, T, H, W, C); focus_present: (B,) or (B, T) bool. Returns (B, T, H, W, C)."""
+        # All of it before the first layer runs.
+        require_input(self, x, "(B, T, H, W, C)", -1, self.temporal_attn.dim, self.temporal_attn.to_qkv.weight)
+        require_frames(self, x, self.temporal_attn.max_frames)
+        if focus_present is not None:
+            require_focus_present(type(self).__name__, focus_present, "x", x, *x.shape[:2])
         x = self.spatial_attn(x, norm=Norm.of(self.spatial_norm), residual=x)
         return self.temporal_attn(x, norm=Norm.of(self.temporal_norm), residual=x, focus_present=focus_present)

@@ -9,7 +9,7 @@ from ..ops.norm.api import norm_act
 from ..ops.norm.spec import SCOPES, Norm
 from .attention import TemporalAttention
 from .conv import CONVS
-from .layout import keep_format, require_input, require_multiple
+from .layout import keep_format, require_backend, require_fits, require_frames, require_heads, require_input, require_multiple
 
 
 class ResnetBlock3D(nn.Module):
@@ -39,11 +39,15 @@ class ResnetBlock3D(nn.Module):
         checks.require_choice(name, "scope", scope, SCOPES)
         require_multiple(self, "in_channels", in_channels, "groups", groups)
         require_multiple(self, "out_channels", out_channels, "groups", groups)
+        if temb_channels is not None:
+            checks.require_positive_int(name, "temb_channels", temb_channels)
+        checks.require_eps(name, "eps", eps)
+        require_backend(self, backend)
         conv = CONVS[kernel]
         self.in_channels, self.temb_channels, self.scope, self.backend = in_channels, temb_channels, scope, backend
         self.norm1 = nn.GroupNorm(groups, in_channels, eps)
         self.conv1 = conv(in_channels, out_channels)
-        self.time_emb_proj = nn.Linear(temb_channels, out_channels) if temb_channels else None
+        self.time_emb_proj = None if temb_channels is None else nn.Linear(temb_channels, out_channels)
         self.norm2 = nn.GroupNorm(groups, out_channels, eps)
         self.conv2 = conv(out_channels, out_channels)
         self.conv_shortcut = nn.Conv3d(in_channels, out_channels, 1) if in_channels != out_channels else None
@@ -51,17 +55,18 @@ class ResnetBlock3D(nn.Module):
 
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """x: (B, C, T, H, W); temb: (B, E) or (B, T, E), before its SiLU. Returns (B, Co, T, H, W) in x's memory format."""
-        require_input(self, x, "(B, C, T, H, W)", 1, self.in_channels)
-        if (temb is None) != (self.time_emb_proj is None):
-            given = "missing" if temb is None else "given"
-            raise ValueError(f"ResnetBlock3D: temb is {given}; expected it with temb_channels = {self.temb_channels}")
-        if temb is not None:
-            checks.require_tensor("ResnetBlock3D", "temb", temb)
-            allowed = ((x.shape[0], self.temb_channels), (x.shape[0], x.shape[2], self.temb_channels))
-            if tuple(temb.shape) not in allowed:
-                raise ValueError(
-                    f"ResnetBlock3D: temb has shape {tuple(temb.shape)}; expected (B, E) = {allowed[0]} or (B, T, E) = {allowed[1]}"
-                )
+        name = type(self).__name__
+        require_input(self, x, "(B, C, T, H, W)", 1, self.in_channels, self.conv1.weight)
+        B, _, T, H, W = x.shape
+        checks.require_extents(name, "x", x, T=T, H=H, W=W)
+        E = self.temb_channels
+        if temb is not None and E is None:
+            raise ValueError(f"{name}: temb is given; expected None, as temb_channels is None")
+        if E is not None:
+            checks.require_tensor(name, "temb", temb)
+            checks.require_floating(name, "temb", temb)
+            checks.require_shape(name, "temb", temb, "(B, E) or (B, T, E)", (B, E), (B, T, E))
+            require_fits(self, "temb", temb, self.time_emb_proj.weight)
             temb = self.time_emb_proj(F.silu(temb))
         h, stats = norm_act_conv(
             x, self.conv1.weight, self.conv1.bias, norm=Norm.of(self.norm1, scope=self.scope), act="silu",
@@ -99,6 +104,8 @@ class Pseudo3DBlock(nn.Module):
         super().__init__()
         checks.require_positive_int(type(self).__name__, "in_channels", in_channels)
         require_multiple(self, "out_channels", out_channels, "groups", 8)
+        require_heads(self, "out_channels", out_channels, num_heads)
+        require_backend(self, backend)
         self.in_channels, self.backend = in_channels, backend
         self.spatial_conv = nn.Sequential(
             nn.Conv2d(in_channels, out_channels, 3, padding=1), nn.GroupNorm(8, out_channels), nn.SiLU()
@@ -108,8 +115,9 @@ class Pseudo3DBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, C, H, W). Returns (B, T, Co, H, W) in x's memory format."""
-        require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels)
         conv, group_norm, _ = self.spatial_conv
+        require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels, conv.weight)
+        require_frames(self, x, self.temporal_attn.max_frames)
         h, stats = norm_act_conv(
             x.transpose(1, 2), conv.weight.unsqueeze(2), conv.bias, return_stats=True, backend=self.backend
         )

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from ..ops import checks
 from ..ops.conv.api import norm_act_conv, pseudo3d_conv
 from ..ops.norm.spec import ACTIVATIONS, SCOPES, Norm
-from .layout import keep_format, require_input, require_multiple
+from .layout import keep_format, require_backend, require_input, require_multiple
 
 _LETTERS = "(B, C, T, H, W)"
 
@@ -16,16 +16,23 @@ class _FactorizedConv(nn.Conv3d):
     taps: tuple[int, int, int]
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True, backend: str | None = None):
-        for name, value in (("in_channels", in_channels), ("out_channels", out_channels)):
-            checks.require_positive_int(type(self).__name__, name, value)
+        _require_conv(self, in_channels, out_channels, bias, backend)
         padding = tuple(tap // 2 for tap in self.taps)
         super().__init__(in_channels, out_channels, self.taps, padding=padding, bias=bias)
         self.backend = backend
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, T, H, W). Returns (B, out_channels, T, H, W)."""
-        require_input(self, x, _LETTERS, 1, self.in_channels)
+        require_input(self, x, _LETTERS, 1, self.in_channels, self.weight)
         return keep_format(norm_act_conv(x, self.weight, self.bias, backend=self.backend), x, 1)
+
+
+def _require_conv(module, in_channels, out_channels, bias, backend) -> None:
+    name = type(module).__name__
+    checks.require_positive_int(name, "in_channels", in_channels)
+    checks.require_positive_int(name, "out_channels", out_channels)
+    checks.require_bool(name, "bias", bias)
+    require_backend(module, backend)
 
 
 class SpatialConv(_FactorizedConv):
@@ -51,6 +58,7 @@ class Pseudo3DConv(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True, backend: str | None = None):
         super().__init__()
+        _require_conv(self, in_channels, out_channels, bias, backend)
         self.spatial = SpatialConv(in_channels, out_channels, bias)
         self.temporal = TemporalConv(out_channels, out_channels, bias)
         nn.init.dirac_(self.temporal.weight)
@@ -60,7 +68,7 @@ class Pseudo3DConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, T, H, W). Returns (B, out_channels, T, H, W) in x's memory format."""
-        require_input(self, x, _LETTERS, 1, self.spatial.in_channels)
+        require_input(self, x, _LETTERS, 1, self.spatial.in_channels, self.spatial.weight)
         weights = self.spatial.weight, self.spatial.bias, self.temporal.weight, self.temporal.bias
         return keep_format(pseudo3d_conv(x, *weights, backend=self.backend), x, 1)
 
@@ -85,6 +93,9 @@ class NormActConv(nn.Module):
         checks.require_choice(name, "scope", scope, SCOPES)
         checks.require_choice(name, "act", act, ACTIVATIONS)
         require_multiple(self, "in_channels", in_channels, "groups", groups)
+        checks.require_positive_int(name, "out_channels", out_channels)
+        checks.require_eps(name, "eps", eps)
+        require_backend(self, backend)
         self.norm = nn.GroupNorm(groups, in_channels, eps)
         self.conv = CONVS[kernel](in_channels, out_channels)
         self.scope, self.act, self.backend = scope, act, backend
@@ -98,7 +109,7 @@ class NormActConv(nn.Module):
         mix: Tensor | None = None,       # (), (B,) or (B, T)
     ) -> Tensor:  # fmt: skip
         """Returns (B, Co, T, H, W) in x's memory format."""
-        require_input(self, x, _LETTERS, 1, self.conv.in_channels)
+        require_input(self, x, _LETTERS, 1, self.conv.in_channels, self.conv.weight)
         out = norm_act_conv(
             x, self.conv.weight, self.conv.bias, norm=Norm.of(self.norm, scope=self.scope), act=self.act,
             temb=temb, residual=residual, mix=mix, backend=self.backend,

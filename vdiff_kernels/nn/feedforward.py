@@ -4,6 +4,7 @@ from torch import Tensor, nn
 
 from ..ops import checks
 from ..ops.feedforward.api import geglu
+from .layout import require_backend, require_fits
 
 
 class FeedForward(nn.Module):
@@ -21,19 +22,26 @@ class FeedForward(nn.Module):
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
-        for name, value in (("dim", dim), ("mult", mult)):
-            checks.require_positive_int(type(self).__name__, name, value)
+        dim_out = dim if dim_out is None else dim_out
+        name = type(self).__name__
+        for argument, value in (("dim", dim), ("dim_out", dim_out), ("mult", mult)):
+            checks.require_positive_int(name, argument, value)
+        checks.require_bool(name, "bias", bias)
+        require_backend(self, backend)
         inner = dim * mult
         self.dim, self.backend = dim, backend
         projection = nn.Module()
         projection.proj = nn.Linear(dim, inner * 2, bias=bias)
         # net.1 is the dropout of the layer replaced: nothing, kept for the names.
-        self.net = nn.ModuleList([projection, nn.Identity(), nn.Linear(inner, dim_out or dim, bias=bias)])
+        self.net = nn.ModuleList([projection, nn.Identity(), nn.Linear(inner, dim_out, bias=bias)])
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., C). Returns (..., dim_out)."""
-        checks.require_tensor("FeedForward", "x", x)
+        name = type(self).__name__
+        checks.require_tensor(name, "x", x)
+        checks.require_floating(name, "x", x)
         if x.dim() < 1 or x.shape[-1] != self.dim:
-            raise ValueError(f"FeedForward: x has shape {tuple(x.shape)}; expected (..., C) with C = {self.dim}")
+            raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected (..., C) with C = {self.dim}")
         projection = self.net[0].proj
+        require_fits(self, "x", x, projection.weight)
         return self.net[2](geglu(x, projection.weight, projection.bias, backend=self.backend))

@@ -3,16 +3,46 @@
 from torch import Tensor
 
 from ..ops import checks
+from ..ops.backend import BACKENDS
 
 
-def require_input(module, x, letters: str, channel_dim: int, channels: int) -> None:
-    """Raises unless x is a floating tensor of the dimensions in `letters` with `channels` at channel_dim."""
+def require_input(module, x, letters: str, channel_dim: int, channels: int, weight: Tensor) -> None:
+    """Raises unless x is a floating tensor of the dimensions in `letters` with `channels` at channel_dim, that fits weight."""
     name = type(module).__name__
     checks.require_tensor(name, "x", x)
     checks.require_floating(name, "x", x)
     checks.require_rank(name, "x", x, letters)
     if x.shape[channel_dim] != channels:
         raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected {letters} with C = {channels}")
+    require_fits(module, "x", x, weight)
+
+
+def require_fits(module, argument: str, x: Tensor, weight: Tensor) -> None:
+    """Raises unless x has the device and, outside autocast, the dtype of the module's weights."""
+    name = type(module).__name__
+    require = checks.require_like if checks.autocast_dtype(x) is None else checks.require_device
+    require(name, argument, x, "its weights", weight)
+
+
+def require_frames(module, x: Tensor, max_frames: int) -> None:
+    """Raises unless x (B, T, ...) has from 1 to max_frames frames."""
+    T = x.shape[1]
+    if not 1 <= T <= max_frames:
+        name = type(module).__name__
+        raise ValueError(f"{name}: x has shape {tuple(x.shape)}, so T = {T}; expected T from 1 to max_frames = {max_frames}")
+
+
+def require_backend(module, backend) -> None:
+    checks.require_choice(type(module).__name__, "backend", backend, (None, *BACKENDS))
+
+
+def require_heads(module, name: str, value: int, num_heads: int) -> None:
+    """Raises unless value channels divide into num_heads heads of a width that attention has."""
+    require_multiple(module, name, value, "num_heads", num_heads)
+    D = value // num_heads
+    if D > checks.MAX_HEAD_DIM:
+        given = f"{name} is {value} with num_heads = {num_heads}, so D = {D}"
+        raise ValueError(f"{type(module).__name__}: {given}; expected D from 1 to {checks.MAX_HEAD_DIM}")
 
 
 def require_multiple(module, name: str, value: int, of_name: str, of: int) -> None:

@@ -37,6 +37,7 @@ class RelativePositionBias(nn.Module):
         self.kind, self.max_frames, self.num_buckets, self.max_distance = kind, max_frames, num_buckets, max_distance
         if kind == "t5":
             checks.require_positive_int(name, "num_buckets", num_buckets)
+            checks.require_positive_int(name, "max_distance", max_distance)
             if num_buckets < 4 or num_buckets % 4 != 0 or max_distance <= num_buckets // 4:
                 raise ValueError(
                     f"{name}: num_buckets is {num_buckets} and max_distance {max_distance}; expected a multiple of 4 and more "

@@ -1,5 +1,7 @@
 """Argument checks shared by every public operator: one error that names the argument, what was given and what is allowed."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -11,9 +13,16 @@ def type_name(value) -> str:
     return type(value).__name__
 
 
+def shown(value) -> str:
+    """A value within an error's one line: itself where it is small, else its type."""
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else f"a {type_name(value)}"
+
+
 def require_tensor(op: str, name: str, value) -> None:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{op}: {name} is a {type_name(value)}; expected a torch.Tensor")
+        raise TypeError(f"{op}: {name} is {shown(value)}; expected a torch.Tensor")
+    if value.layout != torch.strided:
+        raise TypeError(f"{op}: {name} has layout {value.layout}; expected a dense torch.Tensor")
 
 
 def require_floating(op: str, name: str, tensor: Tensor) -> None:
@@ -28,9 +37,18 @@ def require_rank(op: str, name: str, tensor: Tensor, letters: str) -> None:
         raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {rank} dimensions {letters}")
 
 
-def require_shape(op: str, name: str, tensor: Tensor, letters: str, sizes: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != sizes:
+def require_shape(op: str, name: str, tensor: Tensor, letters: str, *allowed: tuple[int, ...]) -> None:
+    """allowed: the sizes of each shape in letters, "(B,) or (B, T)"."""
+    if tuple(tensor.shape) not in allowed:
+        sizes = " or ".join(map(str, allowed))
         raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {letters} = {sizes}")
+
+
+def require_extents(op: str, name: str, tensor: Tensor, **extents: int) -> None:
+    """Raises for a size of 0, given by its letter."""
+    for letter, size in extents.items():
+        if size < 1:
+            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, so {letter} = {size}; expected {letter} at least 1")
 
 
 def require_device(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:
@@ -55,36 +73,42 @@ def require_table(op: str, name: str, value, like_name: str, like: Tensor) -> No
     require_floating(op, name, value)
 
 
-def require_parameter(op: str, name: str, value, letters: str, sizes: tuple[int, ...], like_name: str, like: Tensor) -> None:
-    """A vector of parameters: of the shape given, in the dtype of `like` or float32 beside a half `like`."""
+def require_parameter(op: str, name: str, value, like_name: str, like: Tensor, letters: str, *allowed: tuple[int, ...]) -> None:
+    """A vector of parameters: of a shape as in `require_shape`, in the dtype of `like` or float32 beside a half `like`."""
     require_tensor(op, name, value)
     require_device(op, name, value, like_name, like)
     if value.dtype not in (like.dtype, torch.float32):
-        allowed = f"{like.dtype}" + ("" if like.dtype == torch.float32 else " or torch.float32")
-        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected {allowed}")
-    require_shape(op, name, value, letters, sizes)
+        dtypes = f"{like.dtype}" + ("" if like.dtype == torch.float32 else " or torch.float32")
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected {dtypes}")
+    require_shape(op, name, value, letters, *allowed)
 
 
 def require_bool(op: str, name: str, value) -> None:
     if not isinstance(value, bool):
-        raise TypeError(f"{op}: {name} is {value!r}; expected True or False")
+        raise TypeError(f"{op}: {name} is {shown(value)}; expected True or False")
 
 
 def require_positive_int(op: str, name: str, value) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, torch.SymInt)):
-        raise TypeError(f"{op}: {name} is {value!r}; expected an int")
+        raise TypeError(f"{op}: {name} is {shown(value)}; expected an int")
     if value < 1:
         raise ValueError(f"{op}: {name} is {value}; expected at least 1")
 
 
 def require_choice(op: str, name: str, value, allowed: tuple) -> None:
     if value not in allowed:
-        raise ValueError(f"{op}: {name} is {value!r}; expected one of {', '.join(map(repr, allowed))}")
+        raise ValueError(f"{op}: {name} is {shown(value)}; expected one of {', '.join(map(repr, allowed))}")
 
 
 def require_number(op: str, name: str, value) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float, torch.SymInt, torch.SymFloat)):
-        raise TypeError(f"{op}: {name} is a {type_name(value)}; expected a number")
+        raise TypeError(f"{op}: {name} is {shown(value)}; expected a number")
+
+
+def require_eps(op: str, name: str, value) -> None:
+    require_number(op, name, value)
+    if not value >= 0:
+        raise ValueError(f"{op}: {name} is {value}; expected at least 0")
 
 
 def require_no_grad(op: str, name: str, value: Tensor) -> None:
@@ -114,6 +138,21 @@ def cast(dtype: torch.dtype | None, *tensors: Tensor | None):
     return tuple(
         t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
     )
+
+
+def differentiable_once(backward):
+    """Decorates the backward of an autograd.Function: raises where a graph of it is asked for (create_graph=True).
+
+    torch's own once_differentiable raises only where the incoming gradient requires grad, and drops the rest in silence.
+    """
+
+    @functools.wraps(backward)
+    def checked(ctx, *grads):
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            raise RuntimeError("vdiff_kernels: double backward is not supported; use backend='reference' for create_graph=True")
+        return backward(ctx, *grads)
+
+    return checked
 
 
 def wants_grad(*tensors: Tensor | None) -> bool:

@@ -49,12 +49,13 @@ def temporal_attention(
     op = "temporal_attention"
     q, k, v = _require_qkv(op, q, k, v)
     B, T, H, W, N, D = q.shape
+    checks.require_extents(op, "q", q, T=T, N=N)
     checks.require_rank(op, "k", k, "(B, S, H, W, N, D)")
     S = k.shape[1]
     checks.require_shape(op, "k", k, "(B, S, H, W, N, D)", (B, S, H, W, N, D))
     checks.require_shape(op, "v", v, "(B, S, H, W, N, D)", (B, S, H, W, N, D))
-    _require_extents(op, T=T, S=S, N=N)
-    _require_temporal(op, q, (B, T, S, N, D), bias, rel_bias, scale, causal, focus_present, rotary)
+    checks.require_extents(op, "k", k, S=S)
+    _require_temporal(op, "q", q, (B, T, S, N, D), bias, rel_bias, scale, causal, focus_present, rotary)
     name = resolve(backend, op, q)
     arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale, causal=causal, focus_present=focus_present, rotary=rotary)
     if name == "reference":
@@ -92,6 +93,7 @@ def spatial_attention(
     op = "spatial_attention"
     q, k, v = _require_qkv(op, q, k, v)
     B, T, H, W, N, D = q.shape
+    checks.require_extents(op, "q", q, H=H, W=W, N=N)
     if k.dim() not in (4, 5, 6):
         raise ValueError(
             f"{op}: k has shape {tuple(k.shape)}; expected {_Q}, or context (B, S, N, D) or (B, T, S, N, D)"
@@ -105,8 +107,8 @@ def spatial_attention(
     }[k.dim()]
     checks.require_shape(op, "k", k, letters, sizes)
     checks.require_shape(op, "v", v, letters, sizes)
-    _require_extents(op, N=N, **({"S": S} if context else {}))
-    _require_spatial(op, q, (H, W, S, N, D), bias, rel_bias, scale, context)
+    checks.require_extents(op, "k", k, S=S)
+    _require_spatial(op, "q", q, (H, W, S, N, D), bias, rel_bias, scale, context)
     name = resolve(backend, op, q)
     if name == "reference":
         return _reference(reference.spatial_attention, q, k, v, bias=bias, rel_bias=rel_bias, scale=scale)
@@ -154,8 +156,8 @@ def temporal_layer(
     tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, residual)
     x, w_qkv, b_qkv, w_out, b_out, residual = tensors
     B, T = x.shape[:2]
-    _require_extents(op, T=T)
-    _require_temporal(op, x, (B, T, T, num_heads, D), bias, rel_bias, scale, causal, focus_present, rotary)
+    checks.require_extents(op, "x", x, T=T)
+    _require_temporal(op, "x", x, (B, T, T, num_heads, D), bias, rel_bias, scale, causal, focus_present, rotary)
     name = resolve(backend, op, x)
     around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, residual=residual)
     if name == "reference":
@@ -189,7 +191,8 @@ def spatial_layer(
     tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, residual)
     x, w_qkv, b_qkv, w_out, b_out, residual = tensors
     H, W = x.shape[2:4]
-    _require_spatial(op, x, (H, W, H * W, num_heads, D), bias, rel_bias, scale, context=False)
+    checks.require_extents(op, "x", x, H=H, W=W)
+    _require_spatial(op, "x", x, (H, W, H * W, num_heads, D), bias, rel_bias, scale, context=False)
     name = resolve(backend, op, x)
     around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, residual=residual)
     if name == "reference":
@@ -235,20 +238,14 @@ def _require_head_dim(op, name, shape, D):
         raise ValueError(f"{op}: {name} has shape {tuple(shape)}, so D = {D}; expected D from 1 to {checks.MAX_HEAD_DIM}")
 
 
-def _require_extents(op, **extents):
-    for letter, size in extents.items():
-        if size < 1:
-            raise ValueError(f"{op}: {letter} is {size}; expected at least 1")
-
-
-def _require_bias(op, q, bias, rel_bias, bias_letters, bias_sizes, rel_letters, rel_sizes):
+def _require_bias(op, like_name, like, bias, rel_bias, bias_letters, bias_sizes, rel_letters, rel_sizes):
     if bias is not None and rel_bias is not None:
         raise ValueError(f"{op}: bias and rel_bias are both given; expected at most one of them")
     if bias is not None:
-        checks.require_table(op, "bias", bias, "q", q)
+        checks.require_table(op, "bias", bias, like_name, like)
         checks.require_shape(op, "bias", bias, bias_letters, bias_sizes)
     if rel_bias is not None:
-        checks.require_table(op, "rel_bias", rel_bias, "q", q)
+        checks.require_table(op, "rel_bias", rel_bias, like_name, like)
         checks.require_shape(op, "rel_bias", rel_bias, rel_letters, rel_sizes)
 
 
@@ -257,26 +254,19 @@ def _require_scale(op, scale):
         checks.require_number(op, "scale", scale)
 
 
-def _require_temporal(op, q, sizes, bias, rel_bias, scale, causal, focus_present, rotary):
+def _require_temporal(op, like_name, like, sizes, bias, rel_bias, scale, causal, focus_present, rotary):
     B, T, S, N, D = sizes
-    _require_bias(op, q, bias, rel_bias, "(N, T, S)", (N, T, S), "(N, T+S-1)", (N, T + S - 1))
+    _require_bias(op, like_name, like, bias, rel_bias, "(N, T, S)", (N, T, S), "(N, T+S-1)", (N, T + S - 1))
     _require_scale(op, scale)
     checks.require_bool(op, "causal", causal)
     for name, value in (("focus_present", focus_present), ("rotary", rotary)):
-        if value is None:
-            continue
-        checks.require_tensor(op, name, value)
-        checks.require_device(op, name, value, "q", q)
-        if S != T:
+        if value is not None and S != T:
             raise ValueError(f"{op}: {name} is given with S = {S} and T = {T}; expected S == T")
     if focus_present is not None:
-        if focus_present.dtype != torch.bool:
-            raise TypeError(f"{op}: focus_present has dtype {focus_present.dtype}; expected torch.bool")
-        if tuple(focus_present.shape) not in ((B,), (B, T)):
-            raise ValueError(
-                f"{op}: focus_present has shape {tuple(focus_present.shape)}; expected (B,) = ({B},) or (B, T) = ({B}, {T})"
-            )
+        require_focus_present(op, focus_present, like_name, like, B, T)
     if rotary is not None:
+        checks.require_tensor(op, "rotary", rotary)
+        checks.require_device(op, "rotary", rotary, like_name, like)
         if rotary.dtype not in (torch.float32, torch.float64):
             raise TypeError(f"{op}: rotary has dtype {rotary.dtype}; expected float32 or float64 angles in radians")
         if rotary.dim() != 2 or rotary.shape[0] != T or not 1 <= rotary.shape[1] <= D // 2:
@@ -286,12 +276,20 @@ def _require_temporal(op, q, sizes, bias, rel_bias, scale, causal, focus_present
         checks.require_no_grad(op, "rotary", rotary)
 
 
-def _require_spatial(op, q, sizes, bias, rel_bias, scale, context):
+def require_focus_present(op, focus_present, like_name, like, B, T):
+    checks.require_tensor(op, "focus_present", focus_present)
+    checks.require_device(op, "focus_present", focus_present, like_name, like)
+    if focus_present.dtype != torch.bool:
+        raise TypeError(f"{op}: focus_present has dtype {focus_present.dtype}; expected torch.bool")
+    checks.require_shape(op, "focus_present", focus_present, "(B,) or (B, T)", (B,), (B, T))
+
+
+def _require_spatial(op, like_name, like, sizes, bias, rel_bias, scale, context):
     H, W, S, N, _ = sizes
     if context and rel_bias is not None:
         raise ValueError(f"{op}: rel_bias is given with context k, v; expected bias (N, H*W, S) or none")
     rel_sizes = (N, 2 * H - 1, 2 * W - 1)
-    _require_bias(op, q, bias, rel_bias, "(N, H*W, S)", (N, H * W, S), "(N, 2H-1, 2W-1)", rel_sizes)
+    _require_bias(op, like_name, like, bias, rel_bias, "(N, H*W, S)", (N, H * W, S), "(N, 2H-1, 2W-1)", rel_sizes)
     _require_scale(op, scale)
 
 
@@ -324,7 +322,7 @@ def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, 
     if norm is not None:
         require_norm(op, norm, x, C)
     if pos_emb is not None:
-        checks.require_parameter(op, "pos_emb", pos_emb, "(T, C)", (x.shape[1], C), "x", x)
+        checks.require_parameter(op, "pos_emb", pos_emb, "x", x, "(T, C)", (x.shape[1], C))
     if residual is not None:
         checks.require_like(op, "residual", residual, "x", x)
         checks.require_shape(op, "residual", residual, "(B, T, H, W, Co)", (*x.shape[:4], Co))

@@ -6,9 +6,8 @@ call against 52 us, and 12 us against 16 us where nothing requires grad.
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..checks import unit_stride, wants_grad
+from ..checks import differentiable_once, unit_stride, wants_grad
 from . import native
 
 _KERNELS = {"cpu": native, "cuda": native}
@@ -43,7 +42,7 @@ class _Attention(torch.autograd.Function):
         return out
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad_out):
         kind, backend = ctx.call
         q, k, v, lse, bias, rel_bias, *tensors = ctx.saved_tensors

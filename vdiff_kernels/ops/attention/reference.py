@@ -100,14 +100,15 @@ def spatial_attention(
 def attend(q: Tensor, k: Tensor, v: Tensor, scale: float, modify) -> Tensor:
     """softmax(modify(scale * q k^T)) v: q (..., L, D), k and v (..., S, D). modify(scores, start, stop) sees query rows."""
     L, S = q.shape[-2], k.shape[-2]
+
+    def attend_rows(start, stop):
+        return softmax(modify(q[..., start:stop, :] @ k.transpose(-2, -1) * scale, start, stop)) @ v
+
     scores_per_row = q[..., 0, 0].numel() * S
-    rows = L if L * scores_per_row <= MAX_SCORES else max(1, MAX_SCORES // scores_per_row)
-    blocks = []
-    for start in range(0, L, rows):
-        stop = min(start + rows, L)
-        scores = modify(q[..., start:stop, :] @ k.transpose(-2, -1) * scale, start, stop)
-        blocks.append(softmax(scores) @ v)
-    return blocks[0] if len(blocks) == 1 else torch.cat(blocks, dim=-2)
+    if L * scores_per_row <= MAX_SCORES:
+        return attend_rows(0, L)
+    rows = max(1, MAX_SCORES // scores_per_row)
+    return torch.cat([attend_rows(start, min(start + rows, L)) for start in range(0, L, rows)], dim=-2)
 
 
 def softmax(scores: Tensor) -> Tensor:

@@ -58,17 +58,15 @@ def norm_act_conv(
     checks.require_rank(op, "x", x, _X)
     x, weight, temb, residual = checks.cast(checks.autocast_dtype(x), x, weight, temb, residual)
     B, Ci, T, H, W = x.shape
+    checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
     Co = _require_weight(op, "weight", weight, x, Ci, tuple(_KERNELS))
     if bias is not None:
-        checks.require_parameter(op, "bias", bias, "(Co,)", (Co,), "x", x)
+        checks.require_parameter(op, "bias", bias, "x", x, "(Co,)", (Co,))
     if norm is not None:
         require_norm(op, norm, x, Ci)
     checks.require_choice(op, "act", act, ACTIVATIONS)
     if temb is not None:
-        checks.require_tensor(op, "temb", temb)
-        per_clip = temb.dim() == 2
-        sizes = (B, Co) if per_clip else (B, T, Co)
-        checks.require_parameter(op, "temb", temb, "(B, Co)" if per_clip else "(B, T, Co)", sizes, "x", x)
+        checks.require_parameter(op, "temb", temb, "x", x, "(B, Co) or (B, T, Co)", (B, Co), (B, T, Co))
     if residual is not None:
         checks.require_like(op, "residual", residual, "x", x)
         checks.require_shape(op, "residual", residual, "(B, Co, T, H, W)", (B, Co, T, H, W))
@@ -121,11 +119,13 @@ def pseudo3d_conv(
     checks.require_floating(op, "x", x)
     checks.require_rank(op, "x", x, _X)
     x, w_spatial, w_temporal = checks.cast(checks.autocast_dtype(x), x, w_spatial, w_temporal)
-    Cm = _require_weight(op, "w_spatial", w_spatial, x, x.shape[1], ((1, 3, 3),))
+    _, Ci, T, H, W = x.shape
+    checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
+    Cm = _require_weight(op, "w_spatial", w_spatial, x, Ci, ((1, 3, 3),))
     Co = _require_weight(op, "w_temporal", w_temporal, x, Cm, ((3, 1, 1),))
     for name, value, letters, size in (("b_spatial", b_spatial, "(Cm,)", Cm), ("b_temporal", b_temporal, "(Co,)", Co)):
         if value is not None:
-            checks.require_parameter(op, name, value, letters, (size,), "x", x)
+            checks.require_parameter(op, name, value, "x", x, letters, (size,))
     name = resolve(backend, op, x)
     if name == "reference":
         with torch.autocast(x.device.type, enabled=False):
@@ -145,7 +145,6 @@ def _require_weight(op: str, name: str, weight, x: Tensor, channels: int, kernel
 
 def _require_mix(op: str, mix, residual, x: Tensor, B: int, T: int) -> None:
     checks.require_table(op, "mix", mix, "x", x)
-    if tuple(mix.shape) not in ((), (B,), (B, T)):
-        raise ValueError(f"{op}: mix has shape {tuple(mix.shape)}; expected (), (B,) = ({B},) or (B, T) = ({B}, {T})")
+    checks.require_shape(op, "mix", mix, "() or (B,) or (B, T)", (), (B,), (B, T))
     if residual is None:
         raise ValueError(f"{op}: mix is given without residual; expected both, as out = residual + (1 - mix) * y")

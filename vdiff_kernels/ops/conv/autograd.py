@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..checks import unit_stride, wants_grad
+from ..checks import differentiable_once, unit_stride, wants_grad
 from ..norm.autograd import like_parameter, norm_arguments, schema_order
 from ..norm.spec import Norm
 from . import native
@@ -48,7 +47,7 @@ class _NormActConv(torch.autograd.Function):
         return out, stats
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad_out, _grad_stats):
         backend, constants = ctx.call
         x, weight, bias, temb, mix, *tensors = ctx.saved_tensors

@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..checks import unit_stride, wants_grad
+from ..checks import differentiable_once, unit_stride, wants_grad
 from ..norm.autograd import like_parameter
 from . import native
 
@@ -29,7 +28,7 @@ class _Geglu(torch.autograd.Function):
         return _KERNELS[backend].forward(x, weight, bias)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad_out):
         x, weight, bias = ctx.saved_tensors
         dx, dweight, dbias = _KERNELS[ctx.backend].backward(unit_stride(grad_out), x, weight, bias)

@@ -2,9 +2,8 @@
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from ..checks import unit_stride, wants_grad
+from ..checks import differentiable_once, unit_stride, wants_grad
 from . import native
 from .spec import Norm
 
@@ -58,7 +57,7 @@ class _NormAct(torch.autograd.Function):
         return _KERNELS[backend].forward(x, *schema_order(tensors, constants), residual)
 
     @staticmethod
-    @once_differentiable
+    @differentiable_once
     def backward(ctx, grad_out):
         backend, constants = ctx.call
         x, *tensors = ctx.saved_tensors

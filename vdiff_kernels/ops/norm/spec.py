@@ -34,15 +34,18 @@ class Norm:
 
     @classmethod
     def of(cls, module: nn.Module, *, scope: str = "frame", scale: Tensor | None = None, shift: Tensor | None = None) -> "Norm":
-        """The Norm of an nn.GroupNorm, nn.LayerNorm (over channels) or nn.RMSNorm. Raises TypeError for any other module."""
+        """The Norm of an nn.GroupNorm, nn.LayerNorm or nn.RMSNorm over channels. Raises TypeError for any other module."""
         if isinstance(module, nn.GroupNorm):
             return cls("group", module.weight, module.bias, module.num_groups, module.eps, scope, scale, shift)
+        if not isinstance(module, (nn.LayerNorm, nn.RMSNorm)):
+            allowed = "nn.GroupNorm, nn.LayerNorm or nn.RMSNorm"
+            raise TypeError(f"Norm.of: module is {checks.shown(module)}; expected {allowed}")
+        if len(module.normalized_shape) != 1:
+            raise ValueError(f"Norm.of: module has normalized_shape {module.normalized_shape}; expected (C,), channels alone")
         if isinstance(module, nn.LayerNorm):
             return cls("layer", module.weight, module.bias, None, module.eps, "frame", scale, shift)
-        if isinstance(module, nn.RMSNorm):
-            eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
-            return cls("rms", module.weight, None, None, eps, "frame", scale, shift)
-        raise TypeError(f"Norm.of: module is a {checks.type_name(module)}; expected nn.GroupNorm, nn.LayerNorm or nn.RMSNorm")
+        eps = torch.finfo(torch.float32).eps if module.eps is None else module.eps
+        return cls("rms", module.weight, None, None, eps, "frame", scale, shift)
 
     @property
     def tensors(self) -> tuple[Tensor | None, ...]:
@@ -52,24 +55,22 @@ class Norm:
 def require_norm(op: str, norm, x: Tensor, channels: int) -> None:
     """Raises unless norm is a Norm that fits x, whose batch is dimension 0."""
     if not isinstance(norm, Norm):
-        raise TypeError(f"{op}: norm is a {checks.type_name(norm)}; expected a vdiff_kernels.Norm")
+        raise TypeError(f"{op}: norm is {checks.shown(norm)}; expected a vdiff_kernels.Norm")
     checks.require_choice(op, "norm.kind", norm.kind, KINDS)
     checks.require_choice(op, "norm.scope", norm.scope, SCOPES)
-    checks.require_number(op, "norm.eps", norm.eps)
-    if not norm.eps >= 0:
-        raise ValueError(f"{op}: norm.eps is {norm.eps}; expected at least 0")
+    checks.require_eps(op, "norm.eps", norm.eps)
     if norm.kind == "group":
         checks.require_positive_int(op, "norm.groups", norm.groups)
         if channels % norm.groups != 0:
             raise ValueError(f"{op}: norm.groups is {norm.groups}; expected a divisor of C = {channels}")
     elif norm.groups is not None:
-        raise ValueError(f"{op}: norm.groups is {norm.groups}; expected None, as norm.kind is {norm.kind!r}")
+        raise ValueError(f"{op}: norm.groups is {checks.shown(norm.groups)}; expected None, as norm.kind is {norm.kind!r}")
     for name, value in (("weight", norm.weight), ("bias", norm.bias)):
         if value is not None:
-            checks.require_parameter(op, f"norm.{name}", value, "(C,)", (channels,), "x", x)
+            checks.require_parameter(op, f"norm.{name}", value, "x", x, "(C,)", (channels,))
     for name, value in (("scale", norm.scale), ("shift", norm.shift)):
         if value is not None:
-            checks.require_parameter(op, f"norm.{name}", value, "(B, C)", (x.shape[0], channels), "x", x)
+            checks.require_parameter(op, f"norm.{name}", value, "x", x, "(B, C)", (x.shape[0], channels))
 
 
 def require_stats(op: str, stats, norm: Norm | None, x: Tensor, letters_shape: tuple[int, int, int]) -> None:
