@@ -1,0 +1,74 @@
+"""diffusers' LatteTransformer3DModel: its spatial and temporal blocks, and the whole."""
+
+import pytest
+import torch
+from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
+
+from vdiff_kernels.integrations import latte
+from vdiff_kernels.ops.attention.api import spatial_layer, temporal_layer
+
+from .compare import BACKENDS, LAYOUTS, compare, layouts, randn, randomize
+
+pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+
+B, T, C, H, W = 2, 5, 24, 3, 5  # H, W: tokens of 2 x 2 latent pixels.
+CAPTION, TOKENS = 9, 4
+
+
+def build(**options):
+    arguments = dict(
+        num_attention_heads=3, attention_head_dim=8, in_channels=4, out_channels=8, num_layers=2, cross_attention_dim=C,
+        attention_bias=True, sample_size=8, patch_size=2, activation_fn="gelu-approximate", num_embeds_ada_norm=1000,
+        norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=CAPTION, video_length=T,
+    )  # fmt: skip
+    return randomize(LatteTransformer3DModel(**{**arguments, **options}))
+
+
+def test_spatial_block(backend):
+    def original(block, x, timestep, context):
+        repeated = (t.repeat_interleave(T, dim=0) for t in (context, timestep))
+        context, timestep = repeated
+        h = block(x.reshape(B * T, H * W, C), encoder_hidden_states=context, timestep=timestep)
+        return h.reshape(B, T, H, W, C)
+
+    def served(block, x, timestep, context, backend):
+        return latte.transformer_block(block, x, timestep, spatial_layer, context=context, backend=backend)
+
+    inputs = {"x": randn(B, T, H, W, C), "timestep": randn(B, 6 * C, seed=3), "context": randn(B, TOKENS, C, seed=4)}
+    compare(build().transformer_blocks[0], original, served, inputs, backend)
+
+
+@pytest.mark.parametrize("activation", ["gelu-approximate", "geglu"])
+def test_temporal_block(backend, activation):
+    def original(block, x, timestep):
+        h = x.permute(0, 2, 3, 1, 4).reshape(B * H * W, T, C)
+        h = block(h, timestep=timestep.repeat_interleave(H * W, dim=0))
+        return h.reshape(B, H, W, T, C).permute(0, 3, 1, 2, 4).contiguous()
+
+    def served(block, x, timestep, backend):
+        return latte.transformer_block(block, x, timestep, temporal_layer, backend=backend)
+
+    block = build(activation_fn=activation).temporal_transformer_blocks[0]
+    assert block.attn2 is None and block.norm1.eps == 1e-6
+    compare(block, original, served, {"x": randn(B, T, H, W, C), "timestep": randn(B, 6 * C, seed=3)}, backend)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("temporal", [True, False], ids=["video", "images"])
+def test_transformer(backend, temporal, layout):
+    timestep = torch.tensor([3, 700])
+    inputs = {"x": layouts(randn(B, 4, T, 2 * H, 2 * W))[layout], "text": randn(B, TOKENS, CAPTION, seed=3)}
+    model = build()
+    if not temporal:
+        model.temporal_transformer_blocks.requires_grad_(False)
+    compare(
+        model,
+        lambda model, x, text: model(
+            x, timestep, text, enable_temporal_attentions=temporal, return_dict=False
+        )[0].contiguous(),
+        lambda model, x, text, backend: latte.transformer(
+            model, x, timestep, text, enable_temporal_attentions=temporal, backend=backend
+        ),
+        inputs,
+        backend,
+    )

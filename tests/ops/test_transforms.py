@@ -1,0 +1,168 @@
+"""torch.compile, torch.export, checkpointing, autocast and FakeTensorMode, through the public operators and modules."""
+
+import pytest
+import torch
+import torch._dynamo.testing
+from torch._subclasses import FakeTensorMode
+from torch.utils.checkpoint import checkpoint
+
+import vdiff_kernels as vdiff
+from vdiff_kernels import testing
+
+CASES = [
+    testing.TemporalCase("all", B=2, T=5, H=2, W=3, N=2, D=8, bias="dense", causal=True, focus="frames", rotary=4),
+    testing.SpatialCase("rel", T=2, H=3, W=2, bias="rel", layout="packed"),
+    testing.NormCase("group", B=2, scope="clip", residual=True, modulated=True),
+    testing.ConvCase("conv", B=2, temb="clip", residual=True, mix="frame"),
+    testing.LayerCase("layer", attention=testing.TemporalCase("", T=4, N=2, D=6, bias="rel")),
+    testing.Pseudo3DCase("plain"),
+    testing.GegluCase("plain"),
+]
+
+
+@pytest.fixture(autouse=True)
+def _fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
+
+
+def assert_same(got: dict, expected: dict):
+    for name in expected:
+        torch.testing.assert_close(got[name], expected[name], msg=lambda m: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_compiles_whole_forward_and_backward(case):
+    """fullgraph=True, AOTAutograd over the fake kernels of both directions; the same numbers as eager."""
+    function = testing.functions(case)[0]
+    leaves = testing.make_leaves(case, torch.float32)
+
+    def call(tensors):
+        return case.call(function, tensors, backend="cpu")
+
+    compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
+
+    def evaluate(run):
+        inputs = {name: t.clone().requires_grad_() for name, t in leaves.items()}
+        out = run(inputs)
+        return {"out": out.detach(), **dict(zip(inputs, torch.autograd.grad(out.square().sum(), list(inputs.values()))))}
+
+    assert_same(evaluate(compiled), evaluate(call))
+
+
+@pytest.mark.parametrize("which", ["cpu", "reference"])
+def test_dynamic_shapes_take_one_graph(which):
+    """Frames, size and batch change; forward and backward stay one compiled graph."""
+
+    def call(q, k, v, rel_bias, isolated, angles):
+        return vdiff.temporal_attention(
+            q, k, v, rel_bias=rel_bias, causal=True, focus_present=isolated, rotary=angles, backend=which
+        )
+
+    def inputs(B, T, H):
+        q, k, v = (torch.randn(B, T, H, 3, 2, 8, requires_grad=True) for _ in range(3))
+        return q, k, v, torch.randn(2, 2 * T - 1, requires_grad=True), torch.arange(B) % 3 == 0, torch.randn(T, 2)
+
+    counter = torch._dynamo.testing.CompileCounterWithBackend("aot_eager")
+    compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=counter)
+    for B, T, H in ((6, 5, 4), (3, 7, 9), (4, 16, 5)):  # all apart: equal sizes at first are guarded to stay equal
+        arguments = inputs(B, T, H)
+        grads = [torch.autograd.grad(f(*arguments).square().sum(), arguments[:4]) for f in (compiled, call)]
+        for got, expected in zip(*grads):
+            torch.testing.assert_close(got, expected)
+    assert counter.frame_count == 1
+
+
+def test_a_block_compiles_with_inductor_and_dynamic_frames():
+    block = vdiff.nn.Pseudo3DBlock(4, 16)
+    compiled = torch.compile(block, fullgraph=True, dynamic=True)
+    for T in (4, 6):
+        x = torch.randn(1, T, 4, 6, 5, requires_grad=True)
+        (got,), (expected,) = (torch.autograd.grad(run(x).square().sum(), x) for run in (compiled, block))
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_compiles_inside_a_backend_context():
+    q = torch.randn(1, 3, 2, 2, 1, 8)
+
+    def call(q):
+        return vdiff.temporal_attention(q, q, q)
+
+    compiled = torch.compile(call, fullgraph=True, backend="eager")
+    for name in ("cpu", "reference"):
+        with vdiff.backend(name):
+            torch.testing.assert_close(compiled(q), call(q))
+
+
+@pytest.mark.parametrize("strict", [False, True])
+def test_export(strict):
+    block = vdiff.nn.ResnetBlock3D(8, 16, temb_channels=6, groups=4).eval()
+    frames, width = torch.export.Dim("frames", min=2, max=64), torch.export.Dim("width", min=2, max=64)
+    arguments = torch.randn(2, 8, 3, 4, 5), torch.randn(2, 6)
+    dynamic = ({2: frames, 4: width}, None)
+    program = torch.export.export(block, arguments, dynamic_shapes=dynamic, strict=strict)
+    longer = torch.randn(2, 8, 7, 4, 9), torch.randn(2, 6)
+    for stage in (program, program.run_decompositions()):
+        assert "vdiff_kernels.norm_act_conv_native" in stage.graph_module.print_readable(print_output=False)
+        torch.testing.assert_close(stage.module()(*longer), block(*longer))
+
+
+def test_export_of_attention():
+    layer = vdiff.nn.FactorizedAttention(16, 2).eval()
+    program = torch.export.export(layer, (torch.randn(1, 4, 3, 3, 16),), dynamic_shapes=({1: torch.export.Dim("T", min=2, max=31)},))
+    x = torch.randn(1, 9, 3, 3, 16)
+    torch.testing.assert_close(program.module()(x), layer(x))
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_activation_checkpointing(backend, reentrant):
+    block = vdiff.nn.Pseudo3DBlock(4, 16, backend=backend)
+    x = torch.randn(2, 3, 4, 5, 5, requires_grad=True)
+    plain = torch.autograd.grad(block(x).square().sum(), [x, *block.parameters()])
+    out = checkpoint(block, x, use_reentrant=reentrant)
+    out.square().sum().backward()
+    for got, expected in zip([x.grad, *(p.grad for p in block.parameters())], plain):
+        torch.testing.assert_close(got, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast_casts_activations_and_leaves_tables(backend, dtype):
+    layer = vdiff.nn.TemporalAttention(16, 2, backend=backend)
+    x = torch.randn(1, 4, 2, 2, 16, requires_grad=True)
+    with torch.autocast("cpu", dtype=dtype):
+        out = layer(x)
+        q = torch.randn(1, 4, 2, 2, 2, 8)
+        table = torch.randn(2, 4, 4, requires_grad=True)
+        attended = vdiff.temporal_attention(q, q.to(dtype), q, bias=table, rotary=torch.rand(4, 2), backend=backend)
+        norm = vdiff.Norm("group", torch.rand(16), torch.rand(16), 4)
+        conv = vdiff.norm_act_conv(
+            x.movedim(-1, 1), torch.randn(8, 16, 1, 3, 3), torch.rand(8), norm=norm, temb=torch.rand(1, 8), backend=backend
+        )
+        gate = vdiff.geglu(x, torch.randn(8, 16), torch.randn(8), backend=backend)
+    assert {t.dtype for t in (out, attended, conv, gate)} == {dtype}
+    (out.float().sum() + attended.float().sum() + conv.float().sum() + gate.float().sum()).backward()
+    assert x.grad.dtype == torch.float32 and table.grad.dtype == torch.float32
+    assert layer.rel_pos_emb.grad.dtype == torch.float32
+    expected = layer(x)
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+
+
+def test_autocast_leaves_float64_alone(backend):
+    q = torch.randn(1, 4, 2, 2, 2, 8, dtype=torch.float64)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert vdiff.temporal_attention(q, q, q, backend=backend).dtype == torch.float64
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_fake_tensors(case, backend):
+    """No data anywhere: shapes, dtypes and strides of the result and of every gradient."""
+    leaves = testing.make_leaves(case, torch.float32)
+    real = testing.evaluate(case, testing.functions(case)[0], leaves, torch.float32, backend=backend)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake_leaves = {name: mode.from_tensor(t).requires_grad_() for name, t in leaves.items()}
+        out = case.call(testing.functions(case)[0], fake_leaves, backend=backend)
+        grads = torch.autograd.grad(out.sum(), list(fake_leaves.values()))
+    for got, expected in zip([out, *grads], real.values()):
+        assert (got.shape, got.dtype) == (expected.shape, expected.dtype)
+    assert out.stride() == real["out"].stride()
