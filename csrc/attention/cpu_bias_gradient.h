@@ -2,12 +2,13 @@
 //
 //   chunks    a head's units of work are split into chunks, at most kMaxChunks, by shapes alone; a chunk is one task and
 //             has one table of double sums: no table a sequence, and bit-equal for every number of threads
-//   scratch   at most kMaxTableBytes; where not even one table a head fits, the sums are made in dbias itself, one chunk a head
+//   scratch   at most kMaxTableBytes; where not even one table a head fits, the sums are made in dbias itself, one chunk a
+//             head
 //   order     within a chunk that of its units; chunks ascending
 #pragma once
 
 #include "common/parallel.h"
-#include "cpu_sequence.h"
+#include "attention/cpu_sequence.h"
 
 namespace vdiff {
 

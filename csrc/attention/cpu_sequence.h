@@ -15,11 +15,10 @@
 //             without pairs gives zeros and lse -inf
 #pragma once
 
-#include <math.h>
-
+#include "common/math.h"
 #include "common/scalar.h"
 #include "common/scratch.h"
-#include "params.h"
+#include "attention/params.h"
 
 namespace vdiff {
 
@@ -81,9 +80,6 @@ constexpr int64_t kLanes = 8;
 constexpr int64_t kBlockRows = 64;
 
 inline int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
-
-inline float exp_of(float x) { return expf(x); }
-inline double exp_of(double x) { return exp(x); }
 
 // width: padded.
 template <class A>

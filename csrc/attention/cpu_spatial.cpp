@@ -10,8 +10,8 @@
 //   acc      float, double for double; dbias in double
 //   order    each query, each unit's gradients are computed by themselves, and chunks are set by shapes: bit-equal for every
 //            number of threads
-#include "cpu_bias_gradient.h"
-#include "params.h"
+#include "attention/cpu_bias_gradient.h"
+#include "attention/params.h"
 
 namespace vdiff {
 namespace {

@@ -6,18 +6,13 @@
 //   scratch  a task's one sequence; (T, R/2) cosines and sines a call
 //   acc      float, double for double; dbias in double
 //   order    each sequence is computed by itself, and chunks are set by shapes: bit-equal for every number of threads
-#include "cpu_bias_gradient.h"
-#include "params.h"
+#include "attention/cpu_bias_gradient.h"
+#include "attention/params.h"
 
 namespace vdiff {
 namespace {
 
 constexpr int64_t kTaskSequences = 16;
-
-inline float cos_of(float x) { return cosf(x); }
-inline double cos_of(double x) { return cos(x); }
-inline float sin_of(float x) { return sinf(x); }
-inline double sin_of(double x) { return sin(x); }
 
 // (T, R/2, 2) cos, sin of rotary.
 template <class A>

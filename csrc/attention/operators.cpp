@@ -1,7 +1,7 @@
 // The torch side of attention: check, allocate, fill the params, dispatch, call the kernel.
-#include "operators.h"
+#include "attention/operators.h"
 
-#include "params.h"
+#include "attention/params.h"
 
 namespace vdiff {
 namespace {

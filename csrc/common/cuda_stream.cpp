@@ -1,4 +1,4 @@
-#include "stream.h"
+#include "common/stream.h"
 
 #include <dlfcn.h>
 #include <torch/csrc/stable/c/shim.h>

@@ -4,7 +4,7 @@
 #include <torch/csrc/stable/tensor.h>
 #include <torch/headeronly/core/ScalarType.h>
 
-#include "scalar.h"
+#include "common/scalar.h"
 
 namespace vdiff {
 

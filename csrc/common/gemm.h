@@ -10,7 +10,7 @@
 
 #include <cstdint>
 
-#include "scalar.h"
+#include "common/scalar.h"
 
 namespace vdiff {
 

@@ -1,4 +1,4 @@
-#include "launch.h"
+#include "common/launch.h"
 
 #include <cstdio>
 #include <stdexcept>

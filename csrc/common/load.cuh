@@ -3,7 +3,7 @@
 
 #include <cuda_fp16.h>
 
-#include "scalar.h"
+#include "common/scalar.h"
 
 namespace vdiff {
 

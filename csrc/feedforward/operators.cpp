@@ -1,7 +1,7 @@
 #include "feedforward/operators.h"
 
+#include "common/operands.h"
 #include "feedforward/cpu_kernels.h"
-#include "norm/arguments.h"
 
 namespace vdiff {
 

@@ -1,20 +1,14 @@
 // [a | b] = x weight^T + bias, the projection that forward and backward of geglu share. No torch, no STL.
 #pragma once
 
-#include <math.h>
-
 #include "common/gemm.h"
+#include "common/math.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 
 namespace vdiff {
 
 constexpr int64_t kBlockRows = 64;  // rows of x in a task
-
-inline float erf_of(float x) { return erff(x); }
-inline double erf_of(double x) { return erf(x); }
-inline float exp_of_minus(float x) { return expf(-x); }
-inline double exp_of_minus(double x) { return exp(-x); }
 
 // The normal distribution function: gelu(x) = x * normal_cdf(x).
 template <class acc>
@@ -24,7 +18,7 @@ acc normal_cdf(acc x) {
 
 template <class acc>
 acc normal_density(acc x) {
-  return acc(0.39894228040143267794) * exp_of_minus(acc(0.5) * x * x);
+  return acc(0.39894228040143267794) * exp_of(acc(-0.5) * x * x);
 }
 
 // to (C, width) <- weight (2E, C) transposed, in acc, zeros from 2E on.

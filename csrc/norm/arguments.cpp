@@ -2,19 +2,6 @@
 
 namespace vdiff {
 
-Tensor acc_contiguous(const Tensor& vector, const Tensor& like) {
-  if (vector.scalar_type() == acc_scalar_type(like)) return torch::stable::contiguous(vector);
-  return torch::stable::contiguous(torch::stable::to(vector, acc_scalar_type(like)));
-}
-
-OptionalTensor acc_contiguous(const OptionalTensor& vector, const Tensor& like) {
-  return vector.has_value() ? OptionalTensor(acc_contiguous(*vector, like)) : std::nullopt;
-}
-
-const void* pointer_or_null(const OptionalTensor& tensor) {
-  return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
-}
-
 void check_image(const char* op, const char* name, const Tensor& image) {
   check_rank(op, name, image, 5);
   dtype_of(image);
@@ -27,15 +14,6 @@ void check_image_like(
   check_dtype(op, name, image, "x", x);
   check_device(op, name, image, "x", x);
   check_unit_stride(op, name, image);
-}
-
-void check_vector(
-    const char* op, const char* name, const OptionalTensor& vector, const Tensor& x, const char* layout,
-    std::initializer_list<int64_t> shape) {
-  if (!vector.has_value()) return;
-  check_shape(op, name, *vector, layout, shape);
-  dtype_of(*vector);
-  check_device(op, name, *vector, "x", x);
 }
 
 ImageStrides image_strides(const Tensor& image) {

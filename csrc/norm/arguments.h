@@ -3,7 +3,7 @@
 
 #include <string>
 
-#include "common/checks.h"
+#include "common/operands.h"
 #include "norm/params.h"
 
 namespace vdiff {
@@ -28,11 +28,6 @@ struct NormOperands {
   OptionalTensor weight, bias, scale, shift, stats;
 };
 
-// The vector, contiguous and in like's accumulator dtype: itself or a copy. For small parameters of any dtype and strides.
-Tensor acc_contiguous(const Tensor& vector, const Tensor& like);
-OptionalTensor acc_contiguous(const OptionalTensor& vector, const Tensor& like);
-const void* pointer_or_null(const OptionalTensor& tensor);
-
 // x is (B, T, H, W, C), checked. Checks the rest.
 NormOperands norm_operands(const char* op, const Tensor& x, const NormArguments& arguments);
 
@@ -41,10 +36,6 @@ void check_image(const char* op, const char* name, const Tensor& image);
 // Of the given layout and shape, x's dtype and device, unit innermost stride.
 void check_image_like(
     const char* op, const char* name, const Tensor& image, const Tensor& x, std::initializer_list<int64_t> shape);
-// A small parameter: of this shape, floating, on x's device; any dtype and strides.
-void check_vector(
-    const char* op, const char* name, const OptionalTensor& vector, const Tensor& x, const char* layout,
-    std::initializer_list<int64_t> shape);
 
 ImageStrides image_strides(const Tensor& image);
 

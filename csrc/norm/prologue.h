@@ -8,15 +8,11 @@
 // The mean is subtracted first, not folded into the offset: x may be large beside its deviation.
 #pragma once
 
-#include <math.h>
-
+#include "common/math.h"
 #include "common/scratch.h"
 #include "norm/params.h"
 
 namespace vdiff {
-
-inline float exp_of(float x) { return expf(x); }
-inline double exp_of(double x) { return exp(x); }
 
 // sum_i value(i), in eight fixed lanes: vectorises without reordering anything.
 template <class acc, class Value>

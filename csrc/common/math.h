@@ -1,0 +1,17 @@
+// C's math by accumulator type. No torch, no STL: kernel units include this.
+#pragma once
+
+#include <math.h>
+
+namespace vdiff {
+
+inline float exp_of(float x) { return expf(x); }
+inline double exp_of(double x) { return exp(x); }
+inline float cos_of(float x) { return cosf(x); }
+inline double cos_of(double x) { return cos(x); }
+inline float sin_of(float x) { return sinf(x); }
+inline double sin_of(double x) { return sin(x); }
+inline float erf_of(float x) { return erff(x); }
+inline double erf_of(double x) { return erf(x); }
+
+}  // namespace vdiff
