@@ -4,6 +4,7 @@
 #   PIP_ARGS     more arguments for every pip install
 #   PYTEST_ARGS  more arguments for pytest
 #   VDIFF_CUDA   0 (the default here), 1 or auto: whether to build the CUDA kernels
+#   ABI_DIR      where `make abi` keeps its environments
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 export VDIFF_CUDA ?= 0

@@ -43,7 +43,8 @@ def normalize(x: Tensor, norm: Norm, stats: Tensor | None = None) -> Tensor:
 
 def _group_norm(x, norm, weight, bias):
     frames = x.flatten(0, 1) if norm.scope == "frame" else x  # statistics never cross dimension 0
-    y = torch.group_norm(frames.movedim(-1, 1), norm.groups, weight, bias, norm.eps)
+    # Contiguous, because PyTorch's group norm of channels-last memory is the less exact one.
+    y = torch.group_norm(frames.movedim(-1, 1).contiguous(), norm.groups, weight, bias, norm.eps)
     return y.movedim(1, -1).reshape(x.shape)
 
 
