@@ -7,8 +7,8 @@
 //   order     within a chunk that of its units; chunks ascending
 #pragma once
 
-#include "common/parallel.h"
 #include "attention/cpu_sequence.h"
+#include "common/parallel.h"
 
 namespace vdiff {
 

@@ -15,10 +15,10 @@
 //             without pairs gives zeros and lse -inf
 #pragma once
 
-#include "common/math.h"
-#include "common/scalar.h"
-#include "common/scratch.h"
 #include "attention/params.h"
+#include "common/dispatch.h"
+#include "common/math.h"
+#include "common/scratch.h"
 
 namespace vdiff {
 
@@ -168,16 +168,10 @@ template <class T>
 void load_bias_row(const Sequence<T>& sequence, int64_t i, acc_t<T>* row) {
   const int64_t start = sequence.bias_layout.origin + sequence.bias_layout.row.at(i);
   const RowIndex& column = sequence.bias_layout.column;
-  switch (sequence.bias_dtype) {
-    case DType::Float32:
-      return load_bias_entries(static_cast<const float*>(sequence.bias) + start, column, sequence.S, row);
-    case DType::Float64:
-      return load_bias_entries(static_cast<const double*>(sequence.bias) + start, column, sequence.S, row);
-    case DType::Float16:
-      return load_bias_entries(static_cast<const Half*>(sequence.bias) + start, column, sequence.S, row);
-    case DType::BFloat16:
-      return load_bias_entries(static_cast<const BFloat16*>(sequence.bias) + start, column, sequence.S, row);
-  }
+  dispatch(sequence.bias_dtype, [&](auto tag) {
+    const auto* entries = static_cast<const typename decltype(tag)::type*>(sequence.bias);
+    load_bias_entries(entries + start, column, sequence.S, row);
+  });
 }
 
 // ----------------------------------------------------------------------------------------------------------------- scores

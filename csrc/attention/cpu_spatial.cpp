@@ -11,7 +11,8 @@
 //   order    each query, each unit's gradients are computed by themselves, and chunks are set by shapes: bit-equal for every
 //            number of threads
 #include "attention/cpu_bias_gradient.h"
-#include "attention/params.h"
+#include "attention/cpu_kernels.h"
+#include "common/dispatch.h"
 
 namespace vdiff {
 namespace {
@@ -54,10 +55,8 @@ int64_t lse_offset(const SpatialAttentionParams& params, int64_t b, int64_t t, i
   return (b * params.T + t) * params.H * params.W * params.N + n;
 }
 
-}  // namespace
-
 template <class T>
-void spatial_attention_fwd_cpu(const SpatialAttentionFwdParams& params) {
+void attention_forward(const SpatialAttentionFwdParams& params) {
   using A = acc_t<T>;
   const int64_t L = params.H * params.W, S = params.KH * params.KW;
   const int64_t blocks = (L + kTaskQueries - 1) / kTaskQueries;
@@ -74,7 +73,7 @@ void spatial_attention_fwd_cpu(const SpatialAttentionFwdParams& params) {
 }
 
 template <class T>
-void spatial_attention_bwd_cpu(const SpatialAttentionBwdParams& params) {
+void attention_backward(const SpatialAttentionBwdParams& params) {
   using A = acc_t<T>;
   const int64_t L = params.H * params.W, S = params.KH * params.KW;
   const bool relative = params.bias.relative;
@@ -107,13 +106,14 @@ void spatial_attention_bwd_cpu(const SpatialAttentionBwdParams& params) {
   dbias.finish();
 }
 
-template void spatial_attention_fwd_cpu<float>(const SpatialAttentionFwdParams&);
-template void spatial_attention_fwd_cpu<double>(const SpatialAttentionFwdParams&);
-template void spatial_attention_fwd_cpu<Half>(const SpatialAttentionFwdParams&);
-template void spatial_attention_fwd_cpu<BFloat16>(const SpatialAttentionFwdParams&);
-template void spatial_attention_bwd_cpu<float>(const SpatialAttentionBwdParams&);
-template void spatial_attention_bwd_cpu<double>(const SpatialAttentionBwdParams&);
-template void spatial_attention_bwd_cpu<Half>(const SpatialAttentionBwdParams&);
-template void spatial_attention_bwd_cpu<BFloat16>(const SpatialAttentionBwdParams&);
+}  // namespace
+
+void cpu_spatial_attention(const SpatialAttentionFwdParams& params) {
+  dispatch(params.dtype, [&](auto tag) { attention_forward<typename decltype(tag)::type>(params); });
+}
+
+void cpu_spatial_attention_backward(const SpatialAttentionBwdParams& params) {
+  dispatch(params.dtype, [&](auto tag) { attention_backward<typename decltype(tag)::type>(params); });
+}
 
 }  // namespace vdiff

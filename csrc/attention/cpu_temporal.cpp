@@ -7,7 +7,8 @@
 //   acc      float, double for double; dbias in double
 //   order    each sequence is computed by itself, and chunks are set by shapes: bit-equal for every number of threads
 #include "attention/cpu_bias_gradient.h"
-#include "attention/params.h"
+#include "attention/cpu_kernels.h"
+#include "common/dispatch.h"
 
 namespace vdiff {
 namespace {
@@ -75,10 +76,8 @@ int64_t lse_offset(const TemporalAttentionParams& params, const Pixel& at, int64
   return ((at.b * params.T * params.H + at.y) * params.W + at.x) * params.N + n;
 }
 
-}  // namespace
-
 template <class T>
-void temporal_attention_fwd_cpu(const TemporalAttentionFwdParams& params) {
+void attention_forward(const TemporalAttentionFwdParams& params) {
   using A = acc_t<T>;
   const int64_t sequences = params.B * params.H * params.W * params.N;
   Scratch<A> rotation(params.T * params.R);
@@ -99,7 +98,7 @@ void temporal_attention_fwd_cpu(const TemporalAttentionFwdParams& params) {
 }
 
 template <class T>
-void temporal_attention_bwd_cpu(const TemporalAttentionBwdParams& params) {
+void attention_backward(const TemporalAttentionBwdParams& params) {
   using A = acc_t<T>;
   Scratch<A> rotation(params.T * params.R);
   fill_rotation<A>(params, rotation);
@@ -126,13 +125,14 @@ void temporal_attention_bwd_cpu(const TemporalAttentionBwdParams& params) {
   dbias.finish();
 }
 
-template void temporal_attention_fwd_cpu<float>(const TemporalAttentionFwdParams&);
-template void temporal_attention_fwd_cpu<double>(const TemporalAttentionFwdParams&);
-template void temporal_attention_fwd_cpu<Half>(const TemporalAttentionFwdParams&);
-template void temporal_attention_fwd_cpu<BFloat16>(const TemporalAttentionFwdParams&);
-template void temporal_attention_bwd_cpu<float>(const TemporalAttentionBwdParams&);
-template void temporal_attention_bwd_cpu<double>(const TemporalAttentionBwdParams&);
-template void temporal_attention_bwd_cpu<Half>(const TemporalAttentionBwdParams&);
-template void temporal_attention_bwd_cpu<BFloat16>(const TemporalAttentionBwdParams&);
+}  // namespace
+
+void cpu_temporal_attention(const TemporalAttentionFwdParams& params) {
+  dispatch(params.dtype, [&](auto tag) { attention_forward<typename decltype(tag)::type>(params); });
+}
+
+void cpu_temporal_attention_backward(const TemporalAttentionBwdParams& params) {
+  dispatch(params.dtype, [&](auto tag) { attention_backward<typename decltype(tag)::type>(params); });
+}
 
 }  // namespace vdiff

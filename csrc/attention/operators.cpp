@@ -1,7 +1,7 @@
 // The torch side of attention: check, allocate, fill the params, dispatch, call the kernel.
 #include "attention/operators.h"
 
-#include "attention/params.h"
+#include "attention/cpu_kernels.h"
 
 namespace vdiff {
 namespace {
@@ -155,6 +155,7 @@ void fill_temporal(
   params.bias = bias_table(bias, rel_bias);
   params.B = B, params.T = T, params.S = S, params.H = H, params.W = W, params.N = N, params.D = D;
   params.scale = scale;
+  params.dtype = dtype_of(q);
   params.causal = causal;
   if (focus_present) {
     check_device(op, "focus_present", *focus_present, "q", q);
@@ -209,6 +210,7 @@ void fill_spatial(
   params.KH = context ? 1 : H;
   params.KW = context ? S : W;
   params.scale = scale;
+  params.dtype = dtype_of(q);
   params.shared_context = rank == 4;
 }
 
@@ -220,11 +222,11 @@ std::tuple<Tensor, Tensor> temporal_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
     double scale, bool causal, const OptionalTensor& focus_present, const OptionalTensor& rotary, bool return_lse) {
   TemporalAttentionFwdParams params{};
-  fill_temporal("temporal_attention", q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
+  fill_temporal("temporal_attention_native", q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
   const Tensor out = new_like(q), lse = new_lse(q, return_lse);
   params.out = output_rows(out);
   params.lse = data_or_null(lse, return_lse);
-  dispatch(dtype_of(q), [&](auto tag) { temporal_attention_fwd_cpu<typename decltype(tag)::type>(params); });
+  cpu_temporal_attention(params);
   return {out, lse};
 }
 
@@ -232,7 +234,7 @@ Gradients temporal_attention_backward(
     const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool causal,
     const OptionalTensor& focus_present, const OptionalTensor& rotary, bool packed, bool need_bias_grad) {
-  const char* op = "temporal_attention_backward";
+  const char* op = "temporal_attention_native_backward";
   TemporalAttentionBwdParams params{};
   fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
   check_backward(op, grad_out, q, lse);
@@ -240,7 +242,7 @@ Gradients temporal_attention_backward(
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
   params.grad_out = input_rows(grad_out);
   params.lse = lse.const_data_ptr();
-  dispatch(dtype_of(q), [&](auto tag) { temporal_attention_bwd_cpu<typename decltype(tag)::type>(params); });
+  cpu_temporal_attention_backward(params);
   return gradients;
 }
 
@@ -248,18 +250,18 @@ std::tuple<Tensor, Tensor> spatial_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
     double scale, bool return_lse) {
   SpatialAttentionFwdParams params{};
-  fill_spatial("spatial_attention", q, k, v, bias, rel_bias, scale, params);
+  fill_spatial("spatial_attention_native", q, k, v, bias, rel_bias, scale, params);
   const Tensor out = new_like(q), lse = new_lse(q, return_lse);
   params.out = output_rows(out);
   params.lse = data_or_null(lse, return_lse);
-  dispatch(dtype_of(q), [&](auto tag) { spatial_attention_fwd_cpu<typename decltype(tag)::type>(params); });
+  cpu_spatial_attention(params);
   return {out, lse};
 }
 
 Gradients spatial_attention_backward(
     const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad) {
-  const char* op = "spatial_attention_backward";
+  const char* op = "spatial_attention_native_backward";
   SpatialAttentionBwdParams params{};
   fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
   check_backward(op, grad_out, q, lse);
@@ -267,7 +269,7 @@ Gradients spatial_attention_backward(
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
   params.grad_out = input_rows(grad_out);
   params.lse = lse.const_data_ptr();
-  dispatch(dtype_of(q), [&](auto tag) { spatial_attention_bwd_cpu<typename decltype(tag)::type>(params); });
+  cpu_spatial_attention_backward(params);
   return gradients;
 }
 

@@ -36,6 +36,7 @@ struct TemporalAttentionParams {
   int64_t B, T, S, H, W, N, D, R;
   double scale;
   bool causal;
+  DType dtype;  // of all but the bias, rotary, lse and dbias
 };
 
 struct TemporalAttentionFwdParams : TemporalAttentionParams {
@@ -58,6 +59,7 @@ struct SpatialAttentionParams {
   int64_t B, T, H, W, KH, KW, N, D;
   double scale;
   bool shared_context;  // k, v are the same for every frame
+  DType dtype;          // of all but the bias, lse and dbias
 };
 
 struct SpatialAttentionFwdParams : SpatialAttentionParams {
@@ -72,15 +74,5 @@ struct SpatialAttentionBwdParams : SpatialAttentionParams {
   OutputRows dk, dv;   // as k and v; summed over the frames where they share it
   void* dbias;         // as the bias, acc, contiguous, null: not wanted
 };
-
-// T: the storage type of q, k, v, out, grad_out, dq, dk and dv.
-template <class T>
-void temporal_attention_fwd_cpu(const TemporalAttentionFwdParams& params);
-template <class T>
-void temporal_attention_bwd_cpu(const TemporalAttentionBwdParams& params);
-template <class T>
-void spatial_attention_fwd_cpu(const SpatialAttentionFwdParams& params);
-template <class T>
-void spatial_attention_bwd_cpu(const SpatialAttentionBwdParams& params);
 
 }  // namespace vdiff

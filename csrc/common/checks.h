@@ -4,18 +4,40 @@
 
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
+#include <torch/headeronly/core/ScalarType.h>
 
 #include <initializer_list>
 #include <optional>
 #include <sstream>
 #include <string>
 
-#include "common/dispatch.h"
+#include "common/scalar.h"
 
 namespace vdiff {
 
 using torch::stable::Tensor;
 using OptionalTensor = std::optional<Tensor>;
+
+inline DType dtype_of(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case torch::headeronly::ScalarType::Float:
+      return DType::Float32;
+    case torch::headeronly::ScalarType::Double:
+      return DType::Float64;
+    case torch::headeronly::ScalarType::Half:
+      return DType::Float16;
+    case torch::headeronly::ScalarType::BFloat16:
+      return DType::BFloat16;
+    default:
+      STD_TORCH_CHECK(false, "vdiff_kernels: a tensor's dtype must be float32, float64, float16 or bfloat16");
+  }
+}
+
+// The dtype that sums over this tensor's elements are kept in.
+inline torch::headeronly::ScalarType acc_scalar_type(const Tensor& tensor) {
+  return dtype_of(tensor) == DType::Float64 ? torch::headeronly::ScalarType::Double
+                                            : torch::headeronly::ScalarType::Float;
+}
 
 template <class Sizes>
 std::string shape_text(const Sizes& sizes) {

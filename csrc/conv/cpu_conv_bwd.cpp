@@ -13,6 +13,7 @@
 //
 // Deterministic: tiles, slabs and bands follow from the sizes alone; a row of dweight is summed by one task at a time, slab
 // after slab and tile after tile in order; every other sum runs in order, too.
+#include "common/dispatch.h"
 #include "conv/cpu_kernels.h"
 #include "conv/epilogue.h"
 #include "conv/tiles.h"
@@ -215,16 +216,7 @@ class ConvBackward {
 }  // namespace
 
 void cpu_norm_act_conv_backward(const NormActConvBackwardParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return ConvBackward<float>(p).run();
-    case DType::Float64:
-      return ConvBackward<double>(p).run();
-    case DType::Float16:
-      return ConvBackward<Half>(p).run();
-    case DType::BFloat16:
-      return ConvBackward<BFloat16>(p).run();
-  }
+  dispatch(p.dtype, [&](auto tag) { ConvBackward<typename decltype(tag)::type>(p).run(); });
 }
 
 }  // namespace vdiff

@@ -11,6 +11,7 @@
 //   out = y | y + residual | residual + (1 - mix) y                                                   (4)
 //
 // Deterministic: an output is computed by one task, in an order that does not depend on the tile.
+#include "common/dispatch.h"
 #include "conv/cpu_kernels.h"
 #include "conv/epilogue.h"
 #include "conv/tiles.h"
@@ -48,16 +49,7 @@ void norm_act_conv(const NormActConvParams& p) {
 }  // namespace
 
 void cpu_norm_act_conv(const NormActConvParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return norm_act_conv<float>(p);
-    case DType::Float64:
-      return norm_act_conv<double>(p);
-    case DType::Float16:
-      return norm_act_conv<Half>(p);
-    case DType::BFloat16:
-      return norm_act_conv<BFloat16>(p);
-  }
+  dispatch(p.dtype, [&](auto tag) { norm_act_conv<typename decltype(tag)::type>(p); });
 }
 
 }  // namespace vdiff

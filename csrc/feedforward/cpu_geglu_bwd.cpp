@@ -10,6 +10,7 @@
 //   dweight = [da | db]^T x;  dbias = sum of [da | db] over rows                                      (4)
 //
 // Deterministic: blocks and slabs follow from M alone; a row of dweight is summed by one task at a time, slab after slab.
+#include "common/dispatch.h"
 #include "feedforward/cpu_kernels.h"
 #include "feedforward/projection.h"
 
@@ -112,16 +113,7 @@ class GegluBackward {
 }  // namespace
 
 void cpu_geglu_backward(const GegluBackwardParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return GegluBackward<float>(p).run();
-    case DType::Float64:
-      return GegluBackward<double>(p).run();
-    case DType::Float16:
-      return GegluBackward<Half>(p).run();
-    case DType::BFloat16:
-      return GegluBackward<BFloat16>(p).run();
-  }
+  dispatch(p.dtype, [&](auto tag) { GegluBackward<typename decltype(tag)::type>(p).run(); });
 }
 
 }  // namespace vdiff

@@ -9,6 +9,7 @@
 //   out     = a * b * (1 + erf(b / sqrt(2))) / 2                                                      (2)
 //
 // Deterministic: a row is computed by one task, in an order that does not depend on the block.
+#include "common/dispatch.h"
 #include "feedforward/cpu_kernels.h"
 #include "feedforward/projection.h"
 
@@ -41,16 +42,7 @@ void geglu(const GegluParams& p) {
 }  // namespace
 
 void cpu_geglu(const GegluParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return geglu<float>(p);
-    case DType::Float64:
-      return geglu<double>(p);
-    case DType::Float16:
-      return geglu<Half>(p);
-    case DType::BFloat16:
-      return geglu<BFloat16>(p);
-  }
+  dispatch(p.dtype, [&](auto tag) { geglu<typename decltype(tag)::type>(p); });
 }
 
 }  // namespace vdiff

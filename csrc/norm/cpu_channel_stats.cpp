@@ -12,6 +12,7 @@
 // Deterministic: bands and runs follow from H*W alone and merge in order.
 #include <math.h>
 
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
 #include "norm/cpu_kernels.h"
@@ -107,16 +108,7 @@ void channel_stats(const ChannelStatsParams& p) {
 }  // namespace
 
 void cpu_channel_stats(const ChannelStatsParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return channel_stats<float>(p);
-    case DType::Float64:
-      return channel_stats<double>(p);
-    case DType::Float16:
-      return channel_stats<Half>(p);
-    case DType::BFloat16:
-      return channel_stats<BFloat16>(p);
-  }
+  dispatch(p.dtype, [&](auto tag) { channel_stats<typename decltype(tag)::type>(p); });
 }
 
 }  // namespace vdiff

@@ -13,6 +13,7 @@
 //   dscale  = weight sum_n + bias sum_1   dshift = sum_1
 //
 // Deterministic: bands follow from H*W alone; band sums add up in order.
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "norm/cpu_kernels.h"
 #include "norm/prologue.h"
@@ -204,16 +205,7 @@ void norm_act_backward(const NormActBackwardParams& p) {
 }  // namespace
 
 void cpu_norm_act_backward(const NormActBackwardParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return norm_act_backward<float>(p);
-    case DType::Float64:
-      return norm_act_backward<double>(p);
-    case DType::Float16:
-      return norm_act_backward<Half>(p);
-    case DType::BFloat16:
-      return norm_act_backward<BFloat16>(p);
-  }
+  dispatch(p.dtype, [&](auto tag) { norm_act_backward<typename decltype(tag)::type>(p); });
 }
 
 }  // namespace vdiff

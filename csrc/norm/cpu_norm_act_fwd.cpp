@@ -9,6 +9,7 @@
 //   out = h + residual                                                                               (2)
 //
 // Deterministic: a pixel is computed by one task, from x and the statistics alone.
+#include "common/dispatch.h"
 #include "common/parallel.h"
 #include "norm/cpu_kernels.h"
 #include "norm/prologue.h"
@@ -40,16 +41,7 @@ void norm_act(const NormActParams& p) {
 }  // namespace
 
 void cpu_norm_act(const NormActParams& p) {
-  switch (p.dtype) {
-    case DType::Float32:
-      return norm_act<float>(p);
-    case DType::Float64:
-      return norm_act<double>(p);
-    case DType::Float16:
-      return norm_act<Half>(p);
-    case DType::BFloat16:
-      return norm_act<BFloat16>(p);
-  }
+  dispatch(p.dtype, [&](auto tag) { norm_act<typename decltype(tag)::type>(p); });
 }
 
 }  // namespace vdiff

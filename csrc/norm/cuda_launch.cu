@@ -1,5 +1,6 @@
 #include "norm/cuda_launch.h"
 
+#include "common/dispatch.h"
 #include "common/launch.h"
 #include "norm/cuda_statistics.cuh"
 
@@ -51,16 +52,7 @@ int64_t channel_stats_chunks(const ChannelStatsParams& p) {
 void launch_channel_stats(const ChannelStatsParams& p, void* partials, void* stream) {
   if (p.B * p.T * p.C == 0) return;
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
-  switch (p.dtype) {
-    case DType::Float32:
-      return launch<float>(p, partials, cuda_stream);
-    case DType::Float64:
-      return launch<double>(p, partials, cuda_stream);
-    case DType::Float16:
-      return launch<Half>(p, partials, cuda_stream);
-    case DType::BFloat16:
-      return launch<BFloat16>(p, partials, cuda_stream);
-  }
+  dispatch(p.dtype, [&](auto tag) { launch<typename decltype(tag)::type>(p, partials, cuda_stream); });
 }
 
 }  // namespace vdiff

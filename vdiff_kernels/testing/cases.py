@@ -1,0 +1,330 @@
+"""What a case is: one dataclass an operator family. A case knows its shapes and arguments and how to call its operator."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from ..ops.norm.spec import Norm
+
+
+def rand(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
+    return torch.randn(*shape, generator=generator) * scale
+
+
+@dataclass(frozen=True)
+class Case:
+    """A named call. `leaves` makes its differentiable tensors, `call` calls a function of the operator's signature on them."""
+
+    name: str
+    operator = ""
+    tables = ()  # leaves that stay float32 beside half inputs
+
+    def leaves(self, generator: torch.Generator) -> dict[str, Tensor]:
+        raise AssertionError("a case defines its leaves")
+
+    def call(self, function, leaves: dict[str, Tensor], **arguments):
+        raise AssertionError("a case defines its call")
+
+    def view(self, leaves: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The leaves as the operator gets them: hostile strides are made here, so that gradients go through them."""
+        return leaves
+
+    def __str__(self) -> str:
+        return f"{self.operator}-{self.name}"
+
+
+@dataclass(frozen=True)
+class AttentionCase(Case):
+    B: int = 1
+    T: int = 4
+    H: int = 2
+    W: int = 3
+    N: int = 2
+    D: int = 8
+    bias: str | None = None  # "dense", "rel", "expanded" (stride 0 over heads), "masked" (-inf, whole rows too)
+    layout: str = "contiguous"  # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames
+    magnitude: float = 1.0
+    scale: float | None = None
+    tables = ("bias", "rel_bias")
+
+    def _keys(self):
+        """(shape of k and v, number of queries, number of keys)."""
+        raise AssertionError
+
+    def _rel_shape(self):
+        raise AssertionError
+
+    def leaves(self, generator):
+        shape = (self.B, self.T, self.H, self.W, self.N, self.D)
+        keys, L, S = self._keys()
+        if self.layout == "packed":
+            leaves = {"qkv": rand(generator, *shape[:4], 3, *shape[4:], scale=self.magnitude)}
+        elif self.layout == "channels_first":
+            first = (self.B, self.N * self.D, self.T, self.H, self.W)
+            leaves = {name: rand(generator, *first, scale=self.magnitude) for name in "qkv"}
+        elif self.layout == "sliced":
+            longer = (self.B, 2 * self.T, *shape[2:])
+            leaves = {name: rand(generator, *longer, scale=self.magnitude) for name in "qkv"}
+        else:
+            leaves = {name: rand(generator, *(shape if name == "q" else keys), scale=self.magnitude) for name in "qkv"}
+        if self.bias == "rel":
+            leaves["rel_bias"] = rand(generator, *self._rel_shape())
+        elif self.bias == "expanded":
+            leaves["bias"] = rand(generator, 1, L, 1)
+        elif self.bias:
+            leaves["bias"] = rand(generator, self.N, L, S)
+        return leaves
+
+    def view(self, leaves):
+        leaves = dict(leaves)
+        _, L, S = self._keys()
+        if self.layout == "packed":
+            leaves["q"], leaves["k"], leaves["v"] = leaves.pop("qkv").unbind(4)
+        elif self.layout == "channels_first":
+            for name in "qkv":
+                leaves[name] = leaves[name].movedim(1, -1).unflatten(-1, (self.N, self.D))
+        elif self.layout == "sliced":
+            for name in "qkv":
+                leaves[name] = leaves[name][:, ::2]
+        if self.bias == "expanded":
+            leaves["bias"] = leaves["bias"].expand(self.N, L, S)
+        elif self.bias == "masked":
+            hidden = torch.ones(self.N, L, S, dtype=torch.bool)
+            hidden[:, ::2, : S // 2 + 1] = False  # every second row is fully masked, the others half
+            leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        leaves = self.view(leaves)
+        q, k, v = (leaves.pop(name) for name in "qkv")
+        return function(q, k, v, scale=self.scale, **leaves, **self.constants(), **arguments)
+
+    def constants(self) -> dict:
+        return {}
+
+
+@dataclass(frozen=True)
+class TemporalCase(AttentionCase):
+    S: int | None = None
+    causal: bool = False
+    focus: str | None = None  # "clips" (B,), "frames" (B, T): the last third of the frames are images
+    rotary: int | None = None  # R
+    operator = "temporal_attention"
+
+    def _keys(self):
+        S = self.S or self.T
+        return (self.B, S, self.H, self.W, self.N, self.D), self.T, S
+
+    def _rel_shape(self):
+        return self.N, self.T + (self.S or self.T) - 1
+
+    def constants(self):
+        constants = {"causal": self.causal}
+        if self.focus == "clips":
+            constants["focus_present"] = torch.arange(self.B) % 2 == 0
+        elif self.focus == "frames":
+            constants["focus_present"] = (torch.arange(self.T) >= self.T - self.T // 3).expand(self.B, self.T)
+        if self.rotary:
+            frequency = 10000.0 ** (-torch.arange(0, self.rotary, 2) / self.rotary)
+            constants["rotary"] = torch.arange(self.T)[:, None] * frequency
+        return constants
+
+
+@dataclass(frozen=True)
+class SpatialCase(AttentionCase):
+    context: str | None = None  # "shared" (B, S, N, D), "frames" (B, T, S, N, D)
+    S: int = 1
+    operator = "spatial_attention"
+
+    def _keys(self):
+        L = self.H * self.W
+        if self.context == "shared":
+            return (self.B, self.S, self.N, self.D), L, self.S
+        if self.context == "frames":
+            return (self.B, self.T, self.S, self.N, self.D), L, self.S
+        return (self.B, self.T, self.H, self.W, self.N, self.D), L, L
+
+    def _rel_shape(self):
+        return self.N, 2 * self.H - 1, 2 * self.W - 1
+
+
+@dataclass(frozen=True)
+class NormCase(Case):
+    B: int = 1
+    C: int = 8
+    T: int = 3
+    H: int = 3
+    W: int = 5
+    norm: str | None = "group"
+    groups: int | None = 4
+    scope: str = "frame"
+    eps: float = 1e-5
+    affine: bool = True
+    modulated: bool = False  # scale and shift (B, C)
+    act: str | None = "silu"
+    residual: bool = False
+    mean: float = 0.0  # of x: group statistics must survive a large one
+    layout: str = "channels_last"  # or "contiguous", which is copied once
+    operator = "norm_act"
+    tables = ("norm.weight", "norm.bias", "norm.scale", "norm.shift")
+
+    def leaves(self, generator):
+        B, C, T, H, W = self.B, self.C, self.T, self.H, self.W
+        leaves = {"x": rand(generator, B, T, H, W, C) + self.mean}
+        if self.norm and self.affine:
+            leaves["norm.weight"] = 1 + rand(generator, C, scale=0.5)
+            if self.norm != "rms":
+                leaves["norm.bias"] = rand(generator, C, scale=0.5)
+        if self.norm and self.modulated:
+            leaves["norm.scale"], leaves["norm.shift"] = (rand(generator, B, C, scale=0.5) for _ in range(2))
+        if self.residual:
+            leaves["residual"] = rand(generator, B, T, H, W, self.out_channels())
+        return leaves
+
+    def out_channels(self) -> int:
+        return self.C
+
+    def view(self, leaves):
+        leaves = dict(leaves)
+        for name in ("x", "residual"):
+            if name in leaves:
+                leaves[name] = leaves[name].movedim(-1, 1)
+                if self.layout == "contiguous":
+                    leaves[name] = leaves[name].contiguous()
+        parameters = {name.removeprefix("norm."): leaves.pop(name) for name in list(leaves) if name.startswith("norm.")}
+        if self.norm:
+            groups = self.groups if self.norm == "group" else None
+            leaves["norm"] = Norm(self.norm, groups=groups, eps=self.eps, scope=self.scope, **parameters)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        leaves = self.view(leaves)
+        return function(leaves.pop("x"), act=self.act, **leaves, **arguments)
+
+
+@dataclass(frozen=True)
+class ConvCase(NormCase):
+    Co: int = 6
+    kernel: str = "spatial"  # or "temporal"
+    bias: bool = True
+    temb: str | None = None  # "clip" (B, Co), "frame" (B, T, Co)
+    mix: str | None = None  # "scalar" (), "clip" (B,), "frame" (B, T)
+    operator = "norm_act_conv"
+    tables = (*NormCase.tables, "mix")
+
+    def out_channels(self):
+        return self.Co
+
+    def leaves(self, generator):
+        leaves = super().leaves(generator)
+        taps = (1, 3, 3) if self.kernel == "spatial" else (3, 1, 1)
+        fan_in = self.C * taps[0] * taps[1] * taps[2]
+        leaves["weight"] = rand(generator, self.Co, self.C, *taps, scale=fan_in**-0.5)
+        if self.bias:
+            leaves["bias"] = rand(generator, self.Co)
+        if self.temb:
+            leaves["temb"] = rand(generator, self.B, *((self.T,) if self.temb == "frame" else ()), self.Co)
+        if self.mix:
+            shape = {"scalar": (), "clip": (self.B,), "frame": (self.B, self.T)}[self.mix]
+            leaves["mix"] = torch.rand(shape, generator=generator)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        leaves = self.view(leaves)
+        x, weight, bias = leaves.pop("x"), leaves.pop("weight"), leaves.pop("bias", None)
+        return function(x, weight, bias, act=self.act, **leaves, **arguments)
+
+
+@dataclass(frozen=True)
+class Pseudo3DCase(Case):
+    B: int = 1
+    C: int = 5
+    Cm: int = 7
+    Co: int = 4
+    T: int = 3
+    H: int = 4
+    W: int = 5
+    bias: bool = True
+    operator = "pseudo3d_conv"
+
+    def leaves(self, generator):
+        leaves = {
+            "x": rand(generator, self.B, self.C, self.T, self.H, self.W),
+            "w_spatial": rand(generator, self.Cm, self.C, 1, 3, 3, scale=0.2),
+            "w_temporal": rand(generator, self.Co, self.Cm, 3, 1, 1, scale=0.2),
+        }
+        if self.bias:
+            leaves["b_spatial"], leaves["b_temporal"] = rand(generator, self.Cm), rand(generator, self.Co)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        names = ("x", "w_spatial", "b_spatial", "w_temporal", "b_temporal")
+        return function(*(leaves.get(name) for name in names), **arguments)
+
+
+@dataclass(frozen=True)
+class LayerCase(Case):
+    """A temporal or spatial layer. attention: the case whose biases, masks and shapes it takes."""
+
+    attention: AttentionCase = field(default_factory=lambda: TemporalCase("inner"))
+    C: int = 12
+    Co: int = 12
+    norm: str | None = "layer"
+    scope: str = "frame"
+    biases: bool = True
+    pos_emb: bool = False
+    residual: bool = True
+    tables = ("bias", "rel_bias", "norm.weight", "norm.bias")
+
+    @property
+    def operator(self):
+        return self.attention.operator.replace("attention", "layer")
+
+    def leaves(self, generator):
+        a = self.attention
+        inner = a.N * a.D
+        tables = {k: v for k, v in a.leaves(generator).items() if k not in ("q", "k", "v", "qkv")}
+        leaves = {
+            "x": rand(generator, a.B, a.T, a.H, a.W, self.C),
+            "w_qkv": rand(generator, 3 * inner, self.C, scale=self.C**-0.5),
+            "w_out": rand(generator, self.Co, inner, scale=inner**-0.5),
+            **tables,
+        }
+        if self.biases:
+            leaves["b_qkv"], leaves["b_out"] = rand(generator, 3 * inner), rand(generator, self.Co)
+        if self.norm:
+            leaves["norm.weight"], leaves["norm.bias"] = 1 + rand(generator, self.C, scale=0.5), rand(generator, self.C)
+        if self.pos_emb:
+            leaves["pos_emb"] = rand(generator, a.T, self.C)
+        if self.residual:
+            leaves["residual"] = rand(generator, a.B, a.T, a.H, a.W, self.Co)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        leaves = dict(leaves)
+        positional = [leaves.pop(name, None) for name in ("x", "w_qkv", "b_qkv", "w_out", "b_out")]
+        if self.norm:
+            groups = 4 if self.norm == "group" else None
+            parameters = leaves.pop("norm.weight"), leaves.pop("norm.bias")
+            leaves["norm"] = Norm(self.norm, *parameters, groups, scope=self.scope)
+        a = self.attention
+        return function(*positional, num_heads=a.N, scale=a.scale, **a.constants(), **leaves, **arguments)
+
+
+@dataclass(frozen=True)
+class GegluCase(Case):
+    shape: tuple[int, ...] = (2, 3, 10)
+    E: int = 7
+    bias: bool = True
+    operator = "geglu"
+
+    def leaves(self, generator):
+        C = self.shape[-1]
+        leaves = {"x": rand(generator, *self.shape), "weight": rand(generator, 2 * self.E, C, scale=C**-0.5)}
+        if self.bias:
+            leaves["bias"] = rand(generator, 2 * self.E)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        return function(leaves["x"], leaves["weight"], leaves.get("bias"), **arguments)

@@ -1,0 +1,74 @@
+"""Runs a case on a backend and holds it to the definition in float64, forward and in every gradient."""
+
+import torch
+from torch import Tensor
+
+from ..ops.attention import api as attention_api
+from ..ops.attention import reference as attention_reference
+from ..ops.conv import api as conv_api
+from ..ops.conv import reference as conv_reference
+from ..ops.feedforward import api as feedforward_api
+from ..ops.feedforward import reference as feedforward_reference
+from ..ops.library import acc_dtype
+from ..ops.norm import api as norm_api
+from ..ops.norm import reference as norm_reference
+from .budget import assert_within_budget, poisoned_memory
+from .cases import Case
+
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_MODULES = {
+    "temporal_attention": (attention_api, attention_reference),
+    "spatial_attention": (attention_api, attention_reference),
+    "temporal_layer": (attention_api, attention_reference),
+    "spatial_layer": (attention_api, attention_reference),
+    "norm_act": (norm_api, norm_reference),
+    "norm_act_conv": (conv_api, conv_reference),
+    "pseudo3d_conv": (conv_api, conv_reference),
+    "geglu": (feedforward_api, feedforward_reference),
+}
+
+
+def functions(case: Case):
+    """(the public operator, its definition)."""
+    api, reference = _MODULES[case.operator]
+    return getattr(api, case.operator), getattr(reference, case.operator)
+
+
+def make_leaves(case: Case, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
+    """Fresh random leaves rounded to dtype; beside half inputs, bias tables and norm parameters stay float32."""
+    leaves = case.leaves(torch.Generator().manual_seed(seed))
+    wide = acc_dtype(dtype)
+    return {name: t.to(wide if name in case.tables else dtype) for name, t in leaves.items()}
+
+
+def evaluate(case: Case, function, leaves: dict[str, Tensor], dtype: torch.dtype, **arguments) -> dict[str, Tensor]:
+    """{"out": ..., "d_<leaf>": ...}: the result, and the gradient of every leaf for a random incoming gradient that is
+    rounded to dtype first, whatever precision the function runs in.
+    """
+    leaves = {name: t.detach().clone().requires_grad_() for name, t in leaves.items()}
+    out = case.call(function, leaves, **arguments)
+    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(out)
+    grads = torch.autograd.grad(out, list(leaves.values()), grad_out)
+    return {"out": out.detach(), **{f"d_{name}": grad for name, grad in zip(leaves, grads)}}
+
+
+def truth_and_eager(case: Case, leaves: dict[str, Tensor], dtype: torch.dtype) -> tuple[dict, dict]:
+    """The definition in float64 on the same rounded leaves, and in plain low precision (float32 for float64)."""
+    definition = functions(case)[1]
+    truth = evaluate(case, definition, {name: t.double() for name, t in leaves.items()}, dtype)
+    low = torch.float32 if dtype == torch.float64 else dtype
+    narrowed = {name: t.float() if dtype == torch.float64 else t for name, t in leaves.items()}
+    return truth, evaluate(case, definition, narrowed, dtype, compute_dtype=low)
+
+
+def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None) -> float:
+    """Runs the case on `backend` (or by `function` in its place), forward and every gradient, within the budget.
+
+    Returns the largest share of a budget that was used. Raises AssertionError.
+    """
+    leaves = make_leaves(case, dtype)
+    truth, eager = truth_and_eager(case, leaves, dtype)
+    function = function or functions(case)[0]
+    with poisoned_memory():
+        candidate = evaluate(case, function, leaves, dtype, backend=backend)
+    return assert_within_budget(candidate, truth, eager, f"{case} {dtype} {backend}")

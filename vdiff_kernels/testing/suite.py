@@ -1,0 +1,81 @@
+"""The hostile named cases: few, each for one way in which a kernel goes wrong."""
+
+from .cases import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, TemporalCase
+
+TEMPORAL_CASES = [
+    TemporalCase("one-frame", T=1, D=33, N=3, H=1, W=1),
+    TemporalCase("odd-hw", B=2, T=5, H=5, W=7, N=3, D=40, bias="dense"),
+    TemporalCase("eight-rel", T=8, D=64, bias="rel", layout="packed"),
+    TemporalCase("sixteen-causal", T=16, H=3, D=16, bias="rel", causal=True),
+    TemporalCase("seventeen", T=17, N=1, D=80, bias="dense", rotary=32),
+    TemporalCase("thirty-three", T=33, H=1, W=2, D=8, bias="rel", rotary=8, layout="channels_first"),
+    TemporalCase("one-channel", T=6, D=1, N=5, bias="dense"),
+    TemporalCase("widest-head", T=3, H=1, W=1, N=1, D=256, rotary=2),
+    TemporalCase("d160", T=7, H=1, W=2, N=1, D=160, layout="sliced"),
+    TemporalCase("few-keys", B=2, T=9, S=4, D=12, bias="rel", causal=True),
+    TemporalCase("many-keys", T=3, S=11, D=12, bias="dense"),
+    TemporalCase("masked-rows", T=6, N=2, D=8, bias="masked"),
+    TemporalCase("expanded-bias", T=5, N=3, D=8, bias="expanded"),
+    TemporalCase("image-frames", B=2, T=9, N=2, D=32, focus="frames", bias="rel"),
+    TemporalCase("focus-clips", B=3, T=4, D=8, focus="clips", rotary=4, causal=True),
+    TemporalCase("large-scores", T=5, D=16, magnitude=20.0, scale=1.0),
+    TemporalCase("no-batch", B=0, T=4, bias="dense"),
+]
+SPATIAL_CASES = [
+    SpatialCase("one-pixel", T=2, H=1, W=1, D=33, N=3),
+    SpatialCase("odd-hw-rel", B=2, T=3, H=5, W=7, N=3, D=40, bias="rel"),
+    SpatialCase("one-row", H=1, W=17, D=80, bias="rel", layout="packed"),
+    SpatialCase("dense-bias", T=2, H=4, W=4, D=64, bias="dense", layout="channels_first"),
+    SpatialCase("masked-rows", T=2, H=3, W=3, D=8, bias="masked"),
+    SpatialCase("expanded-bias", T=2, H=3, W=3, N=3, D=8, bias="expanded"),
+    SpatialCase("widest-head", T=1, H=3, W=1, N=1, D=256),
+    SpatialCase("one-token", B=2, T=3, H=3, W=3, D=8, context="shared", S=1),
+    SpatialCase("shared-context", B=2, T=3, H=3, W=5, N=3, D=12, context="shared", S=7, bias="dense"),
+    SpatialCase("frame-context", B=2, T=3, H=3, W=5, D=20, context="frames", S=5),
+    SpatialCase("large-scores", T=1, H=4, W=4, D=16, magnitude=20.0, scale=1.0),
+    SpatialCase("many-rows", T=1, H=16, W=16, N=1, D=8, bias="rel"),
+    SpatialCase("no-batch", B=0, bias="rel"),
+]
+NORM_CASES = [
+    NormCase("group-frame", B=2),
+    NormCase("group-clip", B=2, scope="clip", residual=True, eps=1e-6),
+    NormCase("group-of-one-channel", groups=8, act=None),
+    NormCase("one-group", groups=1, modulated=True),
+    NormCase("large-mean", C=16, mean=100.0),
+    NormCase("one-value", T=1, H=1, W=1, C=4, groups=4, eps=1.0),
+    NormCase("layer", norm="layer", C=33, B=2),
+    NormCase("layer-adaptive", norm="layer", affine=False, modulated=True, act=None, layout="contiguous"),
+    NormCase("rms", norm="rms", C=12, modulated=True, residual=True, B=2),
+    NormCase("no-batch", B=0),
+]
+CONV_CASES = [
+    ConvCase("spatial-plain", norm=None, act=None),
+    ConvCase("temporal-plain", norm=None, act=None, kernel="temporal", bias=False),
+    ConvCase("spatial-group", B=2, temb="clip", residual=True, Co=8),
+    ConvCase("temporal-clip", B=2, T=5, scope="clip", kernel="temporal", temb="frame", residual=True, eps=1e-6),
+    ConvCase("spatial-mix-frame", B=2, mix="frame", residual=True, layout="contiguous"),
+    ConvCase("temporal-mix-clip", B=2, T=4, kernel="temporal", mix="clip", residual=True, temb="clip"),
+    ConvCase("temporal-mix-scalar", kernel="temporal", mix="scalar", residual=True, scope="clip"),
+    ConvCase("one-frame-temporal", T=1, kernel="temporal"),
+    ConvCase("one-row", H=1, W=9, C=12, modulated=True),
+    ConvCase("one-pixel", H=1, W=1, T=2, C=4, groups=2),
+    ConvCase("rms-adaptive", norm="rms", C=33, Co=17, modulated=True),
+    ConvCase("layer-temporal", norm="layer", kernel="temporal", C=10, act=None),
+    ConvCase("wide", C=64, Co=64, H=5, W=7, T=2, groups=32),
+    ConvCase("large-mean", C=16, mean=100.0),
+    ConvCase("no-batch", B=0, temb="clip", residual=True),
+]
+LAYER_CASES = [
+    LayerCase("plain", norm=None, biases=False, residual=False),
+    LayerCase("seed", attention=TemporalCase("", B=2, T=5, H=3, W=3, N=3, D=8, bias="dense"), C=24, Co=24),
+    LayerCase("inner-wider", attention=TemporalCase("", T=4, N=4, D=16, rotary=8, bias="rel"), C=10, Co=6, residual=False),
+    LayerCase("animatediff", attention=TemporalCase("", T=6, N=2, D=5), C=10, Co=10, pos_emb=True),
+    LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), norm="rms"),
+    LayerCase("spatial", attention=SpatialCase("", T=2, H=3, W=5, N=2, D=6, bias="rel"), norm="group", scope="clip"),
+    LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
+]
+PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
+GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]
+CASES = [
+    *TEMPORAL_CASES, *SPATIAL_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
+]  # fmt: skip
