@@ -1,6 +1,6 @@
 """One environment's row for abi_check.sh: this torch loads the library, and one operator of each folder computes.
 
-    abi_probe.py any|cuda       cuda: this torch must be a CUDA build
+abi_probe.py any|cuda       cuda: this torch must be a CUDA build
 """
 
 import ctypes

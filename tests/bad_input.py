@@ -22,12 +22,12 @@ NOT_TENSORS = {"list": [1.0, 2.0], "number": 3.0, "text": "x"}
 class Wrong:
     """One wrong call: a valid one with `change` in it."""
 
-    name: str              # Unique in its table.
-    error: type            # Exactly.
-    given: str             # All that stands between "operator: " and "; expected ".
-    allowed: str           # Part of what stands after it.
+    name: str  # Unique in its table.
+    error: type  # Exactly.
+    given: str  # All that stands between "operator: " and "; expected ".
+    allowed: str  # Part of what stands after it.
     change: dict
-    who: str | None = None # The operator named, where it is not the one called: one that a module calls.
+    who: str | None = None  # The operator named, where it is not the one called: one that a module calls.
 
     def by(self, who: str) -> "Wrong":
         return replace(self, who=who)

@@ -1,7 +1,12 @@
+import os
+
 import pytest
 import torch
 
 import vdiff_kernels
+
+if "PYTEST_XDIST_WORKER" in os.environ:
+    torch.set_num_threads(1)  # the workers are the parallelism; their thread pools would only wait on each other
 
 
 @pytest.fixture(autouse=True)

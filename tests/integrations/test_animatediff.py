@@ -5,9 +5,7 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
 from vdiff_kernels.integrations import animatediff
 
-from .compare import BACKENDS, LAYOUTS, compare, layouts, randn, randomize
-
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+from .compare import compare, in_layout, randn, randomize
 
 B, T, C, H, W = 2, 5, 24, 3, 5
 
@@ -25,11 +23,10 @@ def served(module, x, encoder_hidden_states=None, *, backend):
     return animatediff.motion_module(module, x, T, encoder_hidden_states=encoder_hidden_states, backend=backend)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_positions_in_two_blocks(backend, layout):
     module = build(num_layers=2)
     assert module.norm.eps == 1e-6 and module.transformer_blocks[1].norm2.eps == 1e-5
-    compare(module, original, served, {"x": layouts(randn(B * T, C, H, W))[layout]}, backend)
+    compare(module, original, served, {"x": in_layout(randn(B * T, C, H, W), layout)}, backend)
 
 
 def test_small_activations(backend):
@@ -54,7 +51,7 @@ def test_positions_before_a_context(backend, tokens):
     compare(module, original, served, inputs, backend)
 
 
-def test_more_frames_than_positions_are_refused(backend):
+def test_more_frames_than_positions_are_refused():
     module = build(num_positional_embeddings=T - 1)
     with pytest.raises(ValueError, match="temporal_layer: pos_emb has shape"):
         animatediff.motion_module(module, randn(T, C, H, W), T, backend="reference")

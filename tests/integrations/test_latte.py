@@ -7,9 +7,7 @@ from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3
 from vdiff_kernels.integrations import latte
 from vdiff_kernels.ops.attention.api import spatial_layer, temporal_layer
 
-from .compare import BACKENDS, LAYOUTS, compare, layouts, randn, randomize
-
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+from .compare import compare, in_layout, randn, randomize
 
 B, T, C, H, W = 2, 5, 24, 3, 5  # H, W: tokens of 2 x 2 latent pixels.
 CAPTION, TOKENS = 9, 4
@@ -26,8 +24,7 @@ def build(**options):
 
 def test_spatial_block(backend):
     def original(block, x, timestep, context):
-        repeated = (t.repeat_interleave(T, dim=0) for t in (context, timestep))
-        context, timestep = repeated
+        context, timestep = (t.repeat_interleave(T, dim=0) for t in (context, timestep))
         h = block(x.reshape(B * T, H * W, C), encoder_hidden_states=context, timestep=timestep)
         return h.reshape(B, T, H, W, C)
 
@@ -53,19 +50,16 @@ def test_temporal_block(backend, activation):
     compare(block, original, served, {"x": randn(B, T, H, W, C), "timestep": randn(B, 6 * C, seed=3)}, backend)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("temporal", [True, False], ids=["video", "images"])
 def test_transformer(backend, temporal, layout):
     timestep = torch.tensor([3, 700])
-    inputs = {"x": layouts(randn(B, 4, T, 2 * H, 2 * W))[layout], "text": randn(B, TOKENS, CAPTION, seed=3)}
+    inputs = {"x": in_layout(randn(B, 4, T, 2 * H, 2 * W), layout), "text": randn(B, TOKENS, CAPTION, seed=3)}
     model = build()
     if not temporal:
         model.temporal_transformer_blocks.requires_grad_(False)
     compare(
         model,
-        lambda model, x, text: model(
-            x, timestep, text, enable_temporal_attentions=temporal, return_dict=False
-        )[0].contiguous(),
+        lambda model, x, text: model(x, timestep, text, enable_temporal_attentions=temporal, return_dict=False)[0].contiguous(),
         lambda model, x, text, backend: latte.transformer(
             model, x, timestep, text, enable_temporal_attentions=temporal, backend=backend
         ),

@@ -2,14 +2,13 @@
 
 import pytest
 import torch
+from rotary_embedding_torch import RotaryEmbedding
 from torch import nn
 
 from vdiff_kernels.integrations import lucidrains
 
-from .compare import BACKENDS, LAYOUTS, compare, layouts, randn, randomize
+from .compare import compare, in_layout, randn, randomize
 from .unet3d import Unet3D
-
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
 
 B, T, C, H, W = 3, 5, 16, 3, 5  # C: of the middle.
 
@@ -45,13 +44,12 @@ MASKS = {
 }
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("mask", MASKS)
 def test_temporal_attention(backend, mask, layout):
     """Rotary angles, T5 buckets, and samples that see only the present."""
     net = unet()
     module = Biased(net.mid_temporal_attn, net.time_rel_pos_bias)
-    inputs = {"x": layouts(randn(B, C, T, H, W))[layout]}
+    inputs = {"x": in_layout(randn(B, C, T, H, W), layout)}
     if MASKS[mask] is not None:
         inputs["mask"] = MASKS[mask]
     if mask == "all":  # The original then leaves queries, keys and bias out of its graph; here their gradients are zero.
@@ -70,34 +68,45 @@ def test_temporal_attention_sizes(backend, dim_head, frames):
 def test_temporal_attention_with_the_dense_bias(backend):
     """The (N, T, T) table that Unet3D hands to each of its layers."""
 
+    def dense(position_bias, num_frames):
+        return position_bias(num_frames, device="cpu")
+
     def served(module, x, backend):
-        dense = lambda position_bias, num_frames: position_bias(num_frames, device=x.device)  # noqa: E731
         return served_temporal(module, x, backend=backend, table=dense)
 
     net = unet()
-    compare(Biased(net.init_temporal_attn, net.time_rel_pos_bias), original_temporal, served, {"x": randn(B, 8, T, H, W)}, backend)
+    module = Biased(net.init_temporal_attn, net.time_rel_pos_bias)
+    compare(module, original_temporal, served, {"x": randn(B, 8, T, H, W)}, backend)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+def test_rotary_angles():
+    """Each angle turns a pair of channels: the original repeats it for both."""
+    for rotary in (RotaryEmbedding(32), RotaryEmbedding(8, interpolate_factor=2.0, theta=100)):
+        expected = rotary(rotary.get_seq_pos(7), seq_len=7)[:, ::2]
+        torch.testing.assert_close(lucidrains.rotary_angles(rotary, 7), expected)
+    with pytest.raises(ValueError, match="RotaryEmbedding cannot be served"):
+        lucidrains.rotary_angles(RotaryEmbedding(8, learned_freq=True), 7)
+
+
 def test_mid_spatial_attention(backend, layout):
     compare(
         unet().mid_spatial_attn,
         lambda block, x: block(x),
         lucidrains.spatial_attention,
-        {"x": layouts(randn(B, C, T, H, W))[layout]},
+        {"x": in_layout(randn(B, C, T, H, W), layout)},
         backend,
     )
 
 
 def test_small_activations(backend):
     """Where the eps of the channel layer norm shows."""
-    compare(unet().mid_spatial_attn, lambda block, x: block(x), lucidrains.spatial_attention, {"x": randn(B, C, T, H, W, scale=3e-3)}, backend)  # fmt: skip
+    block, inputs = unet().mid_spatial_attn, {"x": randn(B, C, T, H, W, scale=3e-3)}
+    compare(block, lambda block, x: block(x), lucidrains.spatial_attention, inputs, backend)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 def test_conv_block(backend, layout):
     inputs = {
-        "x": layouts(randn(B, C, T, H, W))[layout],
+        "x": in_layout(randn(B, C, T, H, W), layout),
         "scale": randn(B, C, 1, 1, 1, seed=3, scale=0.5),
         "shift": randn(B, C, 1, 1, 1, seed=4, scale=0.5),
     }
@@ -114,13 +123,12 @@ def original_resnet(block, x, time_emb=None):
     return block(x, time_emb)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("place", ["mid", "down", "final"])
 def test_resnet_block(backend, place, layout):
     """With an embedding and an identity shortcut, with both an embedding and a 1x1x1 shortcut, without an embedding."""
     net = unet()
     block, channels = {"mid": (net.mid_block1, C), "down": (net.downs[1][0], 8), "final": (net.final_conv[0], 16)}[place]
-    inputs = {"x": layouts(randn(B, channels, T, H, W))[layout]}
+    inputs = {"x": in_layout(randn(B, channels, T, H, W), layout)}
     if block.mlp is not None:
         inputs["time_emb"] = randn(B, 32, seed=3)
     compare(block, original_resnet, lucidrains.resnet_block, inputs, backend)

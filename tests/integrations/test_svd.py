@@ -1,4 +1,4 @@
-"""diffusers' TransformerSpatioTemporalModel, SpatioTemporalResBlock and TemporalResnetBlock, as SVD's U-Net and VAE build them."""
+"""diffusers' TransformerSpatioTemporalModel, SpatioTemporalResBlock, TemporalResnetBlock, as SVD's U-Net and VAE have them."""
 
 import pytest
 import torch
@@ -7,9 +7,7 @@ from diffusers.models.transformers.transformer_temporal import TransformerSpatio
 
 from vdiff_kernels.integrations import svd
 
-from .compare import BACKENDS, LAYOUTS, compare, layouts, randn, randomize
-
-pytestmark = pytest.mark.parametrize("backend", BACKENDS)
+from .compare import compare, in_layout, randn, randomize
 
 B, T, C, H, W = 2, 5, 64, 3, 5  # The blocks have 32 groups.
 EMB, TOKEN = 7, 10
@@ -23,7 +21,7 @@ def transformer(**options):
 
 def transformer_inputs(tokens=1, layout="contiguous", scale=1.0):
     x = randn(B * T, C, H, W, scale=scale)
-    return {"x": layouts(x)[layout], "context": randn(B * T, tokens, TOKEN, seed=3)}
+    return {"x": in_layout(x, layout), "context": randn(B * T, tokens, TOKEN, seed=3)}
 
 
 def run_transformer(images):
@@ -33,7 +31,6 @@ def run_transformer(images):
     )
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("images", [NO_IMAGES, SOME_IMAGES], ids=["video", "images"])
 def test_transformer_of_one_token(backend, images, layout):
     model = transformer()
@@ -65,12 +62,11 @@ def test_one_token_without_gradients(backend):
         torch.testing.assert_close(served(model, x, context, backend=backend), original(model, x, context), rtol=0, atol=2e-5)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("out_channels", [None, 32])
 @pytest.mark.parametrize("temb", [EMB, None])
 def test_temporal_resnet(backend, temb, out_channels, layout):
     block = randomize(TemporalResnetBlock(C, out_channels, temb_channels=temb, eps=1e-5))
-    inputs = {"x": layouts(randn(B, C, T, H, W, scale=0.01))[layout]}
+    inputs = {"x": in_layout(randn(B, C, T, H, W, scale=0.01), layout)}
     if temb:
         inputs["temb"] = randn(B, T, EMB, seed=3)
     compare(
@@ -86,7 +82,6 @@ UNET = dict(temb_channels=EMB)
 VAE = dict(temb_channels=None, merge_factor=0.0, merge_strategy="learned", switch_spatial_to_temporal_mix=True)
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize(
     "options",
     [
@@ -104,7 +99,7 @@ def test_spatio_temporal_resnet(backend, options, layout):
     the pixels of the statistics."""
     block = randomize(SpatioTemporalResBlock(C, **options))
     x = randn(B * T, C, H, W, scale=0.003) + 0.003 * torch.arange(B * T)[:, None, None, None]
-    inputs = {"x": layouts(x)[layout]}
+    inputs = {"x": in_layout(x, layout)}
     if options["temb_channels"]:
         inputs["temb"] = randn(B * T, EMB, seed=3)
     compare(
@@ -118,7 +113,7 @@ def test_spatio_temporal_resnet(backend, options, layout):
 
 @pytest.mark.parametrize("switched", [False, True])
 @pytest.mark.parametrize("strategy", AlphaBlender.strategies)
-def test_spatial_share(backend, strategy, switched):
+def test_spatial_share(strategy, switched):
     """What the two operators' `mix` gets is what the blender computes, also where every frame is an image."""
     blender = AlphaBlender(0.7, strategy, switched)
     spatial, temporal = randn(B, 4, T, H, W), randn(B, 4, T, H, W, seed=3)

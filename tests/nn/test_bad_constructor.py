@@ -83,29 +83,27 @@ def heads(name: str) -> list:
 
 
 def groups(*names: str) -> list:
-    return [
-        wrong(f"{name}-no-multiple", ValueError, f"{name} is 18", "a multiple of groups = 4", **{name: 18}) for name in names
-    ]
+    return [wrong(f"{name}-no-multiple", ValueError, f"{name} is 18", "a multiple of groups = 4", **{name: 18}) for name in names]
 
 
 _T5, _BUCKETS = {"kind": "t5"}, "a multiple of 4 and more than a quarter of it"
-T5 = [
-    wrong(row.name, row.error, row.given, row.allowed, **_T5, **row.change) for row in sizes("num_buckets", "max_distance")
-]
+T5 = [wrong(row.name, row.error, row.given, row.allowed, **_T5, **row.change) for row in sizes("num_buckets", "max_distance")]
 T5 += [
     wrong(f"t5-{label}", ValueError, f"num_buckets is {buckets} and max_distance {distance}", _BUCKETS,
           **_T5, num_buckets=buckets, max_distance=distance)
     for label, buckets, distance in (("two", 2, 128), ("odd", 33, 128), ("six", 6, 128), ("short", 32, 8), ("shorter", 32, 1))
 ]  # fmt: skip
 
+CONV = [*sizes("in_channels", "out_channels"), *no_bool("bias"), *BACKEND]
+
 # Module: its valid arguments, the rows.
 TABLES = {
     nn.TemporalAttention: ({"dim": 16, "num_heads": 2}, [*heads("dim"), *sizes("max_frames"), *BACKEND]),
     nn.SpatialAttention: ({"dim": 16, "num_heads": 2}, [*heads("dim"), *MAX_SIZE, *BACKEND]),
     nn.FactorizedAttention: ({"dim": 16, "num_heads": 2}, [*heads("dim"), *sizes("max_frames"), *MAX_SIZE, *BACKEND]),
-    nn.SpatialConv: ({"in_channels": 3, "out_channels": 4}, [*sizes("in_channels", "out_channels"), *no_bool("bias"), *BACKEND]),
-    nn.TemporalConv: ({"in_channels": 3, "out_channels": 4}, [*sizes("in_channels", "out_channels"), *no_bool("bias"), *BACKEND]),
-    nn.Pseudo3DConv: ({"in_channels": 3, "out_channels": 4}, [*sizes("in_channels", "out_channels"), *no_bool("bias"), *BACKEND]),
+    nn.SpatialConv: ({"in_channels": 3, "out_channels": 4}, CONV),
+    nn.TemporalConv: ({"in_channels": 3, "out_channels": 4}, CONV),
+    nn.Pseudo3DConv: ({"in_channels": 3, "out_channels": 4}, CONV),
     nn.NormActConv: (
         {"in_channels": 8, "out_channels": 3, "groups": 4},
         [*sizes("in_channels", "out_channels", "groups"), *groups("in_channels"), *KERNEL, *EPS, *SCOPE,

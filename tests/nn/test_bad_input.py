@@ -9,7 +9,17 @@ import vdiff_kernels
 from vdiff_kernels import Norm, nn
 
 from ..bad_input import (
-    FLOATING, NOT_FLOATING, assert_refused, assert_valid, elsewhere, no_tensor, of_dtypes, of_shapes, ones, sparse, wrong,
+    FLOATING,
+    NOT_FLOATING,
+    assert_refused,
+    assert_valid,
+    elsewhere,
+    no_tensor,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    wrong,
 )  # fmt: skip
 
 B, T, H, W, C, Co, E = 2, 3, 2, 5, 8, 16, 5
@@ -90,9 +100,11 @@ def frames(shape: tuple, max_frames: int) -> list:
 def frame_sizes() -> list:
     """x with frames larger than max_size = (4, 6)."""
     return [
-        wrong(f"x-{label}", ValueError, f"x has frames of {size}", "at most max_size = (4, 6)", x=ones(B, T, *size, C)).by("SpatialAttention")
+        wrong(
+            f"x-{label}", ValueError, f"x has frames of {size}", "at most max_size = (4, 6)", x=ones(B, T, *size, C)
+        ).by("SpatialAttention")
         for label, size in {"H": (5, 6), "W": (4, 7), "swapped": (6, 4)}.items()
-    ]
+    ]  # fmt: skip
 
 
 _ROTARY = f"(T, R//2) with T = {T} and R//2 from 1 to 2"
@@ -114,9 +126,10 @@ TEMPORAL_ONLY = [
 
 def blended() -> list:
     """temb, residual and mix, which NormActConv hands on."""
+    with_temb = f"(B, Co) or (B, T, Co) = {(B, Co)} or {(B, T, Co)}"
     rows = [
         *no_tensor("temb", "residual", "mix"),
-        *of_shapes("temb", f"(B, Co) or (B, T, Co) = {(B, Co)} or {(B, T, Co)}", {"of-C": (B, C), "1-d": (Co,), "T": (B, 1, Co)}),
+        *of_shapes("temb", with_temb, {"of-C": (B, C), "1-d": (Co,), "T": (B, 1, Co)}),
         *of_shapes("residual", f"(B, Co, T, H, W) = {OUT}", {"of-x": IMAGES, "frames-first": (B, T, Co, H, W)}),
         *of_shapes("mix", f"() or (B,) or (B, T) = () or {(B,)} or {(B, T)}", {"one": (1,), "transposed": (T, B)}),
         *of_dtypes("temb", (B, Co), (torch.int64, torch.float16), "torch.float32"),
@@ -162,8 +175,8 @@ LONG = [
 TABLES = {
     "TemporalAttention": (
         lambda: nn.TemporalAttention(C, 2, max_frames=4), {"x": ones(*ATTENDED), "focus_present": CLIP},
-        [*of_x("(B, T, H, W, C)", ATTENDED), *frames(ATTENDED, 4), *norms_and_residual("temporal_layer"), *focus("temporal_layer"),
-         *TEMPORAL_ONLY],
+        [*of_x("(B, T, H, W, C)", ATTENDED), *frames(ATTENDED, 4), *norms_and_residual("temporal_layer"),
+         *focus("temporal_layer"), *TEMPORAL_ONLY],
     ),
     "SpatialAttention": (
         lambda: nn.SpatialAttention(C, 2, max_size=(4, 6)), {"x": ones(*ATTENDED)},
@@ -203,12 +216,15 @@ TABLES = {
     ),
     "Pseudo3DBlock": (
         lambda: nn.Pseudo3DBlock(C, Co, 2), {"x": ones(*FRAMES)},
-        [*of_x("(B, T, C, H, W)", FRAMES), *frames(FRAMES, 32), *empty("(B, T, C, H, W)", FRAMES, "HW", "norm_act_conv", see=lambda x: x.transpose(1, 2))],
+        [*of_x("(B, T, C, H, W)", FRAMES), *frames(FRAMES, 32),
+         *empty("(B, T, C, H, W)", FRAMES, "HW", "norm_act_conv", see=lambda x: x.transpose(1, 2))],
     ),
     "FeedForward": (
         lambda: nn.FeedForward(C), {"x": ones(B, T, C)},
-        [*of_any_x((B, T, C)),
-         *of_shapes("x", f"(..., C) with C = {C}", {"0-d": (), "1-d": (C + 1,), "C": (B, C + 1), "C-0": (B, 0), "first": FRAMES})],
+        [*of_any_x((B, T, C)), *of_shapes(
+             "x", f"(..., C) with C = {C}",
+             {"0-d": (), "1-d": (C + 1,), "C": (B, C + 1), "C-0": (B, 0), "first": FRAMES},
+         )],
     ),
     "RelativePositionBias": (lambda: nn.RelativePositionBias(2, max_frames=4), {"T": 3, "S": 3}, [*lengths(), *LONG]),
     "RelativePositionBias-dense": (

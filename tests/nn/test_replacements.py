@@ -114,9 +114,7 @@ def test_factorized_attention(backend):
         q, k, v = m.spatial_attn.to_qkv(h).unflatten(-1, (3, 4, 4)).permute(2, 0, 3, 1, 4)
         offsets = m.spatial_attn.rel_pos_emb
         bias = torch.empty(4, H * W, H * W)
-        rows = [
-            torch.stack([offsets[:, j // W - i // W + 3, j % W - i % W + 5] for j in range(H * W)], -1) for i in range(H * W)
-        ]
+        rows = [torch.stack([offsets[:, j // W - i // W + 3, j % W - i % W + 5] for j in range(H * W)], -1) for i in range(H * W)]
         bias = torch.stack(rows, 1)
         attended = nn.functional.scaled_dot_product_attention(q, k, v, attn_mask=bias)
         x = x + m.spatial_attn.proj_out(attended.transpose(1, 2).flatten(2)).reshape(x.shape)

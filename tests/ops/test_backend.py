@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import warnings
 
 import pytest
 import torch
@@ -71,6 +72,16 @@ def test_availability_gives_the_reason():
         vdiff.backend("gpu")
 
 
+def test_auto_on_a_gpu_without_kernels_warns_once(monkeypatch):
+    """No GPU here: the choice is made from the device's type alone."""
+    monkeypatch.setattr(backends, "_warned", set())
+    with pytest.warns(UserWarning, match="no fused backend serves geglu on this GPU"):
+        assert backends._auto("geglu", "cuda") == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert backends._auto("geglu", "cuda") == "reference"
+
+
 def test_every_operator_has_a_native_kernel_or_is_composed():
     public = {"temporal_attention", "spatial_attention", "temporal_layer", "spatial_layer", "norm_act", "norm_act_conv"}
     assert backends._SERVED["cpu"] == public | {"pseudo3d_conv", "geglu"}
@@ -128,7 +139,5 @@ def test_works_without_triton_and_without_the_library():
 
 
 def test_a_missing_library_says_so():
-    code = (
-        "import pathlib, vdiff_kernels.ops.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
-    )
+    code = "import pathlib, vdiff_kernels.ops.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
     assert "the compiled library is missing" in python(code).stdout

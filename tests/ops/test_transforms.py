@@ -110,7 +110,9 @@ def test_export(strict):
 
 def test_export_of_attention():
     layer = vdiff.nn.FactorizedAttention(16, 2).eval()
-    program = torch.export.export(layer, (torch.randn(1, 4, 3, 3, 16),), dynamic_shapes=({1: torch.export.Dim("T", min=2, max=31)},))
+    program = torch.export.export(
+        layer, (torch.randn(1, 4, 3, 3, 16),), dynamic_shapes=({1: torch.export.Dim("T", min=2, max=31)},)
+    )
     x = torch.randn(1, 9, 3, 3, 16)
     torch.testing.assert_close(program.module()(x), layer(x))
 

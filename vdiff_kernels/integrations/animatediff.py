@@ -17,6 +17,4 @@ def motion_module(
 
     hidden_states: (B*T, C, H, W); encoder_hidden_states: (B*H*W, S, E). Returns (B*T, C, H, W).
     """
-    return temporal_transformer(
-        module, hidden_states, num_frames, encoder_hidden_states=encoder_hidden_states, backend=backend
-    )
+    return temporal_transformer(module, hidden_states, num_frames, encoder_hidden_states=encoder_hidden_states, backend=backend)

@@ -70,8 +70,7 @@ def cross_attention(
     require_plain_attention(attn)
     per_pixel = context.dim() == 5
     to_v, to_out = attn.to_v, attn.to_out[0]
-    idle = [] if norm is None else [norm.weight, norm.bias, norm.scale, norm.shift]
-    idle += [*attn.to_q.parameters(), *attn.to_k.parameters()]
+    idle = [*(() if norm is None else norm.tensors), *attn.to_q.parameters(), *attn.to_k.parameters()]
     if context.shape[1 if per_pixel else -2] == 1 and not wants_grad(*idle):
         # The softmax over one token is 1: neither queries nor keys matter, and nobody waits for their zero gradients.
         out = to_out(to_v(context))
@@ -96,9 +95,7 @@ def feed_forward(ff: nn.Module, x: Tensor, *, backend: str | None) -> Tensor:
 # ------------------------------------------------------------------------------------------------ transformer blocks
 
 
-def transformer_block(
-    block: nn.Module, x: Tensor, layer, *, context: Tensor | None = None, backend: str | None = None
-) -> Tensor:
+def transformer_block(block: nn.Module, x: Tensor, layer, *, context: Tensor | None = None, backend: str | None = None) -> Tensor:
     """`BasicTransformerBlock` with layer norms; x (B, T, H, W, C).
 
     layer: temporal_layer where its sequence is the frames, spatial_layer where it is the pixels. context: of attn2, as in

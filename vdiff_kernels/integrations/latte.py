@@ -1,4 +1,4 @@
-"""Latte (diffusers' LatteTransformer3DModel): spatial and temporal transformer blocks in turn, adaptive norms (adaLN-single)."""
+"""Latte (diffusers' LatteTransformer3DModel): spatial and temporal transformer blocks in turn, with adaLN-single."""
 
 import torch
 from torch import Tensor, nn

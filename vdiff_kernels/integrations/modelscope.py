@@ -11,9 +11,7 @@ from .diffusers_blocks import temporal_transformer
 __all__ = ["temporal_conv_layer", "temporal_transformer"]
 
 
-def temporal_conv_layer(
-    layer: nn.Module, hidden_states: Tensor, num_frames: int, *, backend: str | None = None
-) -> Tensor:
+def temporal_conv_layer(layer: nn.Module, hidden_states: Tensor, num_frames: int, *, backend: str | None = None) -> Tensor:
     """`TemporalConvLayer`: x + four times [group norm over the clip, SiLU, 3x1x1 convolution]; (B*T, C, H, W) to the same."""
     x = channels_last(hidden_states.unflatten(0, (-1, num_frames)).transpose(1, 2))  # (B, C, T, H, W)
     h, stats = x, None

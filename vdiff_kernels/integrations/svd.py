@@ -10,7 +10,13 @@ from ..ops.conv.api import norm_act_conv
 from ..ops.norm.spec import Norm
 from .common import channels_last, normalize, pointwise, require, require_no_dropout
 from .diffusers_blocks import (
-    cross_attention, feed_forward, merge_frames, resnet_2d, self_attention, split_frames, transformer_block,
+    cross_attention,
+    feed_forward,
+    merge_frames,
+    resnet_2d,
+    self_attention,
+    split_frames,
+    transformer_block,
 )  # fmt: skip
 
 

@@ -118,9 +118,7 @@ class Pseudo3DBlock(nn.Module):
         conv, group_norm, _ = self.spatial_conv
         require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels, conv.weight)
         require_frames(self, x, self.temporal_attn.max_frames)
-        h, stats = norm_act_conv(
-            x.transpose(1, 2), conv.weight.unsqueeze(2), conv.bias, return_stats=True, backend=self.backend
-        )
+        h, stats = norm_act_conv(x.transpose(1, 2), conv.weight.unsqueeze(2), conv.bias, return_stats=True, backend=self.backend)
         h = norm_act(h, Norm.of(group_norm), act="silu", stats=stats, backend=self.backend)
         h = h.movedim(1, -1)  # (B, T, H, W, Co)
         out = self.temporal_attn(h, norm=Norm.of(self.norm), residual=h)

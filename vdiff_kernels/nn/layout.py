@@ -20,8 +20,9 @@ def require_input(module, x, letters: str, channel_dim: int, channels: int, weig
 def require_fits(module, argument: str, x: Tensor, weight: Tensor) -> None:
     """Raises unless x has the device and, outside autocast, the dtype of the module's weights."""
     name = type(module).__name__
-    require = checks.require_like if checks.autocast_dtype(x) is None else checks.require_device
-    require(name, argument, x, "its weights", weight)
+    checks.require_device(name, argument, x, "its weights", weight)
+    if x.dtype != weight.dtype and checks.autocast_dtype(x) is None:
+        checks.require_like(name, argument, x, "its weights", weight)
 
 
 def require_frames(module, x: Tensor, max_frames: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import library
+from . import checks, library
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
@@ -103,13 +103,15 @@ def resolve(name: str | None, operator: str, tensor: torch.Tensor) -> str:
     _require_known(name, f"{operator}: backend")
     reason = _why_not(name, operator, tensor.device.type)
     if reason:
-        raise ValueError(f"{operator}: backend is {name!r}, which cannot serve this call: {reason}; expected {_usable(operator, tensor)}")
+        raise ValueError(
+            f"{operator}: backend is {name!r}, which cannot serve this call: {reason}; expected {_usable(operator, tensor)}"
+        )
     return name
 
 
 def _require_known(name, what: str) -> None:
     if name not in BACKENDS:
-        raise ValueError(f"{what} is {name!r}; expected one of {', '.join(map(repr, BACKENDS))}")
+        raise ValueError(f"{what} is {checks.shown(name)}; expected one of {', '.join(map(repr, BACKENDS))}")
 
 
 def _why_not(name: str, operator: str, device: str) -> str | None:

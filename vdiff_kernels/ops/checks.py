@@ -39,16 +39,19 @@ def require_rank(op: str, name: str, tensor: Tensor, letters: str) -> None:
 
 def require_shape(op: str, name: str, tensor: Tensor, letters: str, *allowed: tuple[int, ...]) -> None:
     """allowed: the sizes of each shape in letters, "(B,) or (B, T)"."""
-    if tuple(tensor.shape) not in allowed:
-        sizes = " or ".join(map(str, allowed))
-        raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}; expected {letters} = {sizes}")
+    shape = tuple(tensor.shape)
+    for sizes in allowed:  # not `in`: torch.compile finds no constant sizes among symbolic ones
+        if shape == sizes:
+            return
+    raise ValueError(f"{op}: {name} has shape {shape}; expected {letters} = {' or '.join(map(str, allowed))}")
 
 
 def require_extents(op: str, name: str, tensor: Tensor, **extents: int) -> None:
     """Raises for a size of 0, given by its letter."""
     for letter, size in extents.items():
         if size < 1:
-            raise ValueError(f"{op}: {name} has shape {tuple(tensor.shape)}, so {letter} = {size}; expected {letter} at least 1")
+            given = f"{name} has shape {tuple(tensor.shape)}, so {letter} = {size}"
+            raise ValueError(f"{op}: {given}; expected {letter} at least 1")
 
 
 def require_device(op: str, name: str, tensor: Tensor, like_name: str, like: Tensor) -> None:

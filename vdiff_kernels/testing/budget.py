@@ -27,9 +27,7 @@ def budget(dtype: torch.dtype, truth: Tensor, eager: Tensor, largest: float) -> 
     )
 
 
-def assert_within_budget(
-    candidate: dict[str, Tensor], truth: dict[str, Tensor], eager: dict[str, Tensor], label: str
-) -> float:
+def assert_within_budget(candidate: dict[str, Tensor], truth: dict[str, Tensor], eager: dict[str, Tensor], label: str) -> float:
     """Raises AssertionError, naming every result over its budget. Returns the largest share of a budget that was used.
 
     The three map the same names (an output, gradients) to tensors of the same shapes. Non-finite values must stand in the

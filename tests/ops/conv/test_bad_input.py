@@ -6,8 +6,21 @@ import torch
 from vdiff_kernels import Norm, norm_act_conv, pseudo3d_conv
 
 from ...bad_input import (
-    FLOATING, NOT_FLOATING, assert_operator_refuses, assert_valid, backends, elsewhere, grown, no_tensor, norms, of_dtypes,
-    of_shapes, ones, sparse, table, wrong,
+    FLOATING,
+    NOT_FLOATING,
+    assert_operator_refuses,
+    assert_valid,
+    backends,
+    elsewhere,
+    grown,
+    no_tensor,
+    norms,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    table,
+    wrong,
 )  # fmt: skip
 
 B, Ci, T, H, W = SHAPE = 2, 4, 3, 2, 5
@@ -23,7 +36,8 @@ def valid(device: str = "cpu") -> dict:
         "x": SHAPE, "weight": SPATIAL_WEIGHT, "bias": (Co,), "temb": (B, T, Co), "residual": OUT, "mix": (B,),
         "stats": (B, T, Ci, 2),
     }  # fmt: skip
-    return {name: ones(*shape, device=device) for name, shape in shapes.items()} | {"norm": Norm("group", groups=2), "act": "silu"}
+    tensors = {name: ones(*shape, device=device) for name, shape in shapes.items()}
+    return tensors | {"norm": Norm("group", groups=2), "act": "silu"}
 
 
 def valid_pseudo3d(device: str = "cpu") -> dict:
@@ -35,7 +49,8 @@ def valid_pseudo3d(device: str = "cpu") -> dict:
 
 def of_x() -> list:
     """What both operators say of x."""
-    rows = no_tensor("x", none=True) + of_dtypes("x", SHAPE, (*NOT_FLOATING, torch.float8_e4m3fn), FLOATING) + [sparse("x", SHAPE)]
+    rows = [*no_tensor("x", none=True), sparse("x", SHAPE)]
+    rows += of_dtypes("x", SHAPE, (*NOT_FLOATING, torch.float8_e4m3fn), FLOATING)
     rows += of_shapes("x", _X, {"0-d": (), "3-d": (Ci, H, W), "4-d": (B, Ci, H, W), "6-d": (1, *SHAPE)})
     for letter, place in {"Ci": 1, "T": 2, "H": 3, "W": 4}.items():
         shape = (*SHAPE[:place], 0, *SHAPE[place + 1 :])
@@ -90,7 +105,10 @@ CONV = table(
     ),
     # weight, bias
     *of_shapes("weight", _WEIGHT, kernels((1, 3, 3), Co, Ci)),
-    *of_shapes("bias", f"(Co,) = {(Co,)}", {"size": (Co + 1,), "of-Ci": (Ci,), "row": (1, Co), "0-d": (), "5-d": (1, Co, 1, 1, 1)}),
+    *of_shapes(
+        "bias", f"(Co,) = {(Co,)}",
+        {"size": (Co + 1,), "of-Ci": (Ci,), "row": (1, Co), "0-d": (), "5-d": (1, Co, 1, 1, 1)},
+    ),
     wrong("bias-norm", TypeError, "bias is a Norm", "a torch.Tensor", bias=Norm("group", groups=2)),
     # norm, act, stats
     *norms(B, Ci),
@@ -104,8 +122,8 @@ CONV = table(
     ),
     *of_shapes(
         "stats", f"(B, T, C, 2) = {(B, T, Ci, 2)}",
-        {**dict(grown((B, T, Ci, 2), ("B", "T", "C", "2"))), "of-out": (B, T, Co, 2), "clip": (B, Ci, 2), "pair-first": (2, B, T, Ci),
-         "groups": (B, T, 2, 2), "transposed": (B, Ci, T, 2), "0-d": ()},
+        {**dict(grown((B, T, Ci, 2), ("B", "T", "C", "2"))), "of-out": (B, T, Co, 2), "clip": (B, Ci, 2),
+         "pair-first": (2, B, T, Ci), "groups": (B, T, 2, 2), "transposed": (B, Ci, T, 2), "0-d": ()},
     ),
     wrong("stats-tuple", TypeError, "stats is a tuple", "a torch.Tensor", stats=(ones(Ci), ones(Ci))),
     wrong("stats-grad", ValueError, "stats requires grad", "a constant", stats=ones(B, T, Ci, 2).requires_grad_()),
@@ -154,7 +172,10 @@ PSEUDO3D = table(
     wrong("x-Ci", ValueError, f"w_spatial has shape {(Cm, Ci, 1, 3, 3)}", f"with Ci = {Ci + 1}", x=ones(B, Ci + 1, T, H, W)),
     wrong("x-channels-last", ValueError, f"w_spatial has shape {(Cm, Ci, 1, 3, 3)}", f"with Ci = {T}", x=ones(B, T, H, W, Ci)),
     *of_shapes("w_spatial", _SPATIAL, {**kernels((1, 3, 3), Cm, Ci), "temporal": (Cm, Ci, 3, 1, 1)}),
-    *of_shapes("w_temporal", _TEMPORAL, {**kernels((3, 1, 1), Co, Cm), "spatial": (Co, Cm, 1, 3, 3), "of-Ci": (Co, Ci, 3, 1, 1)}),
+    *of_shapes(
+        "w_temporal", _TEMPORAL,
+        {**kernels((3, 1, 1), Co, Cm), "spatial": (Co, Cm, 1, 3, 3), "of-Ci": (Co, Ci, 3, 1, 1)},
+    ),
     wrong("w_spatial-Cm", ValueError, f"w_temporal has shape {TEMPORAL_WEIGHT}", f"with Ci = {Cm + 1}",
           w_spatial=ones(Cm + 1, Ci, 1, 3, 3)),
     *of_shapes("b_spatial", f"(Cm,) = {(Cm,)}", {"size": (Cm + 1,), "of-Co": (Co,), "row": (1, Cm), "0-d": ()}),

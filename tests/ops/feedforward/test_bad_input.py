@@ -6,8 +6,19 @@ import torch
 from vdiff_kernels import geglu
 
 from ...bad_input import (
-    FLOATING, NOT_FLOATING, assert_operator_refuses, assert_valid, backends, elsewhere, no_tensor, of_dtypes, of_shapes, ones,
-    sparse, table, wrong,
+    FLOATING,
+    NOT_FLOATING,
+    assert_operator_refuses,
+    assert_valid,
+    backends,
+    elsewhere,
+    no_tensor,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    table,
+    wrong,
 )  # fmt: skip
 
 B, L, C, E = 2, 3, 4, 5
@@ -44,17 +55,18 @@ GEGLU = table(
     wrong("C-0", ValueError, f"x has shape {(B, 0)}, so C = 0", "C at least 1", x=ones(B, 0), weight=ones(2 * E, 0)),
     *(
         wrong(f"x-{label}", ValueError, f"weight has shape {WEIGHT}", f"(2E, C) with C = {shape[-1]}", x=ones(*shape))
-        for label, shape in {"C": (B, L, C + 1), "1-d": (C - 1,), "C-1": (B, 1), "transposed": (B, C, L), "empty": (0, C + 1)}.items()
+        for label, shape in {"C": (B, L, C + 1), "1-d": (L,), "C-1": (B, 1), "transposed": (B, C, L), "empty": (0, 1)}.items()
     ),
     *of_shapes(
         "weight", _WEIGHT,
         {"transposed": (C, 2 * E), "C": (2 * E, C + 1), "odd": (2 * E + 1, C), "one": (1, C), "empty": (0, C), "0-d": (),
-         "1-d": (C,), "flat": (2 * E * C,), "halves": (2, E, C), "conv": (2 * E, C, 1), "4-d": (2 * E, C, 1, 1), "C-0": (2 * E, 0)},
+         "1-d": (C,), "flat": (2 * E * C,), "halves": (2, E, C), "conv": (2 * E, C, 1), "4-d": (2 * E, C, 1, 1),
+         "C-0": (2 * E, 0)},
     ),
     *of_shapes(
         "bias", f"(2E,) = {BIAS}",
-        {"half-size": (E,), "size": (2 * E + 1,), "of-C": (C,), "one": (1,), "empty": (0,), "row": (1, 2 * E), "column": (2 * E, 1),
-         "halves": (2, E), "0-d": ()},
+        {"half-size": (E,), "size": (2 * E + 1,), "of-C": (C,), "one": (1,), "empty": (0,), "row": (1, 2 * E),
+         "column": (2 * E, 1), "halves": (2, E), "0-d": ()},
     ),
     *backends(valid("meta")),
 )  # fmt: skip

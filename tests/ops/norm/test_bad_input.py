@@ -7,8 +7,22 @@ from torch import nn
 from vdiff_kernels import Norm, norm_act
 
 from ...bad_input import (
-    FLOATING, NOT_FLOATING, assert_operator_refuses, assert_refused, assert_valid, backends, elsewhere, grown, no_tensor, norms,
-    of_dtypes, of_shapes, ones, sparse, table, wrong,
+    FLOATING,
+    NOT_FLOATING,
+    assert_operator_refuses,
+    assert_refused,
+    assert_valid,
+    backends,
+    elsewhere,
+    grown,
+    no_tensor,
+    norms,
+    of_dtypes,
+    of_shapes,
+    ones,
+    sparse,
+    table,
+    wrong,
 )  # fmt: skip
 
 B, C, T, H, W = SHAPE = 2, 4, 3, 2, 5
@@ -16,7 +30,8 @@ MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16
 
 
 def valid(device: str = "cpu") -> dict:
-    tensors = {"x": ones(*SHAPE, device=device), "residual": ones(*SHAPE, device=device), "stats": ones(B, T, C, 2, device=device)}
+    shapes = {"x": SHAPE, "residual": SHAPE, "stats": (B, T, C, 2)}
+    tensors = {name: ones(*shape, device=device) for name, shape in shapes.items()}
     return tensors | {"norm": Norm("group", groups=2), "act": "silu"}
 
 
@@ -46,7 +61,8 @@ NORM_ACT = table(
     ),
     *of_shapes(
         "residual", f"(B, C, T, H, W) = {SHAPE}",
-        {**dict(grown(SHAPE, "BCTHW")), "channels-last": (B, T, H, W, C), "4-d": (B, C, H, W), "vector": (B, C, 1, 1, 1), "0-d": ()},
+        {**dict(grown(SHAPE, "BCTHW")), "channels-last": (B, T, H, W, C), "4-d": (B, C, H, W), "vector": (B, C, 1, 1, 1),
+         "0-d": ()},
     ),
     *of_shapes(
         "stats", f"(B, T, C, 2) = {(B, T, C, 2)}",

@@ -95,9 +95,7 @@ def spatial_attention(
     B, T, H, W, N, D = q.shape
     checks.require_extents(op, "q", q, H=H, W=W, N=N)
     if k.dim() not in (4, 5, 6):
-        raise ValueError(
-            f"{op}: k has shape {tuple(k.shape)}; expected {_Q}, or context (B, S, N, D) or (B, T, S, N, D)"
-        )
+        raise ValueError(f"{op}: k has shape {tuple(k.shape)}; expected {_Q}, or context (B, S, N, D) or (B, T, S, N, D)")
     context = k.dim() != 6
     S = k.shape[-3] if context else H * W
     letters, sizes = {
@@ -306,9 +304,7 @@ def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, 
     checks.require_rank(op, "w_qkv", w_qkv, "(3*N*D, C)")
     inner = w_qkv.shape[0]
     if inner % (3 * num_heads) != 0 or w_qkv.shape[1] != C:
-        raise ValueError(
-            f"{op}: w_qkv has shape {tuple(w_qkv.shape)}; expected (3*N*D, C) with N = {num_heads} and C = {C}"
-        )
+        raise ValueError(f"{op}: w_qkv has shape {tuple(w_qkv.shape)}; expected (3*N*D, C) with N = {num_heads} and C = {C}")
     D = inner // (3 * num_heads)
     _require_head_dim(op, "w_qkv", w_qkv.shape, D)
     checks.require_like(op, "w_out", w_out, "x", x)

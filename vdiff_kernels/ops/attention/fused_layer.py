@@ -7,9 +7,7 @@ from ..norm.autograd import norm_act
 from .autograd import attention_packed
 
 
-def compose(
-    kind, backend, x, w_qkv, b_qkv, w_out, b_out, bias, rel_bias, options, *, num_heads, norm, pos_emb, residual
-):
+def compose(kind, backend, x, w_qkv, b_qkv, w_out, b_out, bias, rel_bias, options, *, num_heads, norm, pos_emb, residual):
     """linear(attention(linear(norm(x) + pos_emb))) + residual on checked arguments; kind as in `attention_packed`."""
     with torch.autocast(x.device.type, enabled=False):
         h = x if norm is None else norm_act(backend, x, norm)
