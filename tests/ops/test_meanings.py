@@ -233,7 +233,9 @@ GRADCHECK_CASES = [
     testing.NormCase("clip", B=2, C=4, T=2, H=2, W=2, groups=2, scope="clip", modulated=True, residual=True),
     testing.NormCase("rms", norm="rms", C=3, T=1, H=2, W=2, modulated=True),
     testing.ConvCase("spatial", B=2, C=4, Co=2, T=2, H=3, W=2, groups=2, temb="clip", residual=True, mix="frame"),
-    testing.ConvCase("temporal", C=4, Co=3, T=3, H=1, W=2, kernel="temporal", norm="layer", temb="frame", mix="scalar", residual=True),
+    testing.ConvCase(
+        "temporal", C=4, Co=3, T=3, H=1, W=2, kernel="temporal", norm="layer", temb="frame", mix="scalar", residual=True
+    ),
     testing.GegluCase("plain", (3, 4), E=2),
 ]  # fmt: skip
 
