@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 FLOATING = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+HALF = (torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 256
 
 
@@ -80,9 +81,9 @@ def require_parameter(op: str, name: str, value, like_name: str, like: Tensor, l
     """A vector of parameters: of a shape as in `require_shape`, in the dtype of `like` or float32 beside a half `like`."""
     require_tensor(op, name, value)
     require_device(op, name, value, like_name, like)
-    if value.dtype not in (like.dtype, torch.float32):
-        dtypes = f"{like.dtype}" + ("" if like.dtype == torch.float32 else " or torch.float32")
-        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected {dtypes}")
+    dtypes = (like.dtype, torch.float32) if like.dtype in HALF else (like.dtype,)
+    if value.dtype not in dtypes:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected {' or '.join(map(str, dtypes))}")
     require_shape(op, name, value, letters, *allowed)
 
 

@@ -89,9 +89,9 @@ CONV = table(
     # x
     wrong("x-device", ValueError, "weight is on cpu", "meta, as x", x=ones(*SHAPE, device="meta")),
     wrong("x-half", TypeError, "weight has dtype torch.float32", "torch.float16, as x", x=ones(*SHAPE, dtype=torch.float16)),
-    wrong("x-bias-double", TypeError, "bias has dtype torch.bfloat16", "torch.float64 or torch.float32",
+    wrong("x-double", TypeError, "bias has dtype torch.float32", "torch.float64",
           x=ones(*SHAPE, dtype=torch.float64), weight=ones(*SPATIAL_WEIGHT, dtype=torch.float64),
-          bias=ones(Co, dtype=torch.bfloat16)),
+          bias=ones(Co)),
     wrong("x-Ci", ValueError, f"weight has shape {SPATIAL_WEIGHT}", f"with Ci = {Ci + 1}", x=ones(B, Ci + 1, T, H, W)),
     wrong("x-channels-last", ValueError, f"weight has shape {SPATIAL_WEIGHT}", f"with Ci = {T}", x=ones(B, T, H, W, Ci)),
     *(

@@ -45,6 +45,10 @@ NORM_ACT = table(
     *of_shapes("x", "5 dimensions (B, C, T, H, W)", {"0-d": (), "3-d": (C, H, W), "4-d": (B, C, H, W), "6-d": (1, *SHAPE)}),
     wrong("x-device", ValueError, "residual is on cpu", "meta, as x", x=ones(*SHAPE, device="meta")),
     wrong("x-half", TypeError, "residual has dtype torch.float32", "torch.float16, as x", x=ones(*SHAPE, dtype=torch.float16)),
+    wrong(
+        "x-double", TypeError, "norm.weight has dtype torch.float32", "torch.float64",
+        x=ones(*SHAPE, dtype=torch.float64), residual=None, stats=None, norm=Norm("group", ones(C), groups=2),
+    ),
     wrong("x-C", ValueError, "norm.groups is 2", f"a divisor of C = {C + 1}", x=ones(B, C + 1, T, H, W)),
     wrong("x-channels-last", ValueError, "norm.groups is 2", f"a divisor of C = {T}", x=ones(B, T, H, W, C)),
     *(

@@ -140,7 +140,7 @@ def temporal_layer(
         w_qkv: (3*N*D, C), b_qkv: (3*N*D,) or None, w_out: (Co, N*D), b_out: (Co,) or None: as nn.Linear holds them, x's dtype.
         num_heads: N.
         norm: over the channels of x; scope as in `Norm`.
-        pos_emb: (T, C), added after the norm, as AnimateDiff does. x's dtype or float32.
+        pos_emb: (T, C), added after the norm, as AnimateDiff does. x's dtype, or float32 beside a half x.
         residual: (B, T, H, W, Co), x's dtype.
         bias, rel_bias, scale, causal, focus_present, rotary, backend: as in `temporal_attention`, with S = T.
 

@@ -1,7 +1,8 @@
 """The one autograd rule of attention, for every fused backend; backward runs on forward's backend.
 
-An autograd.Function around plain operators, rather than `register_autograd` on them: measured on tiny input, 22 us a forward
-call against 52 us, and 12 us against 16 us where nothing requires grad.
+An autograd.Function around plain operators, rather than `register_autograd` on them: 22 us a forward call on tiny input
+against 52, forward and backward 121 against 180, where the bare operator takes 7 (benchmarks/call_overhead.py). Where nothing
+requires grad, the operator is called bare.
 """
 
 import torch

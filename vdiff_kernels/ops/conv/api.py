@@ -35,10 +35,10 @@ def norm_act_conv(
         x: (B, Ci, T, H, W), float32, float64, float16 or bfloat16. Read in place where Ci has unit stride
             (channels_last_3d), else copied once.
         weight: (Co, Ci, 1, 3, 3) or (Co, Ci, 3, 1, 1), x's dtype; zero padding 1 after the activation, stride 1.
-        bias: (Co,), x's dtype or float32.
+        bias: (Co,), x's dtype, or float32 beside a half x.
         norm: over the channels of x; None for none.
         act: None or "silu".
-        temb: (B, Co) or (B, T, Co), x's dtype or float32.
+        temb: (B, Co) or (B, T, Co), x's dtype, or float32 beside a half x.
         residual: (B, Co, T, H, W), x's dtype.
         mix: (), (B,) or (B, T), any floating dtype: how much of the residual alone is kept (`AlphaBlender`). Needs residual.
         stats: (B, T, Ci, 2), the channel statistics of x (mean and biased variance over (H, W)), for a norm of kind "group".
