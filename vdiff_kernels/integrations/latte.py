@@ -27,16 +27,12 @@ def transformer_block(
     modulation = block.scale_shift_table + timestep.unflatten(-1, (6, -1))  # (B, 6, C)
     shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(1)
     norm = Norm.of(block.norm1, scale=scale_msa, shift=shift_msa)
-    x = torch.addcmul(x, per_clip(gate_msa), self_attention(block.attn1, x, layer, norm=norm, backend=backend))
+    x = self_attention(block.attn1, x, layer, norm=norm, gate=gate_msa, residual=x, backend=backend)
     if block.attn2 is not None:
         x = cross_attention(block.attn2, x, context, backend=backend)
     norm = Norm.of(block.norm2, scale=scale_mlp, shift=shift_mlp)
-    return torch.addcmul(x, per_clip(gate_mlp), feed_forward(block.ff, normalize(x, norm, backend), backend=backend))
-
-
-def per_clip(gate: Tensor) -> Tensor:
-    """(B, C) beside (B, T, H, W, C)."""
-    return gate[:, None, None, None]
+    h = feed_forward(block.ff, normalize(x, norm, backend), backend=backend)
+    return torch.addcmul(x, gate_mlp[:, None, None, None], h)
 
 
 def transformer(

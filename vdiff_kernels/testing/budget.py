@@ -12,18 +12,21 @@ def budget(dtype: torch.dtype, truth: Tensor, eager: Tensor, largest: float) -> 
     """(maximum, mean) error allowed against float64: twice what eager PyTorch makes in the same precision, plus rounding.
 
     dtype: of the candidate. truth: float64, from the same rounded inputs. eager: the plain PyTorch result in dtype, or in
-    float32 where dtype is float64: rounding errors scale with the unit roundoff, so that error is scaled down. largest: the
-    largest magnitude among everything computed in the call; sums that cancel to nothing still carry its rounding.
+    float32 where dtype is float64: rounding errors scale with the unit roundoff, so that error is scaled down, and allowed
+    to the truth, a float64 computation too, as it is to the candidate. largest: the largest magnitude among everything
+    computed in the call; sums that cancel to nothing still carry its rounding.
     """
     error = (eager.double() - truth).abs()
+    rounded = 1  # how many of candidate and truth carry rounding errors of this size
     if dtype == torch.float64:
         error = error * (torch.finfo(torch.float64).eps / torch.finfo(torch.float32).eps)
+        rounded = 2
     eps, acc_eps = torch.finfo(dtype).eps, torch.finfo(acc_dtype(dtype)).eps
     magnitude = truth.abs()
     accumulation = acc_eps * largest
     return (
-        2 * error.max().item() + eps * magnitude.max().item() + accumulation,
-        2 * error.mean().item() + eps * magnitude.mean().item() + accumulation,
+        rounded * (2 * error.max().item() + eps * magnitude.max().item() + accumulation),
+        rounded * (2 * error.mean().item() + eps * magnitude.mean().item() + accumulation),
     )
 
 

@@ -274,6 +274,7 @@ class LayerCase(Case):
     scope: str = "frame"
     biases: bool = True
     pos_emb: bool = False
+    gate: bool = False
     residual: bool = True
     tables = ("bias", "rel_bias", "norm.weight", "norm.bias")
 
@@ -297,6 +298,8 @@ class LayerCase(Case):
             leaves["norm.weight"], leaves["norm.bias"] = 1 + rand(generator, self.C, scale=0.5), rand(generator, self.C)
         if self.pos_emb:
             leaves["pos_emb"] = rand(generator, a.T, self.C)
+        if self.gate:
+            leaves["gate"] = rand(generator, a.B, self.Co)
         if self.residual:
             leaves["residual"] = rand(generator, a.B, a.T, a.H, a.W, self.Co)
         return leaves

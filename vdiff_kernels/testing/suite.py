@@ -71,7 +71,9 @@ LAYER_CASES = [
     LayerCase("inner-wider", attention=TemporalCase("", T=4, N=4, D=16, rotary=8, bias="rel"), C=10, Co=6, residual=False),
     LayerCase("animatediff", attention=TemporalCase("", T=6, N=2, D=5), C=10, Co=10, pos_emb=True),
     LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), norm="rms"),
-    LayerCase("spatial", attention=SpatialCase("", T=2, H=3, W=5, N=2, D=6, bias="rel"), norm="group", scope="clip"),
+    LayerCase("gated", attention=TemporalCase("", B=2, T=3, N=2, D=4), C=8, Co=6, gate=True, residual=False),
+    LayerCase("latte", attention=SpatialCase("", B=2, T=3, H=3, N=2, D=5), C=10, Co=10, gate=True, norm="layer"),
+    LayerCase("spatial", attention=SpatialCase("", T=3, H=3, W=5, N=2, D=6, bias="rel"), C=16, Co=16, norm="group", scope="clip"),
     LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
 ]
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]

@@ -28,7 +28,7 @@ N, D, Co = 2, 4, 6
 L, inner = H * W, 3 * N * D
 SHAPES = {
     "x": SHAPE, "w_qkv": (inner, C), "b_qkv": (inner,), "w_out": (Co, N * D), "b_out": (Co,), "pos_emb": (T, C),
-    "residual": (B, T, H, W, Co),
+    "gate": (B, Co), "residual": (B, T, H, W, Co),
 }  # fmt: skip
 LIKE_X = ("w_qkv", "b_qkv", "w_out", "b_out", "residual")
 MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)
@@ -40,14 +40,17 @@ def valid(device: str = "cpu") -> dict:
 
 
 def common() -> list:
-    rows = no_tensor("x", "w_qkv", "w_out", none=True) + no_tensor("b_qkv", "b_out", "pos_emb", "residual", "bias", "rel_bias")
+    rows = no_tensor("x", "w_qkv", "w_out", none=True) + no_tensor(
+        "b_qkv", "b_out", "pos_emb", "gate", "residual", "bias", "rel_bias"
+    )
     rows += of_dtypes("x", SHAPE, (*NOT_FLOATING, torch.float8_e4m3fn), FLOATING)
     for name in LIKE_X:
         rows += of_dtypes(name, SHAPES[name], MIXED, "torch.float32, as x (mixed dtypes need autocast)")
         rows.append(elsewhere(name, SHAPES[name], "x"))
-    rows += of_dtypes("pos_emb", (T, C), MIXED, "torch.float32")
+    rows += of_dtypes("pos_emb", (T, C), MIXED, "torch.float32") + of_dtypes("gate", (B, Co), MIXED, "torch.float32")
     rows += [sparse(name, SHAPES[name]) for name in ("x", "w_qkv", "residual")]
-    rows += [elsewhere(name, shape, "x") for name, shape in {"pos_emb": (T, C), "bias": (N, T, T), "rel_bias": (N, 5)}.items()]
+    shapes = {"pos_emb": (T, C), "gate": (B, Co), "bias": (N, T, T), "rel_bias": (N, 5)}
+    rows += [elsewhere(name, shape, "x") for name, shape in shapes.items()]
     for name in ("bias", "rel_bias"):
         rows += of_dtypes(name, (N, T, T), (torch.int64, torch.bool, torch.complex64), FLOATING)
     # x
@@ -57,6 +60,8 @@ def common() -> list:
         name, given, allowed = "residual", SHAPES["residual"], f"(B, T, H, W, Co) = {(*shape[:4], Co)}"
         if letter == "T":
             name, given, allowed = "pos_emb", (T, C), f"(T, C) = {(T + 1, C)}"
+        if letter == "B":
+            name, given, allowed = "gate", (B, Co), f"(B, Co) = {(B + 1, Co)}"
         rows.append(wrong(f"x-{letter}", ValueError, f"{name} has shape {given}", allowed, x=ones(*shape)))
     channels_first = (B, C, T, H, W)
     for label, shape in {"C": (B, T, H, W, C + 1), "channels-first": channels_first, "C-0": (B, T, H, W, 0)}.items():
@@ -78,6 +83,8 @@ def common() -> list:
     rows += of_shapes("b_out", f"(Co,) = {(Co,)}", {"size": (Co + 1,), "column": (Co, 1), "0-d": ()})
     shapes = dict(grown((T, C), "TC")) | {"transposed": (C, T), "1-d": (C,), "3-d": (1, T, C), "0-d": (), "longer": (32, C)}
     rows += of_shapes("pos_emb", f"(T, C) = {(T, C)}", shapes)
+    shapes = dict(grown((B, Co), ("B", "Co"))) | {"transposed": (Co, B), "1-d": (Co,), "per-frame": (B, T, Co), "0-d": ()}
+    rows += of_shapes("gate", f"(B, Co) = {(B, Co)}", shapes)
     shapes = dict(grown(SHAPES["residual"], ("B", "T", "H", "W", "Co"))) | {"4-d": (B, T, L, Co), "x": SHAPE, "0-d": ()}
     rows += of_shapes("residual", f"(B, T, H, W, Co) = {SHAPES['residual']}", shapes)
     # heads

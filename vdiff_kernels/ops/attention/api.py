@@ -124,6 +124,7 @@ def temporal_layer(
     num_heads: int,
     norm: Norm | None = None,
     pos_emb: Tensor | None = None,
+    gate: Tensor | None = None,
     residual: Tensor | None = None,
     bias: Tensor | None = None,
     rel_bias: Tensor | None = None,
@@ -133,7 +134,7 @@ def temporal_layer(
     rotary: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
-    """A whole temporal attention layer: linear(attention(linear(norm(x) + pos_emb, w_qkv, b_qkv)), w_out, b_out) + residual.
+    """A whole temporal attention layer: gate * linear(attention(linear(norm(x) + pos_emb, w_qkv)), w_out) + residual.
 
     Args:
         x: (B, T, H, W, C), any dtype of `temporal_attention`.
@@ -141,6 +142,7 @@ def temporal_layer(
         num_heads: N.
         norm: over the channels of x; scope as in `Norm`.
         pos_emb: (T, C), added after the norm, as AnimateDiff does. x's dtype, or float32 beside a half x.
+        gate: (B, Co), multiplies the layer before the residual is added, as adaLN does. x's dtype, or float32 beside a half x.
         residual: (B, T, H, W, Co), x's dtype.
         bias, rel_bias, scale, causal, focus_present, rotary, backend: as in `temporal_attention`, with S = T.
 
@@ -151,13 +153,13 @@ def temporal_layer(
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3; seeds' TemporalAttention.
     """
     op = "temporal_layer"
-    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, residual)
+    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
     x, w_qkv, b_qkv, w_out, b_out, residual = tensors
     B, T = x.shape[:2]
     checks.require_extents(op, "x", x, T=T)
     _require_temporal(op, "x", x, (B, T, T, num_heads, D), bias, rel_bias, scale, causal, focus_present, rotary)
     name = resolve(backend, op, x)
-    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, residual=residual)
+    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate, residual=residual)
     if name == "reference":
         arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale, causal=causal, focus_present=focus_present, rotary=rotary)
         return _reference(reference.temporal_layer, x, w_qkv, b_qkv, w_out, b_out, **around, **arguments)
@@ -175,6 +177,7 @@ def spatial_layer(
     num_heads: int,
     norm: Norm | None = None,
     pos_emb: Tensor | None = None,
+    gate: Tensor | None = None,
     residual: Tensor | None = None,
     bias: Tensor | None = None,
     rel_bias: Tensor | None = None,
@@ -186,13 +189,13 @@ def spatial_layer(
     Arguments as in `temporal_layer`; bias, rel_bias and scale as in `spatial_attention` with S = H*W. Returns (B, T, H, W, Co).
     """
     op = "spatial_layer"
-    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, residual)
+    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
     x, w_qkv, b_qkv, w_out, b_out, residual = tensors
     H, W = x.shape[2:4]
     checks.require_extents(op, "x", x, H=H, W=W)
     _require_spatial(op, "x", x, (H, W, H * W, num_heads, D), bias, rel_bias, scale, context=False)
     name = resolve(backend, op, x)
-    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, residual=residual)
+    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate, residual=residual)
     if name == "reference":
         arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale)
         return _reference(reference.spatial_layer, x, w_qkv, b_qkv, w_out, b_out, **around, **arguments)
@@ -291,7 +294,7 @@ def _require_spatial(op, like_name, like, sizes, bias, rel_bias, scale, context)
     _require_scale(op, scale)
 
 
-def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, residual):
+def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual):
     """Returns the tensors that autocast casts, cast, and D."""
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
@@ -319,6 +322,8 @@ def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, 
         require_norm(op, norm, x, C)
     if pos_emb is not None:
         checks.require_parameter(op, "pos_emb", pos_emb, "x", x, "(T, C)", (x.shape[1], C))
+    if gate is not None:
+        checks.require_parameter(op, "gate", gate, "x", x, "(B, Co)", (x.shape[0], Co))
     if residual is not None:
         checks.require_like(op, "residual", residual, "x", x)
         checks.require_shape(op, "residual", residual, "(B, T, H, W, Co)", (*x.shape[:4], Co))

@@ -157,13 +157,14 @@ def layer(
     num_heads: int,
     norm: Norm | None = None,
     pos_emb: Tensor | None = None,
+    gate: Tensor | None = None,
     residual: Tensor | None = None,
     compute_dtype: torch.dtype | None = None,
     **arguments,
 ) -> Tensor:
-    """linear(attention(linear(norm(x) + pos_emb, w_qkv, b_qkv)), w_out, b_out) + residual.
+    """gate * linear(attention(linear(norm(x) + pos_emb, w_qkv, b_qkv)), w_out, b_out) + residual.
 
-    x: (B, T, H, W, C); w_qkv: (3*N*D, C), b_qkv: (3*N*D,); w_out: (Co, N*D), b_out: (Co,); pos_emb: (T, C);
+    x: (B, T, H, W, C); w_qkv: (3*N*D, C), b_qkv: (3*N*D,); w_out: (Co, N*D), b_out: (Co,); pos_emb: (T, C); gate: (B, Co);
     residual: (B, T, H, W, Co). Returns (B, T, H, W, Co) in x's dtype. Arithmetic stays in one dtype from norm to residual.
     """
     dtype = compute_dtype or acc_dtype(x.dtype)
@@ -176,6 +177,8 @@ def layer(
     q, k, v = F.linear(h, w_qkv, b_qkv).unflatten(-1, (3, num_heads, -1)).unbind(-3)
     out = attention(q, k, v, compute_dtype=dtype, **arguments)
     out = F.linear(out.flatten(-2), w_out, b_out)
+    if gate is not None:
+        out = gate.to(dtype)[:, None, None, None, :] * out
     if residual is not None:
         out = out + residual.to(dtype)
     return out.to(x.dtype)
