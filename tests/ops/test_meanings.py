@@ -1,6 +1,8 @@
 """The fixed meanings of the contract that a comparison with the definition alone would not show."""
 
 import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -195,6 +197,22 @@ def test_a_long_clip_needs_no_score_matrix_of_its_length(monkeypatch):
     blocks = reference.temporal_attention(q, k, v, rel_bias=rel, causal=True, focus_present=focus)
     torch.testing.assert_close(blocks, whole)
     assert len(sizes) == 6 and max(sizes) <= reference.MAX_SCORES
+
+
+PEAK_MEMORY = """
+import resource, torch, vdiff_kernels as vdiff
+q, k, v = (torch.randn(1, 16, 256, 256, 8, 1, requires_grad=True) for _ in range(3))  # 32 MiB each
+bias = torch.randn(8, 16, 16, requires_grad=True)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+vdiff.temporal_attention(q, k, v, bias=bias, backend="cpu").sum().backward()
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+"""
+
+
+def test_no_bias_table_per_pixel():
+    """65,536 pixels: one table each would be 512 MiB. All results, gradients and saved tensors together are at most 224."""
+    run = subprocess.run([sys.executable, "-c", PEAK_MEMORY], capture_output=True, text=True, check=True)
+    assert float(run.stdout) < 320, f"backward grew the process by {run.stdout} MiB"
 
 
 THREAD_CASES = [
