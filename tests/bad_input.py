@@ -15,6 +15,7 @@ from vdiff_kernels import Norm
 
 FLOATING = "float32, float64, float16 or bfloat16"
 NOT_FLOATING = (torch.int64, torch.uint8, torch.bool, torch.complex64)
+MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)  # with float32
 NOT_TENSORS = {"list": [1.0, 2.0], "number": 3.0, "text": "x"}
 
 

@@ -27,7 +27,7 @@ class BiasGradient {
         layout_(layout),
         fits_(max_of<int64_t>(N, 1) * entries * int64_t(sizeof(double)) <= kMaxTableBytes),
         units_(units),
-        chunks_(dbias ? wanted_chunks() : (units + unwanted_units - 1) / unwanted_units),
+        chunks_(dbias ? wanted_chunks() : ceil_div(units, unwanted_units)),
         tables_(dbias && fits_ ? N * chunks_ * entries : 0),
         columns_(dbias ? S : 0) {
     for (int64_t j = 0; dbias_ && j < S; ++j) columns_[j] = layout.column.at(j);
@@ -54,7 +54,7 @@ class BiasGradient {
   // After every task: dbias = the sum of a head's tables.
   void finish() {
     if (!dbias_ || !fits_) return;
-    const int64_t block = 1024, blocks = (N_ * entries_ + block - 1) / block;
+    const int64_t block = 1024, blocks = ceil_div(N_ * entries_, block);
     parallel_for(0, blocks, [&](int64_t index) {
       const int64_t end = min_of((index + 1) * block, N_ * entries_);
       for (int64_t entry = index * block; entry < end; ++entry) {

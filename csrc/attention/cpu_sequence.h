@@ -79,7 +79,7 @@ constexpr int64_t kLanes = 8;
 // The terms of one block of a long sum of rows.
 constexpr int64_t kBlockRows = 64;
 
-inline int64_t padded(int64_t count) { return (count + kLanes - 1) / kLanes * kLanes; }
+inline int64_t padded(int64_t count) { return ceil_div(count, kLanes) * kLanes; }
 
 // width: padded.
 template <class A>

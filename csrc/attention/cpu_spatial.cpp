@@ -59,7 +59,7 @@ template <class T>
 void attention_forward(const SpatialAttentionFwdParams& params) {
   using A = acc_t<T>;
   const int64_t L = params.H * params.W, S = params.KH * params.KW;
-  const int64_t blocks = (L + kTaskQueries - 1) / kTaskQueries;
+  const int64_t blocks = ceil_div(L, kTaskQueries);
   parallel_for(0, params.B * params.T * params.N * blocks, [&](int64_t task) {
     const int64_t begin = task % blocks * kTaskQueries, end = min_of(L, begin + kTaskQueries);
     const int64_t n = task / blocks % params.N, frame = task / blocks / params.N;

@@ -82,7 +82,7 @@ void attention_forward(const TemporalAttentionFwdParams& params) {
   const int64_t sequences = params.B * params.H * params.W * params.N;
   Scratch<A> rotation(params.T * params.R);
   fill_rotation<A>(params, rotation);
-  parallel_for(0, (sequences + kTaskSequences - 1) / kTaskSequences, [&](int64_t task) {
+  parallel_for(0, ceil_div(sequences, kTaskSequences), [&](int64_t task) {
     SequenceForward<T> forward(params.S, params.D);
     const int64_t end = min_of(sequences, (task + 1) * kTaskSequences);
     for (int64_t index = task * kTaskSequences; index < end; ++index) {

@@ -2,6 +2,7 @@
 #include "attention/operators.h"
 
 #include "attention/cpu_kernels.h"
+#include "common/operands.h"
 
 namespace vdiff {
 namespace {
@@ -42,8 +43,12 @@ void check_acc(const char* op, const char* name, const Tensor& tensor, const Ten
       acc_scalar_type(q) == torch::headeronly::ScalarType::Double ? "float64" : "float32");
 }
 
-void check_backward(const char* op, const Tensor& grad_out, const Tensor& q, const Tensor& lse) {
-  check_shape(op, "grad_out", grad_out, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
+void check_backward(const char* op, const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& lse, bool packed) {
+  const auto check_like_q = [&](const char* name, const Tensor& tensor) {
+    check_shape(op, name, tensor, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
+  };
+  if (packed) check_like_q("packed k", k);
+  check_like_q("grad_out", grad_out);
   check_device(op, "grad_out", grad_out, "q", q);
   check_dtype(op, "grad_out", grad_out, "q", q);
   check_unit_stride(op, "grad_out", grad_out);
@@ -87,11 +92,14 @@ AttentionBias bias_table(const OptionalTensor& bias, const OptionalTensor& rel_b
 
 Tensor new_like(const Tensor& like) { return torch::stable::new_empty(like, like.sizes()); }
 
-void* data_or_null(const Tensor& tensor, bool wanted) { return wanted ? tensor.mutable_data_ptr() : nullptr; }
-
-// lse (B, T, H, W, N).
-Tensor new_lse(const Tensor& q, bool wanted) {
-  return new_acc(q, wanted, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
+// out (B, T, H, W, N, D) and lse (B, T, H, W, N).
+template <class Params>
+std::tuple<Tensor, Tensor> new_results(const Tensor& q, bool return_lse, Params& params) {
+  const Tensor out = new_like(q);
+  const Tensor lse = new_acc(q, return_lse, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
+  params.out = output_rows(out);
+  params.lse = wanted_pointer(lse, return_lse);
+  return {out, lse};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor>;  // dq, dk, dv, dbias
@@ -105,7 +113,7 @@ Gradients new_gradients(
   const bool has_dbias = need_bias_grad && table;
   const Tensor none = new_acc(q, false, {});
   const Tensor dbias = has_dbias ? torch::stable::new_empty(q, table->sizes(), acc_scalar_type(q)) : none;
-  params.dbias = data_or_null(dbias, has_dbias);
+  params.dbias = wanted_pointer(dbias, has_dbias);
   if (!packed) {
     const Tensor dq = new_like(q), dk = new_like(k), dv = new_like(v);
     params.dq = output_rows(dq);
@@ -123,11 +131,6 @@ Gradients new_gradients(
   params.dk.data = data + third;
   params.dv.data = data + 2 * third;
   return {dqkv, new_acc(q, false, {}), new_acc(q, false, {}), dbias};
-}
-
-void check_packed(const char* op, const Tensor& q, const Tensor& k, bool packed) {
-  if (!packed) return;
-  check_shape(op, "packed k", k, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
 }
 
 // --------------------------------------------------------------------------------------------------------------- temporal
@@ -223,11 +226,9 @@ std::tuple<Tensor, Tensor> temporal_attention(
     double scale, bool causal, const OptionalTensor& focus_present, const OptionalTensor& rotary, bool return_lse) {
   TemporalAttentionFwdParams params{};
   fill_temporal("temporal_attention_native", q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
-  const Tensor out = new_like(q), lse = new_lse(q, return_lse);
-  params.out = output_rows(out);
-  params.lse = data_or_null(lse, return_lse);
+  const auto results = new_results(q, return_lse, params);
   cpu_temporal_attention(params);
-  return {out, lse};
+  return results;
 }
 
 Gradients temporal_attention_backward(
@@ -237,8 +238,7 @@ Gradients temporal_attention_backward(
   const char* op = "temporal_attention_native_backward";
   TemporalAttentionBwdParams params{};
   fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
-  check_backward(op, grad_out, q, lse);
-  check_packed(op, q, k, packed);
+  check_backward(op, grad_out, q, k, lse, packed);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
   params.grad_out = input_rows(grad_out);
   params.lse = lse.const_data_ptr();
@@ -251,11 +251,9 @@ std::tuple<Tensor, Tensor> spatial_attention(
     double scale, bool return_lse) {
   SpatialAttentionFwdParams params{};
   fill_spatial("spatial_attention_native", q, k, v, bias, rel_bias, scale, params);
-  const Tensor out = new_like(q), lse = new_lse(q, return_lse);
-  params.out = output_rows(out);
-  params.lse = data_or_null(lse, return_lse);
+  const auto results = new_results(q, return_lse, params);
   cpu_spatial_attention(params);
-  return {out, lse};
+  return results;
 }
 
 Gradients spatial_attention_backward(
@@ -264,8 +262,7 @@ Gradients spatial_attention_backward(
   const char* op = "spatial_attention_native_backward";
   SpatialAttentionBwdParams params{};
   fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
-  check_backward(op, grad_out, q, lse);
-  check_packed(op, q, k, packed);
+  check_backward(op, grad_out, q, k, lse, packed);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
   params.grad_out = input_rows(grad_out);
   params.lse = lse.const_data_ptr();

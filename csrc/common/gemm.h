@@ -21,7 +21,7 @@ constexpr int64_t kGemmDepth = 256;  // 8 KiB of B per run of columns: stays in 
 
 template <class acc>
 int64_t gemm_columns(int64_t count) {
-  return (count + kGemmColumns<acc> - 1) / kGemmColumns<acc> * kGemmColumns<acc>;
+  return ceil_div(count, kGemmColumns<acc>) * kGemmColumns<acc>;
 }
 
 // A row stride of at least gemm_columns(count) that is no multiple of 512 bytes: rows at such a distance share cache sets.

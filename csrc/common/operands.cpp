@@ -24,4 +24,6 @@ const void* pointer_or_null(const OptionalTensor& tensor) {
   return tensor.has_value() ? tensor->const_data_ptr() : nullptr;
 }
 
+void* wanted_pointer(const Tensor& output, bool wanted) { return wanted ? output.mutable_data_ptr() : nullptr; }
+
 }  // namespace vdiff

@@ -16,4 +16,7 @@ OptionalTensor acc_contiguous(const OptionalTensor& vector, const Tensor& like);
 
 const void* pointer_or_null(const OptionalTensor& tensor);
 
+// Where to write an output: null for one that was not asked for, which has shape (0,).
+void* wanted_pointer(const Tensor& output, bool wanted);
+
 }  // namespace vdiff

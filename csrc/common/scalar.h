@@ -83,6 +83,8 @@ inline Half from_acc<Half>(float value) {
   return {uint16_t(sign | ((rounded - 0x38000000) >> 13))};
 }
 
+inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
+
 template <class T>
 T min_of(T a, T b) {
   return b < a ? b : a;

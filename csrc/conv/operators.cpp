@@ -45,9 +45,6 @@ EpilogueOperands epilogue_operands(
   return {acc_contiguous(bias, x), acc_contiguous(temb, x), acc_contiguous(mix, x)};
 }
 
-// The pointer of an output that was asked for; the others have shape (0,).
-void* wanted_pointer(const Tensor& output, bool wanted) { return wanted ? output.mutable_data_ptr() : nullptr; }
-
 }  // namespace
 
 std::tuple<Tensor, Tensor> norm_act_conv(

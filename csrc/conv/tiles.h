@@ -25,8 +25,6 @@ struct Pixel {
   int64_t b, t, h, w;
 };
 
-inline int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 struct Tile {
   int64_t b, t, start;  // start: first row of the band, or first pixel of the block
   int64_t rows, columns;

@@ -39,13 +39,13 @@ class GegluBackward {
         dab_(min_of(p.M, kSlabRows) * width_ab_) {}
 
   void run() {
-    const int64_t blocks = (E2_ + kWeightRows - 1) / kWeightRows;
+    const int64_t blocks = ceil_div(E2_, kWeightRows);
     pack_weight();
     dweight_.zero(E2_ * width_x_);
     dbias_.zero(E2_);
     for (int64_t first = 0; first < p_.M; first += kSlabRows) {
       const int64_t count = min_of(kSlabRows, p_.M - first);
-      parallel_for(0, (count + kBlockRows - 1) / kBlockRows, [&](int64_t task) {
+      parallel_for(0, ceil_div(count, kBlockRows), [&](int64_t task) {
         const int64_t begin = task * kBlockRows;
         row_gradients(first, begin, min_of(kBlockRows, count - begin));
       });

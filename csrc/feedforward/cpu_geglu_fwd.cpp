@@ -25,7 +25,7 @@ void geglu(const GegluParams& p) {
   Scratch<acc> packed(C * width_ab);
   pack_transposed(
       static_cast<const T*>(p.weight), p.stride_weight_e, p.stride_weight_c, 2 * E, C, packed.get(), width_ab);
-  parallel_for(0, (p.M + kBlockRows - 1) / kBlockRows, [&](int64_t task) {
+  parallel_for(0, ceil_div(p.M, kBlockRows), [&](int64_t task) {
     const int64_t first = task * kBlockRows, count = min_of(kBlockRows, p.M - first);
     Scratch<acc> x(count * C), ab(count * width_ab);
     load_rows(static_cast<const T*>(p.x) + first * p.stride_x, p.stride_x, count, C, x.get(), C);

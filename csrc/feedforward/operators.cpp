@@ -50,7 +50,7 @@ std::tuple<Tensor, Tensor, Tensor> geglu_backward(
   params.bias = pointer_or_null(acc_bias);
   params.dx = dx.mutable_data_ptr();
   params.dweight = dweight.mutable_data_ptr();
-  if (bias.has_value()) params.dbias = dbias.mutable_data_ptr();
+  params.dbias = wanted_pointer(dbias, bias.has_value());
   params.M = M, params.C = C, params.E = E;
   params.stride_grad = grad_out.stride(0);
   params.stride_x = x.stride(0);

@@ -20,6 +20,11 @@ ImageStrides image_strides(const Tensor& image) {
   return {image.stride(0), image.stride(1), image.stride(2), image.stride(3)};
 }
 
+ChannelStatsParams channel_stats_params(const Tensor& x, const Tensor& stats) {
+  return {x.const_data_ptr(), stats.mutable_data_ptr(), x.size(0), x.size(1), x.size(2), x.size(3), x.size(4),
+          image_strides(x),   dtype_of(x)};
+}
+
 static NormKind norm_kind(const char* op, const std::string& kind) {
   if (kind == "none") return NormKind::None;
   if (kind == "group") return NormKind::Group;

@@ -39,4 +39,7 @@ void check_image_like(
 
 ImageStrides image_strides(const Tensor& image);
 
+// Of x (B, T, H, W, C), into stats (B, T, C, 2).
+ChannelStatsParams channel_stats_params(const Tensor& x, const Tensor& stats);
+
 }  // namespace vdiff

@@ -41,7 +41,7 @@ void run_stats(
     const ChannelStatsParams& p, const T* frame, int64_t first, int64_t last, double* sum, double* mean, double* m2) {
   const int64_t C = p.C;
   const double count = double(last - first);
-  const auto pixel = [&](int64_t i) { return frame + i / p.W * p.stride_x_h + i % p.W * p.stride_x_w; };
+  const auto pixel = [&](int64_t i) { return frame + i / p.W * p.stride_x.h + i % p.W * p.stride_x.w; };
 
   for (int64_t c = 0; c < C; ++c) mean[c] = m2[c] = sum[c] = 0;
   for (int64_t i = first; i < last; ++i) {  // (1)
@@ -67,7 +67,7 @@ void run_stats(
 
 template <class T>
 void band_stats(const ChannelStatsParams& p, int64_t i_frame, int64_t i_band, double* mean, double* m2) {
-  const T* frame = static_cast<const T*>(p.x) + i_frame / p.T * p.stride_x_b + i_frame % p.T * p.stride_x_t;
+  const T* frame = static_cast<const T*>(p.x) + i_frame / p.T * p.stride_x.b + i_frame % p.T * p.stride_x.t;
   const int64_t begin = i_band * kBandPixels;
   const int64_t end = min_of(begin + kBandPixels, p.H * p.W);
   Scratch<double> run(3 * p.C);
@@ -83,7 +83,7 @@ void band_stats(const ChannelStatsParams& p, int64_t i_frame, int64_t i_band, do
 template <class T>
 void channel_stats(const ChannelStatsParams& p) {
   const int64_t frames = p.B * p.T, pixels = p.H * p.W, C = p.C;
-  const int64_t bands = (pixels + kBandPixels - 1) / kBandPixels;
+  const int64_t bands = ceil_div(pixels, kBandPixels);
   Scratch<double> partial(frames * bands * 2 * C);  // (frames, bands, 2, C)
   parallel_for(0, frames * bands, [&](int64_t task) {
     double* mean = partial + task * 2 * C;

@@ -35,7 +35,7 @@ class Backward {
         prologue_(p.norm, p.B, p.T, p.C),
         frames_(p.B * p.T),
         pixels_(p.H * p.W),
-        bands_((pixels_ + kBandPixels - 1) / kBandPixels),
+        bands_(ceil_div(pixels_, kBandPixels)),
         group_(p.norm.kind == NormKind::Group),
         with_sums_(group_ || p.dweight || p.dbias || p.dscale || p.dshift),
         band_sums_(with_sums_ ? frames_ * bands_ * 2 * p.C : 0),

@@ -10,8 +10,6 @@ namespace {
 
 using namespace statistics;
 
-int64_t ceil_div(int64_t a, int64_t b) { return (a + b - 1) / b; }
-
 template <class T>
 void launch(ChannelStatsParams p, void* partials, cudaStream_t stream) {
   const int64_t frames = p.B * p.T;
@@ -19,7 +17,7 @@ void launch(ChannelStatsParams p, void* partials, cudaStream_t stream) {
   int channels = 1;
   while (channels < p.C && channels < kMaxChannels) channels *= 2;
   const int64_t tiles = ceil_div(p.C, channels);
-  if (p.stride_x_h == p.W * p.stride_x_w || p.H == 1) {  // rows follow one another evenly: one long row
+  if (p.stride_x.h == p.W * p.stride_x.w || p.H == 1) {  // rows follow one another evenly: one long row
     p.W *= p.H;
     p.H = 1;
   }

@@ -72,7 +72,7 @@ __device__ Moments<A> merge(Moments<A> a, Moments<A> b) {
 
 template <class T>
 __device__ const T* frame_of(const ChannelStatsParams& p, int64_t frame) {  // (H, W, C)
-  return static_cast<const T*>(p.x) + frame / p.T * p.stride_x_b + frame % p.T * p.stride_x_t;
+  return static_cast<const T*>(p.x) + frame / p.T * p.stride_x.b + frame % p.T * p.stride_x.t;
 }
 
 // p: a frame whose rows follow one another evenly comes as one row (H 1, W P).
@@ -92,7 +92,7 @@ __global__ void __launch_bounds__(kThreads) channel_stats_kernel(
   const int pixels = static_cast<int>(min(p.H * p.W - start, int64_t(kChunkPixels)));
   const int64_t start_w = start % p.W;
   const T* gFrame = frame_of<T>(p, frame) + c;        // (H, W) of one channel
-  const T* gX = gFrame + start / p.W * p.stride_x_h;  // from the chunk's first row
+  const T* gX = gFrame + start / p.W * p.stride_x.h;  // from the chunk's first row
 
   const A rPivot = c < p.C && pixels > 0 ? load_acc(gFrame) : A(NAN);  // statistics of nothing are NaN
   Moments<A> rMoments = {0, 0, 0};
@@ -108,7 +108,7 @@ __global__ void __launch_bounds__(kThreads) channel_stats_kernel(
       const int64_t w = start_w + pixel;
       // pixel < kChunkPixels: at most one row down where rows are that long, and w fits 32 bits where they are not
       const int64_t down = p.W < kChunkPixels ? static_cast<uint32_t>(w) / static_cast<uint32_t>(p.W) : w >= p.W;
-      rX[i] = load_acc(gX + down * p.stride_x_h + (w - down * p.W) * p.stride_x_w) - rPivot;
+      rX[i] = load_acc(gX + down * p.stride_x.h + (w - down * p.W) * p.stride_x.w) - rPivot;
     }
 #pragma unroll
     for (int i = 0; i < kGroup<A>; ++i) sum += rX[i];

@@ -6,14 +6,9 @@
 namespace vdiff {
 
 Tensor channel_stats(const Tensor& x) {
-  const char* op = "channel_stats_native";
-  check_image(op, "x", x);
-  const int64_t B = x.size(0), T = x.size(1), H = x.size(2), W = x.size(3), C = x.size(4);
-  Tensor stats = new_acc(x, true, {B, T, C, 2});
-  const ChannelStatsParams params = {
-      x.const_data_ptr(), stats.mutable_data_ptr(), B, T, H, W, C, x.stride(0), x.stride(1), x.stride(2), x.stride(3),
-      dtype_of(x)};
-  cpu_channel_stats(params);
+  check_image("channel_stats_native", "x", x);
+  Tensor stats = new_acc(x, true, {x.size(0), x.size(1), x.size(4), 2});
+  cpu_channel_stats(channel_stats_params(x, stats));
   return stats;
 }
 
@@ -64,10 +59,10 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_backward(
   params.grad = grad_out.const_data_ptr();
   params.x = x.const_data_ptr();
   params.dx = dx.mutable_data_ptr();
-  if (norm_weight.has_value()) params.dweight = dweight.mutable_data_ptr();
-  if (norm_bias.has_value()) params.dbias = dbias.mutable_data_ptr();
-  if (norm_scale.has_value()) params.dscale = dscale.mutable_data_ptr();
-  if (norm_shift.has_value()) params.dshift = dshift.mutable_data_ptr();
+  params.dweight = wanted_pointer(dweight, norm_weight.has_value());
+  params.dbias = wanted_pointer(dbias, norm_bias.has_value());
+  params.dscale = wanted_pointer(dscale, norm_scale.has_value());
+  params.dshift = wanted_pointer(dshift, norm_shift.has_value());
   params.B = B, params.T = T, params.H = H, params.W = W, params.C = C;
   params.stride_grad = image_strides(grad_out);
   params.stride_x = image_strides(x);

@@ -8,18 +8,18 @@
 
 namespace vdiff {
 
-struct ChannelStatsParams {
-  const void* x;  // (B, T, H, W, C) of dtype, unit stride over C
-  void* stats;    // (B, T, C, 2) acc, contiguous: mean, biased variance over H and W
-  int64_t B, T, H, W, C;
-  int64_t stride_x_b, stride_x_t, stride_x_h, stride_x_w;
-  DType dtype;
-};
-
 // Where pixel (b, t, h, w) of a (B, T, H, W, C) tensor starts: its outer strides.
 struct ImageStrides {
   int64_t b, t, h, w;
   int64_t at(int64_t i_b, int64_t i_t, int64_t i_h, int64_t i_w) const { return i_b * b + i_t * t + i_h * h + i_w * w; }
+};
+
+struct ChannelStatsParams {
+  const void* x;  // (B, T, H, W, C) of dtype, unit stride over C
+  void* stats;    // (B, T, C, 2) acc, contiguous: mean, biased variance over H and W
+  int64_t B, T, H, W, C;
+  ImageStrides stride_x;
+  DType dtype;
 };
 
 enum class NormKind { None, Group, Layer, Rms };

@@ -10,13 +10,9 @@ HALF = (torch.float16, torch.bfloat16)
 MAX_HEAD_DIM = 256
 
 
-def type_name(value) -> str:
-    return type(value).__name__
-
-
 def shown(value) -> str:
     """A value within an error's one line: itself where it is small, else its type."""
-    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else f"a {type_name(value)}"
+    return repr(value) if value is None or isinstance(value, (bool, int, float, str)) else f"a {type(value).__name__}"
 
 
 def require_tensor(op: str, name: str, value) -> None:

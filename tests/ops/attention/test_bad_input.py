@@ -7,6 +7,7 @@ from vdiff_kernels import spatial_attention, temporal_attention
 
 from ...bad_input import (
     FLOATING,
+    MIXED,
     NOT_FLOATING,
     assert_operator_refuses,
     assert_valid,
@@ -24,7 +25,6 @@ from ...bad_input import (
 
 B, T, H, W, N, D = SHAPE = 2, 3, 2, 5, 2, 4
 L, S = H * W, 6  # S: another number of keys
-MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)
 _Q = "(B, T, H, W, N, D)"
 
 

@@ -7,6 +7,7 @@ from vdiff_kernels import Norm, spatial_layer, temporal_layer
 
 from ...bad_input import (
     FLOATING,
+    MIXED,
     NOT_FLOATING,
     assert_operator_refuses,
     assert_valid,
@@ -31,7 +32,6 @@ SHAPES = {
     "gate": (B, Co), "residual": (B, T, H, W, Co),
 }  # fmt: skip
 LIKE_X = ("w_qkv", "b_qkv", "w_out", "b_out", "residual")
-MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)
 
 
 def valid(device: str = "cpu") -> dict:

@@ -7,6 +7,7 @@ from vdiff_kernels import Norm, norm_act_conv, pseudo3d_conv
 
 from ...bad_input import (
     FLOATING,
+    MIXED,
     NOT_FLOATING,
     assert_operator_refuses,
     assert_valid,
@@ -27,7 +28,6 @@ B, Ci, T, H, W = SHAPE = 2, 4, 3, 2, 5
 Co, Cm = 6, 7
 OUT = (B, Co, T, H, W)
 SPATIAL_WEIGHT, TEMPORAL_WEIGHT = (Co, Ci, 1, 3, 3), (Co, Cm, 3, 1, 1)
-MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)
 _X = "5 dimensions (B, Ci, T, H, W)"
 
 

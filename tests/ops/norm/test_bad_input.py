@@ -8,6 +8,7 @@ from vdiff_kernels import Norm, norm_act
 
 from ...bad_input import (
     FLOATING,
+    MIXED,
     NOT_FLOATING,
     assert_operator_refuses,
     assert_refused,
@@ -26,7 +27,6 @@ from ...bad_input import (
 )  # fmt: skip
 
 B, C, T, H, W = SHAPE = 2, 4, 3, 2, 5
-MIXED = (torch.int64, torch.bool, torch.complex64, torch.float64, torch.bfloat16)
 
 
 def valid(device: str = "cpu") -> dict:

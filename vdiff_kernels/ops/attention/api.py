@@ -210,17 +210,17 @@ def _reference(definition, x, *tensors, **arguments):
 
 
 def _temporal_options(q, D, scale, causal, focus_present, rotary):
-    """The operator's arguments between rel_bias and return_lse."""
+    """(constants, tensors): the operator's arguments between rel_bias and return_lse."""
     if focus_present is not None:
         focus_present = focus_present if focus_present.dim() == 2 else focus_present[:, None].expand(-1, q.shape[1])
         focus_present = focus_present.contiguous()
     if rotary is not None:
         rotary = rotary.to(acc_dtype(q.dtype)).contiguous()
-    return (D**-0.5 if scale is None else float(scale), causal, focus_present, rotary)
+    return (D**-0.5 if scale is None else float(scale), causal), (focus_present, rotary)
 
 
 def _spatial_options(D, scale):
-    return (D**-0.5 if scale is None else float(scale),)
+    return (D**-0.5 if scale is None else float(scale),), ()
 
 
 def _require_qkv(op, q, k, v):

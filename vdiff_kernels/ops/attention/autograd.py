@@ -15,50 +15,46 @@ _KERNELS = {"cpu": native, "cuda": native}
 
 
 def attention(kind: str, backend: str, q: Tensor, k: Tensor, v: Tensor, bias, rel_bias, options: tuple) -> Tensor:
-    """Attention of kind "temporal" or "spatial". options: the operator's arguments between rel_bias and return_lse."""
+    """Attention of kind "temporal" or "spatial". options: the operator's (constants, tensors) from rel_bias to return_lse."""
+    constants, tensors = options
     if wants_grad(q, k, v, bias, rel_bias):
-        return _Attention.apply(kind, backend, q, k, v, bias, rel_bias, options)
-    return _KERNELS[backend].forward[kind](q, k, v, bias, rel_bias, *options, False)[0]
+        return _Attention.apply(kind, backend, constants, q, k, v, bias, rel_bias, *tensors)
+    return _KERNELS[backend].forward[kind](q, k, v, bias, rel_bias, *constants, *tensors, False)[0]
 
 
 def attention_packed(kind: str, backend: str, qkv: Tensor, bias, rel_bias, options: tuple) -> Tensor:
     """The same with q, k and v as the slices of one qkv (B, T, H, W, 3, N, D), whose gradient is written as one tensor."""
+    constants, tensors = options
     if wants_grad(qkv, bias, rel_bias):
-        return _Attention.apply(kind, backend, qkv, None, None, bias, rel_bias, options)
-    return _KERNELS[backend].forward[kind](*qkv.unbind(4), bias, rel_bias, *options, False)[0]
+        return _Attention.apply(kind, backend, constants, qkv, None, None, bias, rel_bias, *tensors)
+    return _KERNELS[backend].forward[kind](*qkv.unbind(4), bias, rel_bias, *constants, *tensors, False)[0]
 
 
 class _Attention(torch.autograd.Function):
     """Saves q, k, v (or qkv), the biases and the log-sum-exp (B, T, H, W, N)."""
 
     @staticmethod
-    def forward(ctx, kind, backend, q, k, v, bias, rel_bias, options):
+    def forward(ctx, kind, backend, constants, q, k, v, bias, rel_bias, *tensors):
         rows = q.unbind(4) if k is None else (q, k, v)
-        out, lse = _KERNELS[backend].forward[kind](*rows, bias, rel_bias, *options, True)
-        ctx.call = kind, backend
-        tensors = [option for option in options if isinstance(option, Tensor)]
-        ctx.options = [None if isinstance(option, Tensor) else option for option in options]
-        ctx.places = [place for place, option in enumerate(options) if isinstance(option, Tensor)]
+        out, lse = _KERNELS[backend].forward[kind](*rows, bias, rel_bias, *constants, *tensors, True)
+        ctx.call = kind, backend, constants
         ctx.save_for_backward(q, k, v, lse, bias, rel_bias, *tensors)
         return out
 
     @staticmethod
     @differentiable_once
     def backward(ctx, grad_out):
-        kind, backend = ctx.call
+        kind, backend, constants = ctx.call
         q, k, v, lse, bias, rel_bias, *tensors = ctx.saved_tensors
-        options = list(ctx.options)
-        for place, tensor in zip(ctx.places, tensors):
-            options[place] = tensor
         packed = k is None
         rows = q.unbind(4) if packed else (q, k, v)
         table = rel_bias if bias is None else bias
-        need_bias_grad = ctx.needs_input_grad[5] or ctx.needs_input_grad[6]
+        need_bias_grad = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
         dq, dk, dv, dtable = _KERNELS[backend].backward[kind](
-            unit_stride(grad_out), *rows, lse, bias, rel_bias, *options, packed, need_bias_grad
+            unit_stride(grad_out), *rows, lse, bias, rel_bias, *constants, *tensors, packed, need_bias_grad
         )
         if packed:
             dk = dv = None
         dtable = dtable.to(table.dtype) if need_bias_grad else None
         dbias, drel_bias = (dtable, None) if rel_bias is None else (None, dtable)
-        return None, None, dq, dk, dv, dbias, drel_bias, None
+        return None, None, None, dq, dk, dv, dbias, drel_bias, *[None] * len(tensors)
