@@ -7,30 +7,38 @@ from ..ops import checks
 from ..ops.attention.api import require_focus_present, spatial_layer, temporal_layer
 from ..ops.norm.spec import Norm
 from .layout import require_backend, require_frames, require_heads, require_input
+from .position import KINDS, RelativePositionBias
 
 
 class TemporalAttention(nn.Module):
-    """Self-attention over frames at each pixel, with a learned dense relative position bias.
+    """Self-attention over frames at each pixel, with a learned relative position bias.
 
-    Replaces, with the same state_dict, the TemporalAttention of the seed text: `to_qkv`, `proj_out`, `rel_pos_emb`
-    (1, N, max_frames, max_frames), of which the first T x T entries are used.
+    position "dense" replaces, with the same state_dict, the TemporalAttention of the seed text: `to_qkv`, `proj_out`,
+    `rel_pos_emb` (1, N, max_frames, max_frames), of which the first T x T entries are used. "offset" and "t5" have a
+    RelativePositionBias `position` of that kind in its stead; "t5" has buckets up to max_frames and takes any number of frames.
     """
 
     def __init__(
         self,
         dim: int,                    # C.
         num_heads: int = 8,          # N. Divides dim.
-        max_frames: int = 32,        # Longest clip; a longer one is an error.
+        max_frames: int = 32,        # Longest clip; a longer one is an error, but for "t5".
+        position: str = "dense",     # Kind of the bias: "dense", "offset" or "t5".
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
         require_heads(self, "dim", dim, num_heads)
         checks.require_positive_int(type(self).__name__, "max_frames", max_frames)
+        checks.require_choice(type(self).__name__, "position", position, KINDS)
         require_backend(self, backend)
-        self.dim, self.num_heads, self.max_frames, self.backend = dim, num_heads, max_frames, backend
+        self.dim, self.num_heads, self.backend = dim, num_heads, backend
+        self.max_frames = None if position == "t5" else max_frames
         self.to_qkv = nn.Linear(dim, dim * 3)
         self.proj_out = nn.Linear(dim, dim)
-        self.rel_pos_emb = nn.Parameter(torch.randn(1, num_heads, max_frames, max_frames))
+        if position == "dense":
+            self.rel_pos_emb = nn.Parameter(torch.randn(1, num_heads, max_frames, max_frames))
+        else:
+            self.position = RelativePositionBias(num_heads, position, max_frames, max_distance=max_frames)
 
     def forward(
         self,
@@ -48,9 +56,14 @@ class TemporalAttention(nn.Module):
         T = x.shape[1]
         return temporal_layer(
             x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
-            num_heads=self.num_heads, norm=norm, residual=residual, bias=self.rel_pos_emb[0, :, :T, :T],
+            num_heads=self.num_heads, norm=norm, residual=residual, **self._bias(T),
             causal=causal, focus_present=focus_present, rotary=rotary, backend=self.backend,
         )  # fmt: skip
+
+    def _bias(self, T: int) -> dict[str, Tensor]:
+        if hasattr(self, "position"):
+            return self.position(T)
+        return {"bias": self.rel_pos_emb[0, :, :T, :T]}
 
 
 class SpatialAttention(nn.Module):
@@ -118,6 +131,7 @@ class FactorizedAttention(nn.Module):
         num_heads: int = 8,                       # N. Divides dim.
         max_frames: int = 32,
         max_size: tuple[int, int] | None = None,  # Of the spatial bias.
+        temporal_position: str = "dense",         # Kind of the temporal bias, as TemporalAttention's position.
         backend: str | None = None,
     ):  # fmt: skip
         super().__init__()
@@ -126,7 +140,7 @@ class FactorizedAttention(nn.Module):
         _require_max_size(self, max_size)
         require_backend(self, backend)
         self.spatial_attn = SpatialAttention(dim, num_heads, max_size, backend)
-        self.temporal_attn = TemporalAttention(dim, num_heads, max_frames, backend)
+        self.temporal_attn = TemporalAttention(dim, num_heads, max_frames, temporal_position, backend)
         self.spatial_norm = nn.LayerNorm(dim)
         self.temporal_norm = nn.LayerNorm(dim)
 

@@ -25,12 +25,12 @@ def require_fits(module, argument: str, x: Tensor, weight: Tensor) -> None:
         checks.require_like(name, argument, x, "its weights", weight)
 
 
-def require_frames(module, x: Tensor, max_frames: int) -> None:
-    """Raises unless x (B, T, ...) has from 1 to max_frames frames."""
+def require_frames(module, x: Tensor, max_frames: int | None) -> None:
+    """Raises unless x (B, T, ...) has from 1 to max_frames frames; None for no limit."""
     T = x.shape[1]
-    if not 1 <= T <= max_frames:
-        name = type(module).__name__
-        raise ValueError(f"{name}: x has shape {tuple(x.shape)}, so T = {T}; expected T from 1 to max_frames = {max_frames}")
+    if T < 1 or (max_frames is not None and T > max_frames):
+        allowed = "T of at least 1" if max_frames is None else f"T from 1 to max_frames = {max_frames}"
+        raise ValueError(f"{type(module).__name__}: x has shape {tuple(x.shape)}, so T = {T}; expected {allowed}")
 
 
 def require_backend(module, backend) -> None:

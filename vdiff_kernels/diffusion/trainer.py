@@ -1,0 +1,211 @@
+"""Training on moving digits: batches that follow from the seed and the step alone, checkpoints that resume bit for bit."""
+
+import copy
+import csv
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import safetensors
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
+
+from ..data.moving_digits import VOCABULARY, MovingDigits
+from ..files import written_whole
+from ..models.video_unet import VideoUNet
+from .pipeline import VideoDiffusion
+from .training import draw_times, v_loss
+
+STATE, LOG, WEIGHTS = "state.safetensors", "loss.csv", "weights.safetensors"
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainSettings:
+    """What a run is; a resumed run has the same."""
+
+    steps: int = 10_000  # Optimizer steps in all.
+    batch: int = 16  # Clips a step, over all processes.
+    images: int = 2  # Single images appended to each clip.
+    lr: float = 6e-4  # Of AdamW at its peak: linear warm-up, then half a cosine to zero.
+    warmup: int = 200  # Steps.
+    ema: float = 0.999  # Decay of the weights' moving average, which is what ships; less in the first steps.
+    time_power: float = 0.8  # Times t = u^time_power: below 1 draws more of high noise, where the motion is decided.
+    weighting: str = "v"  # Of the loss: training.WEIGHTINGS.
+    null_rate: float = 0.1  # Share of clips and images without their caption, for classifier-free guidance.
+    seed: int = 0
+    num_frames: int = 16  # T.
+    size: int = 32  # H = W.
+    widths: tuple[int, ...] = (64, 128)
+    blocks: int = 2
+    patch: int = 4
+
+    def pipeline(self, backend: str | None = None) -> VideoDiffusion:
+        """The untrained model, the same for the same seed."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.seed)
+            unet = VideoUNet(widths=self.widths, blocks=self.blocks, patch=self.patch, vocabulary=VOCABULARY, backend=backend)
+        return VideoDiffusion(unet, num_frames=self.num_frames, size=(self.size, self.size))
+
+
+class Batch:
+    """Clips `places` of a step: x (B, C, T+images, H, W), the captions of each clip and its images, what is drawn for them."""
+
+    def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion, data: MovingDigits, step: int, places: range):
+        K, seed = settings.images, settings.seed
+        of_step = torch.Generator().manual_seed((seed << 40) + step)
+        jitter = torch.rand((), generator=of_step)
+        videos, self.captions, noise, dropped = [], [], [], []
+        for place in places:
+            index = step * settings.batch + place
+            clip, images = data.clip(index), [data.image(index * K + k) for k in range(K)]
+            videos.append(torch.cat([part.video for part in (clip, *images)], dim=1))
+            self.captions.append([clip.caption, *(image.caption for image in images)])
+            of_clip = torch.Generator().manual_seed((seed + 1 << 40) + index)
+            noise.append(torch.randn(videos[-1].shape, generator=of_clip))
+            dropped.append(torch.rand(1 + K, generator=of_clip) < settings.null_rate)
+        self.x, self.noise = pipeline.to_x(torch.stack(videos)), torch.stack(noise)
+        self.dropped = torch.stack(dropped)  # (B, 1 + images)
+        # One uniform number in each of batch equal intervals: Kingma et al. 2021 (arXiv 2107.00630), appendix I.1.
+        uniform = (jitter + torch.tensor(list(places)) / settings.batch) % 1
+        self.times = draw_times(uniform, settings.time_power)
+        self.focus_present = torch.arange(self.x.shape[2]).expand(len(places), -1) >= settings.num_frames
+
+
+class TrainingLoss(nn.Module):
+    """The mean loss of a batch: one module, so that DistributedDataParallel can hold it."""
+
+    def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion):
+        super().__init__()
+        self.settings, self.schedule, self.unet = settings, pipeline.schedule, pipeline.unet
+
+    def forward(self, batch: Batch) -> Tensor:
+        T, K, encoder = self.settings.num_frames, self.settings.images, self.unet.text
+        text = encoder([caption for captions in batch.captions for caption in captions]).unflatten(0, (-1, 1 + K))
+        text = torch.where(batch.dropped[..., None], encoder.null, text)
+        text = text.repeat_interleave(torch.tensor([T] + [1] * K), dim=1)  # (B, T + images, E)
+        loss = v_loss(
+            self.unet, batch.x, text, self.schedule, batch.times, batch.noise,
+            focus_present=batch.focus_present if K > 0 else None, weighting=self.settings.weighting,
+        )  # fmt: skip
+        return loss.mean()
+
+
+class Trainer:
+    """One process of a run in a folder, which resumes from the folder's last checkpoint."""
+
+    def __init__(self, settings: TrainSettings, folder: Path, backend: str | None = None):
+        self.settings, self.folder = settings, Path(folder)
+        self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
+        if settings.batch % self.world != 0:
+            raise ValueError(f"batch is {settings.batch}; expected a multiple of the {self.world} processes")
+        share = settings.batch // self.world
+        self.places = range(self.rank * share, (self.rank + 1) * share)
+        self.data = MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
+        self.pipeline = settings.pipeline(backend)
+        self.average = copy.deepcopy(self.pipeline.unet).requires_grad_(False)
+        self.optimizer = torch.optim.AdamW(self.pipeline.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01)
+        self.step, self.losses = 0, []
+        if (self.folder / STATE).exists():
+            self._resume()
+        loss = TrainingLoss(settings, self.pipeline)
+        self.loss = DistributedDataParallel(loss) if self.world > 1 else loss
+
+    def averaged(self) -> VideoDiffusion:
+        """The model with its averaged weights."""
+        other = copy.copy(self.pipeline)
+        other.unet = self.average
+        return other
+
+    def run(
+        self,
+        checkpoint_seconds: float = 60.0,
+        on_step: Callable[[int, float], None] | None = None,
+        on_checkpoint: Callable[["Trainer"], None] | None = None,
+    ) -> None:
+        """Trains to the last step; on_step(step, loss) after each, on_checkpoint(self) after each checkpoint, on rank 0."""
+        saved = time.monotonic()
+        while self.step < self.settings.steps:
+            loss = self._take_step()
+            self.losses.append((self.step, loss))
+            if self.rank != 0:
+                continue
+            if on_step is not None:
+                on_step(self.step, loss)
+            if self.step == self.settings.steps or time.monotonic() - saved > checkpoint_seconds:
+                self.checkpoint()
+                if on_checkpoint is not None:
+                    on_checkpoint(self)
+                saved = time.monotonic()
+
+    def _take_step(self) -> float:
+        settings, parameters = self.settings, list(self.pipeline.unet.parameters())
+        batch = Batch(settings, self.pipeline, self.data, self.step, self.places)
+        for group in self.optimizer.param_groups:
+            group["lr"] = settings.lr * _lr_factor(self.step, settings)
+        self.optimizer.zero_grad()
+        loss = self.loss(batch)
+        loss.backward()
+        nn.utils.clip_grad_norm_(parameters, 1.0)
+        self.optimizer.step()
+        self.step += 1
+        decay = min(settings.ema, (1 + self.step) / (10 + self.step))
+        with torch.no_grad():
+            torch._foreach_lerp_(list(self.average.parameters()), parameters, 1 - decay)
+        mean = loss.detach()
+        if self.world > 1:
+            dist.all_reduce(mean)
+        return mean.item() / self.world
+
+    def checkpoint(self) -> None:
+        """Writes the state last, so that a kill leaves a state whose log and weights are at least as new."""
+        self.averaged().save(self.folder / WEIGHTS)
+        with written_whole(self.folder / LOG) as draft, open(draft, "w", newline="") as file:
+            csv.writer(file).writerows([("step", "loss"), *((step, repr(loss)) for step, loss in self.losses)])
+        tensors = {f"model.{name}": tensor for name, tensor in self.pipeline.unet.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        for name, parameter in self.pipeline.unet.named_parameters():
+            for moment, value in self.optimizer.state[parameter].items():
+                tensors[f"optimizer.{moment}.{name}"] = value
+        metadata = {"step": str(self.step), "settings": json.dumps(dataclasses.asdict(self.settings))}
+        with written_whole(self.folder / STATE) as draft:
+            save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata)
+
+    def _resume(self) -> None:
+        path = self.folder / STATE
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                metadata = file.metadata() or {}
+                tensors = {name: file.get_tensor(name) for name in file.keys()}
+        except (safetensors.SafetensorError, OSError) as error:
+            raise ValueError(f"{str(path)!r}: not a whole training state ({error}); remove it to begin anew") from None
+        ours = json.loads(json.dumps(dataclasses.asdict(self.settings)))
+        theirs = json.loads(metadata.get("settings", "{}"))
+        changed = [f"{name} {theirs.get(name)!r}, now {value!r}" for name, value in ours.items() if theirs.get(name) != value]
+        if changed:
+            raise ValueError(f"{str(path)!r} is of another run ({'; '.join(changed)}); give its settings or another folder")
+
+        def part(prefix):
+            return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
+
+        self.pipeline.unet.load_state_dict(part("model."))
+        self.average.load_state_dict(part("average."))
+        moments = {moment: part(f"optimizer.{moment}.") for moment in ("step", "exp_avg", "exp_avg_sq")}
+        for name, parameter in self.pipeline.unet.named_parameters():
+            self.optimizer.state[parameter] = {moment: values[name] for moment, values in moments.items()}
+        self.step = int(metadata["step"])
+        with open(self.folder / LOG, newline="") as file:
+            rows = list(csv.reader(file))[1:]
+        self.losses = [(int(step), float(loss)) for step, loss in rows][: self.step]
+
+
+def _lr_factor(step: int, settings: TrainSettings) -> float:
+    if step < settings.warmup:
+        return (step + 1) / settings.warmup
+    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
+    return 0.5 * (1 + math.cos(math.pi * done))

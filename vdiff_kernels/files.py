@@ -1,0 +1,29 @@
+"""Files that are written whole or not at all."""
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+
+@contextlib.contextmanager
+def written_whole(path: str | os.PathLike) -> Iterator[Path]:
+    """A file to write in the folder of `path`, with its suffix, which becomes `path` when the block ends without an error.
+
+    What stood at `path` stays until then, and for good where the block raises: also at Ctrl-C and on a full disk.
+    """
+    path = Path(path)
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    draft = Path(name)
+    try:
+        yield draft
+        with open(draft, "rb") as written:
+            os.fsync(written.fileno())
+        umask = os.umask(0)
+        os.umask(umask)
+        draft.chmod(0o666 & ~umask)  # mkstemp's are its owner's alone
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""The reference video diffusion U-Net: Ho et al. 2022, "Video Diffusion Models" (arXiv 2204.03458), section 3 and figure 1."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention
+from ..ops import checks
+from ..ops.attention.api import require_focus_present
+from ..ops.norm.spec import Norm
+from .text import WordEncoder
+
+
+class VideoUNet(nn.Module):
+    """Predicts v of a noisy clip from the clip, its log signal-to-noise ratio and a text embedding.
+
+    Factorized: residual blocks of 1x3x3 convolutions, then attention over each frame's pixels, then over the frames at each
+    pixel with a relative position bias. Space is down- and upsampled, time never. A clip may carry single images as its last
+    frames, which no other frame sees (`focus_present`): joint training on videos and images, section 3 of the paper.
+    """
+
+    def __init__(
+        self,
+        channels: int = 1,                        # C of a clip.
+        widths: tuple[int, ...] = (32, 64, 96),   # Channels of each level, which has half the H and W of the one before.
+        blocks: int = 2,                          # Residual blocks with attention per level, down; one more up.
+        patch: int = 2,                           # Squares of patch x patch pixels are one position of the first level.
+        num_heads: int = 4,                       # N. Divides every width.
+        groups: int = 8,                          # Of every group norm.
+        embedding: int = 192,                     # E. Width of the embedding of text, noise level and frame index.
+        vocabulary: tuple[str, ...] = (),         # Words of the text encoder.
+        backend: str | None = None,               # Of every fused part.
+    ):  # fmt: skip
+        super().__init__()
+        E = embedding
+        self.config = dict(
+            channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, num_heads=num_heads, groups=groups,
+            embedding=embedding, vocabulary=tuple(vocabulary),
+        )  # fmt: skip
+        self.channels, self.patch, self.levels = channels, patch, len(widths)
+        self.text = WordEncoder(vocabulary, E)
+        self.condition = Condition(E)
+
+        first = widths[0]
+        self.stem = SpatialConv(channels * patch**2, first, backend=backend)
+        self.stem_norm = nn.LayerNorm(first)
+        self.stem_attention = TemporalAttention(first, num_heads, position="t5", backend=backend)
+
+        def stage(in_channels, out_channels):
+            return Stage(in_channels, out_channels, E, num_heads, groups, backend)
+
+        self.down, self.up = nn.ModuleList(), nn.ModuleList()
+        skips, width = [first], first
+        for level_width in widths:
+            self.down.append(nn.ModuleList())
+            for _ in range(blocks):
+                self.down[-1].append(stage(width, level_width))
+                width = level_width
+                skips.append(width)
+        self.middle = stage(width, width)
+        for level, level_width in reversed(list(enumerate(widths))):
+            self.up.append(nn.ModuleList())
+            for _ in range(blocks + (level == 0)):
+                self.up[-1].append(stage(width + skips.pop(), level_width))
+                width = level_width
+        self.head = NormActConv(width, channels * patch**2, groups=groups, backend=backend)
+        nn.init.zeros_(self.head.conv.weight)
+
+    def forward(
+        self,
+        z: Tensor,                            # (B, C, T, H, W), noisy; H and W multiples of patch * 2**(levels - 1).
+        logsnr: Tensor,                       # (B,), log(alpha^2 / sigma^2) of z.
+        text: Tensor,                         # (B, E), or (B, T, E) where frames have texts of their own.
+        focus_present: Tensor | None = None,  # (B,) or (B, T) bool: frames that are single images.
+    ) -> Tensor:  # fmt: skip
+        """Returns v (B, C, T, H, W), as Salimans & Ho 2022 (arXiv 2202.00512) define it: alpha * noise - sigma * x."""
+        self._require(z, focus_present)
+        emb = self.condition(logsnr, text, z.shape[2], focus_present)  # (B, T, E)
+
+        x = self.stem(self._patches(z))
+        h = x.movedim(1, -1)
+        x = self.stem_attention(h, norm=Norm.of(self.stem_norm), residual=h, focus_present=focus_present).movedim(-1, 1)
+
+        skips = [x]
+        for level, stages in enumerate(self.down):
+            x = F.avg_pool3d(x, (1, 2, 2)) if level > 0 else x
+            for stage in stages:
+                x = stage(x, emb, focus_present)
+                skips.append(x)
+        x = self.middle(x, emb, focus_present)
+        for level, stages in enumerate(self.up):
+            x = F.interpolate(x, scale_factor=(1, 2, 2)) if level > 0 else x
+            for stage in stages:
+                x = stage(torch.cat((x, skips.pop()), dim=1), emb, focus_present)
+        return self._pixels(self.head(x))
+
+    def _patches(self, z: Tensor) -> Tensor:
+        """(B, C, T, H, W) to (B, C*patch*patch, T, H/patch, W/patch), channels_last_3d."""
+        x = F.pixel_unshuffle(z.transpose(1, 2), self.patch).transpose(1, 2)
+        return x.contiguous(memory_format=torch.channels_last_3d)
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        return F.pixel_shuffle(x.transpose(1, 2), self.patch).transpose(1, 2).contiguous()
+
+    def _require(self, z: Tensor, focus_present: Tensor | None) -> None:
+        name = type(self).__name__
+        checks.require_tensor(name, "z", z)
+        checks.require_rank(name, "z", z, "(B, C, T, H, W)")
+        B, C, T, H, W = z.shape
+        step = self.patch * 2 ** (self.levels - 1)
+        if C != self.channels or T < 1 or H < 1 or W < 1 or H % step or W % step:
+            raise ValueError(
+                f"{name}: z has shape {tuple(z.shape)}; expected (B, {self.channels}, T, H, W) with T from 1, and H and W "
+                f"multiples of {step}"
+            )
+        if focus_present is not None:
+            require_focus_present(name, focus_present, "z", z, B, T)
+
+
+class Stage(nn.Module):
+    """A 1x3x3 residual block, then attention over space and over time."""
+
+    def __init__(self, in_channels: int, out_channels: int, embedding: int, num_heads: int, groups: int, backend: str | None):
+        super().__init__()
+        self.block = ResnetBlock3D(in_channels, out_channels, embedding, "spatial", groups, backend=backend)
+        self.attention = FactorizedAttention(out_channels, num_heads, temporal_position="t5", backend=backend)
+        for layer in (self.block.conv2, self.attention.spatial_attn.proj_out, self.attention.temporal_attn.proj_out):
+            nn.init.zeros_(layer.weight)
+
+    def forward(self, x: Tensor, emb: Tensor, focus_present: Tensor | None) -> Tensor:
+        """x: (B, C, T, H, W); emb: (B, T, E). Returns (B, Co, T, H, W), channels_last_3d."""
+        x = self.block(x, emb).movedim(1, -1)
+        return self.attention(x, focus_present=focus_present).movedim(-1, 1)
+
+
+class Condition(nn.Module):
+    """The embedding that every residual block gets: of the noise level and the text, and of both times the frame index.
+
+    The product is what lets a text say where things are in each frame ("moving left") however high the noise is.
+    """
+
+    def __init__(self, embedding: int):
+        super().__init__()
+        E = embedding
+        self.noise = nn.Sequential(nn.Linear(E, E), nn.SiLU(), nn.Linear(E, E))
+        self.frame = nn.Sequential(nn.Linear(E, E), nn.SiLU(), nn.Linear(E, E))
+        self.content = nn.Linear(E, E)
+
+    def forward(self, logsnr: Tensor, text: Tensor, T: int, focus_present: Tensor | None = None) -> Tensor:
+        """logsnr: (B,); text: (B, E) or (B, T, E). Returns (B, T, E). A single image has no frame index."""
+        E = text.shape[-1]
+        noise = self.noise(sinusoids(logsnr * 25, E).to(text.dtype))
+        emb = noise[:, None] + (text[:, None] if text.dim() == 2 else text)  # (B, 1 or T, E)
+        index = torch.arange(T, device=text.device, dtype=torch.float32)
+        frame = self.frame(sinusoids(index, E, max_period=200.0).to(text.dtype))  # (T, E)
+        if focus_present is not None:
+            isolated = focus_present if focus_present.dim() == 2 else focus_present[:, None]
+            frame = torch.where(isolated[..., None], 0.0, frame)  # (B, T, E)
+        return emb + self.content(emb) * frame
+
+
+def sinusoids(x: Tensor, width: int, max_period: float = 10_000.0) -> Tensor:
+    """Sinusoidal embedding (M,) -> (M, width), float32: Vaswani et al. 2017 (arXiv 1706.03762), section 3.5."""
+    half = width // 2
+    frequency = torch.exp(torch.arange(half, device=x.device, dtype=torch.float32) * (-math.log(max_period) / half))
+    angle = x.float()[:, None] * frequency
+    return torch.cat((angle.cos(), angle.sin()), dim=-1)
