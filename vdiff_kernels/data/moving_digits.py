@@ -29,11 +29,13 @@ SPLITS = ("train", "test")
 class Clip:
     """A captioned clip. The digit moves until its clip ends or it meets the edge of the frame, and rests there."""
 
-    video: Tensor  # (1, T, H, W) float32 in [0, 1].
+    # fmt: off
+    video: Tensor   # (1, T, H, W) float32 in [0, 1].
     caption: str
     digit: int
     direction: str  # A key of DIRECTIONS; "" for a single image, which does not move.
-    source: int  # Index of the digit's image in scikit-learn's load_digits().
+    source: int     # Index of the digit's image in scikit-learn's load_digits().
+    # fmt: on
 
 
 class MovingDigits:

@@ -4,7 +4,6 @@ import copy
 import csv
 import dataclasses
 import json
-import math
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -27,23 +26,26 @@ STATE, LOG, WEIGHTS = "state.safetensors", "loss.csv", "weights.safetensors"
 
 @dataclasses.dataclass(frozen=True)
 class TrainSettings:
-    """What a run is; a resumed run has the same."""
+    """What a run is; a resumed run has the same, but for `steps`."""
 
-    steps: int = 10_000  # Optimizer steps in all.
-    batch: int = 16  # Clips a step, over all processes.
-    images: int = 2  # Single images appended to each clip.
-    lr: float = 6e-4  # Of AdamW at its peak: linear warm-up, then half a cosine to zero.
-    warmup: int = 200  # Steps.
-    ema: float = 0.999  # Decay of the weights' moving average, which is what ships; less in the first steps.
-    time_power: float = 0.8  # Times t = u^time_power: below 1 draws more of high noise, where the motion is decided.
-    weighting: str = "v"  # Of the loss: training.WEIGHTINGS.
-    null_rate: float = 0.1  # Share of clips and images without their caption, for classifier-free guidance.
+    # fmt: off
+    steps: int = 10_000                  # Optimizer steps in all.
+    batch: int = 8                       # Clips a step, over all processes.
+    images: int = 1                      # Single images appended to each clip.
+    lr: float = 6e-4                     # Of AdamW: rises over `warmup` steps, stays, falls to zero in the last `decay` of all.
+    warmup: int = 200
+    decay: float = 0.25
+    ema: float = 0.999                   # Decay of the weights' moving average, which is what ships; less in the first steps.
+    time_power: float = 0.8              # Times t = u^time_power: below 1 draws more of high noise, where the motion is decided.
+    weighting: str = "v"                 # Of the loss: training.WEIGHTINGS.
+    null_rate: float = 0.1               # Share of clips and images without their caption, for classifier-free guidance.
     seed: int = 0
-    num_frames: int = 16  # T.
-    size: int = 32  # H = W.
-    widths: tuple[int, ...] = (64, 128)
+    num_frames: int = 16                 # T.
+    size: int = 32                       # H = W.
+    widths: tuple[int, ...] = (64, 128)  # These and the next: of VideoUNet.
     blocks: int = 2
     patch: int = 4
+    # fmt: on
 
     def pipeline(self, backend: str | None = None) -> VideoDiffusion:
         """The untrained model, the same for the same seed."""
@@ -186,7 +188,8 @@ class Trainer:
             raise ValueError(f"{str(path)!r}: not a whole training state ({error}); remove it to begin anew") from None
         ours = json.loads(json.dumps(dataclasses.asdict(self.settings)))
         theirs = json.loads(metadata.get("settings", "{}"))
-        changed = [f"{name} {theirs.get(name)!r}, now {value!r}" for name, value in ours.items() if theirs.get(name) != value]
+        fixed = sorted(ours.keys() - {"steps"})
+        changed = [f"{name} {theirs.get(name)!r}, now {ours[name]!r}" for name in fixed if theirs.get(name) != ours[name]]
         if changed:
             raise ValueError(f"{str(path)!r} is of another run ({'; '.join(changed)}); give its settings or another folder")
 
@@ -205,7 +208,6 @@ class Trainer:
 
 
 def _lr_factor(step: int, settings: TrainSettings) -> float:
-    if step < settings.warmup:
-        return (step + 1) / settings.warmup
-    done = (step - settings.warmup) / max(1, settings.steps - settings.warmup)
-    return 0.5 * (1 + math.cos(math.pi * done))
+    rising = (step + 1) / max(1, settings.warmup)
+    falling = (settings.steps - step) / max(1.0, settings.steps * settings.decay)
+    return min(1.0, rising, falling)
