@@ -5,9 +5,12 @@
 #   PYTEST_ARGS  more arguments for pytest
 #   VDIFF_CUDA   0 (the default here), 1 or auto: whether to build the CUDA kernels
 #   ABI_DIR      where `make abi` keeps its environments
+#   PROMPT, OUT  what `make sample` shows, and where it writes it: .gif, .mp4 or .png
 TORCH ?= torch==2.13.0
 PYTHON ?= python3
 export VDIFF_CUDA ?= 0
+PROMPT ?= a seven moving left
+OUT ?= seven.gif
 
 BUILD_TOOLS = setuptools==84.2.1 ninja==1.13.2
 # Its declared dependencies are a training script's: only its model is used here, and extra `blocks` has what that needs.
@@ -16,16 +19,20 @@ WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
+INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help test test-full build cuda abi clean
+.PHONY: help sample test test-full build cuda abi clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-test: build ## build, then run the tests
+sample: build ## build, then a video from the weights that ship
+	.venv/bin/vdiff sample '$(PROMPT)' -o '$(OUT)'
+
+test: build $(INSTALLED_TESTS) ## build, then run the tests
 	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
 
-test-full: build ## the same with the slow tests
+test-full: build $(INSTALLED_TESTS) ## the same with the slow tests
 	$(VENV_PYTHON) -m pytest -n 2 -m '' $(PYTEST_ARGS)
 
 build: $(INSTALLED) ## the compiled library, in place; only what changed recompiles
@@ -45,6 +52,10 @@ $(INSTALLED): pyproject.toml setup.py Makefile
 	rm -f .venv/installed-*
 	$(PIP_INSTALL) $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) '$(TORCH)'
 	$(PIP_INSTALL) $(BUILD_TOOLS)
+	$(PIP_INSTALL) --no-build-isolation -e '.[cli]'
+	touch $@
+
+$(INSTALLED_TESTS): $(INSTALLED)
 	$(PIP_INSTALL) --no-build-isolation -e '.[test,blocks]'
 	$(PIP_INSTALL) --no-deps $(WITHOUT_DEPENDENCIES)
 	touch $@

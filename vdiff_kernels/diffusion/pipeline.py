@@ -1,6 +1,7 @@
 """From a prompt to a clip: the U-Net, its schedule and the scale of its pixels, with the samplers and their guidance."""
 
 import json
+import math
 import os
 from collections.abc import Callable, Sequence
 from importlib import resources
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ..files import written_whole
 from ..models.video_unet import VideoUNet
+from ..ops import checks
 from .guidance import frame_guided, text_guided
 from .interop import sample_with_scheduler
 from .sampler import noise_like, sample
@@ -66,8 +68,14 @@ class VideoDiffusion:
     ) -> Tensor:  # fmt: skip
         """Returns pixels (B, C, T, H, W) in [0, 1], float32. Raises ValueError for a word that the model does not know."""
         prompts = [prompts] if isinstance(prompts, str) else list(prompts)
-        H, W = size or self.size
-        shape = (len(prompts), self.unet.channels, num_frames or self.num_frames, H, W)
+        num_frames = self.num_frames if num_frames is None else num_frames
+        for name, value in (("num_frames", num_frames), ("steps", steps)):
+            checks.require_positive_int("sample", name, value)
+        for name, value in (("guidance", guidance), ("rescale", rescale), ("reconstruction", reconstruction)):
+            checks.require_number("sample", name, value)
+            if not 0 <= value < math.inf:
+                raise ValueError(f"sample: {name} is {value}; expected a finite number from 0")
+        shape = (len(prompts), self.unet.channels, num_frames, *(self.size if size is None else size))
         text = self.unet.text(prompts)
         if latents is None:
             latents = noise_like(text.new_empty(shape), generator)
@@ -86,12 +94,15 @@ class VideoDiffusion:
             x = sample_with_scheduler(denoise, latents, sampler, steps, **common)
         return self.to_pixels(x)
 
-    def animate(self, prompts: str | Sequence[str], image: Tensor, **arguments) -> Tensor:
+    def animate(self, prompts: str | Sequence[str], image: Tensor, *, num_frames: int | None = None, **arguments) -> Tensor:
         """`sample` with the first frame fixed: image (C, H, W) or (B, C, H, W), pixels."""
         image = image if image.dim() == 4 else image[None]
-        T = arguments.get("num_frames") or self.num_frames
-        known = image[:, :, None].expand(-1, -1, T, -1, -1)
-        return self.sample(prompts, known=known, known_frames=[0], size=tuple(image.shape[-2:]), **arguments)
+        if image.dim() != 4 or image.shape[1] != self.unet.channels:
+            allowed = f"(B, C, H, W) with C = {self.unet.channels}"
+            raise ValueError(f"animate: image has shape {tuple(image.shape)}; expected {allowed}")
+        known = image[:, :, None].expand(-1, -1, self.num_frames if num_frames is None else num_frames, -1, -1)
+        size = tuple(image.shape[-2:])
+        return self.sample(prompts, num_frames=num_frames, known=known, known_frames=[0], size=size, **arguments)
 
     def extend(
         self,
@@ -139,7 +150,7 @@ class VideoDiffusion:
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None, backend: str | None = None) -> "VideoDiffusion":
-        """The model of `save`, in float32; without a path, the one that ships.
+        """The model of `save`, in float32 and frozen; without a path, the one that ships.
 
         Raises FileNotFoundError, or ValueError for a file that is corrupt or not from `save`.
         """
@@ -150,7 +161,7 @@ class VideoDiffusion:
             pipeline.unet.load_state_dict(tensors)
         except (TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"weights {str(path)!r} do not fit this version: {str(error).splitlines()[0]}") from None
-        pipeline.unet.eval()
+        pipeline.unet.eval().requires_grad_(False)  # guidance by known frames differentiates by the clip alone
         return pipeline
 
 
