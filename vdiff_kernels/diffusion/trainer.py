@@ -36,15 +36,15 @@ class TrainSettings:
     warmup: int = 200
     decay: float = 0.25
     ema: float = 0.999                   # Decay of the weights' moving average, which is what ships; less in the first steps.
-    time_power: float = 0.8              # Times t = u^time_power: below 1 draws more of high noise, where the motion is decided.
+    time_power: float = 1.0              # Times t = u^time_power: below 1 draws more of high noise, where motion is decided.
     weighting: str = "v"                 # Of the loss: training.WEIGHTINGS.
     null_rate: float = 0.1               # Share of clips and images without their caption, for classifier-free guidance.
     seed: int = 0
     num_frames: int = 16                 # T.
     size: int = 32                       # H = W.
-    widths: tuple[int, ...] = (64, 128)  # These and the next: of VideoUNet.
+    widths: tuple[int, ...] = (32, 64, 128)  # This and the next: of VideoUNet.
     blocks: int = 2
-    patch: int = 4
+    patch: int = 2
     # fmt: on
 
     def pipeline(self, backend: str | None = None) -> VideoDiffusion:

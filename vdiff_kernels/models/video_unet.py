@@ -24,10 +24,10 @@ class VideoUNet(nn.Module):
     def __init__(
         self,
         channels: int = 1,                        # C of a clip.
-        widths: tuple[int, ...] = (32, 64, 96),   # Channels of each level, which has half the H and W of the one before.
-        blocks: int = 2,                          # Residual blocks with attention per level, down; one more up.
+        widths: tuple[int, ...] = (32, 64, 128),  # Channels of each level, which has half the H and W of the one before.
+        blocks: int = 2,                          # Residual blocks of a level on the way down, the last with attention; so up.
         patch: int = 2,                           # Squares of patch x patch pixels are one position of the first level.
-        num_heads: int = 4,                       # N. Divides every width.
+        head_dim: int = 32,                       # D. Divides every width.
         groups: int = 8,                          # Of every group norm.
         embedding: int = 192,                     # E. Width of the embedding of text, noise level and frame index.
         vocabulary: tuple[str, ...] = (),         # Words of the text encoder.
@@ -36,7 +36,7 @@ class VideoUNet(nn.Module):
         super().__init__()
         E = embedding
         self.config = dict(
-            channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, num_heads=num_heads, groups=groups,
+            channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, head_dim=head_dim, groups=groups,
             embedding=embedding, vocabulary=tuple(vocabulary),
         )  # fmt: skip
         self.channels, self.patch, self.levels = channels, patch, len(widths)
@@ -46,24 +46,25 @@ class VideoUNet(nn.Module):
         first = widths[0]
         self.stem = SpatialConv(channels * patch**2, first, backend=backend)
         self.stem_norm = nn.LayerNorm(first)
-        self.stem_attention = TemporalAttention(first, num_heads, position="t5", backend=backend)
+        self.stem_attention = TemporalAttention(first, first // head_dim, position="t5", backend=backend)
 
-        def stage(in_channels, out_channels):
-            return Stage(in_channels, out_channels, E, num_heads, groups, backend)
+        def stage(in_channels, out_channels, attends):
+            return Stage(in_channels, out_channels, E, out_channels // head_dim if attends else 0, groups, backend)
 
         self.down, self.up = nn.ModuleList(), nn.ModuleList()
         skips, width = [first], first
         for level_width in widths:
             self.down.append(nn.ModuleList())
-            for _ in range(blocks):
-                self.down[-1].append(stage(width, level_width))
+            for block in range(blocks):
+                self.down[-1].append(stage(width, level_width, block == blocks - 1))
                 width = level_width
                 skips.append(width)
-        self.middle = stage(width, width)
+        self.middle = stage(width, width, True)
         for level, level_width in reversed(list(enumerate(widths))):
             self.up.append(nn.ModuleList())
-            for _ in range(blocks + (level == 0)):
-                self.up[-1].append(stage(width + skips.pop(), level_width))
+            count = blocks + (level == 0)  # the stem has a skip of its own
+            for block in range(count):
+                self.up[-1].append(stage(width + skips.pop(), level_width, block == count - 1))
                 width = level_width
         self.head = NormActConv(width, channels * patch**2, groups=groups, backend=backend)
         nn.init.zeros_(self.head.conv.weight)
@@ -120,19 +121,24 @@ class VideoUNet(nn.Module):
 
 
 class Stage(nn.Module):
-    """A 1x3x3 residual block, then attention over space and over time."""
+    """A 1x3x3 residual block, then attention over space and over time; without it for num_heads 0."""
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int, num_heads: int, groups: int, backend: str | None):
         super().__init__()
         self.block = ResnetBlock3D(in_channels, out_channels, embedding, "spatial", groups, backend=backend)
-        self.attention = FactorizedAttention(out_channels, num_heads, temporal_position="t5", backend=backend)
-        for layer in (self.block.conv2, self.attention.spatial_attn.proj_out, self.attention.temporal_attn.proj_out):
-            nn.init.zeros_(layer.weight)
+        nn.init.zeros_(self.block.conv2.weight)
+        self.attention = None
+        if num_heads > 0:
+            self.attention = FactorizedAttention(out_channels, num_heads, temporal_position="t5", backend=backend)
+            nn.init.zeros_(self.attention.spatial_attn.proj_out.weight)
+            nn.init.zeros_(self.attention.temporal_attn.proj_out.weight)
 
     def forward(self, x: Tensor, emb: Tensor, focus_present: Tensor | None) -> Tensor:
         """x: (B, C, T, H, W); emb: (B, T, E). Returns (B, Co, T, H, W), channels_last_3d."""
-        x = self.block(x, emb).movedim(1, -1)
-        return self.attention(x, focus_present=focus_present).movedim(-1, 1)
+        x = self.block(x, emb)
+        if self.attention is None:
+            return x
+        return self.attention(x.movedim(1, -1), focus_present=focus_present).movedim(-1, 1)
 
 
 class Condition(nn.Module):
