@@ -45,13 +45,17 @@ class TrainSettings:
     widths: tuple[int, ...] = (32, 64, 128)  # This and the next: of VideoUNet.
     blocks: int = 2
     patch: int = 2
+    head_dim: int = 32
     # fmt: on
 
     def pipeline(self, backend: str | None = None) -> VideoDiffusion:
         """The untrained model, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            unet = VideoUNet(widths=self.widths, blocks=self.blocks, patch=self.patch, vocabulary=VOCABULARY, backend=backend)
+            unet = VideoUNet(
+                widths=self.widths, blocks=self.blocks, patch=self.patch, head_dim=self.head_dim, vocabulary=VOCABULARY,
+                backend=backend,
+            )  # fmt: skip
         return VideoDiffusion(unet, num_frames=self.num_frames, size=(self.size, self.size))
 
 
