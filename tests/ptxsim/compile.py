@@ -1,0 +1,103 @@
+"""From CUDA C++ and Triton to PTX, without a GPU."""
+
+import functools
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from pathlib import Path
+
+from .module import Kernel, Module, load
+
+ARCH = 80  # what ships is made of compute_80's PTX
+
+
+@functools.cache
+def nvcc() -> str:
+    """The path of nvcc: on PATH, or of PyPI's nvidia-cuda-nvcc. Raises FileNotFoundError."""
+    found = os.environ.get("NVCC") or shutil.which("nvcc")
+    if found:
+        return found
+    for root in Path(sysconfig.get_path("purelib")).glob("nvidia/**/bin/nvcc"):
+        return str(root)
+    raise FileNotFoundError("no nvcc on PATH, nor of PyPI's nvidia-cuda-nvcc")
+
+
+def from_cuda(
+    source: str | os.PathLike,          # a path, or the text of a .cu file
+    *,
+    arch: int = ARCH,
+    include: tuple[str | os.PathLike, ...] = (),
+    flags: tuple[str, ...] = (),
+) -> Module:  # fmt: skip
+    """The module that nvcc makes of CUDA C++. Raises CalledProcessError, with nvcc's words on stderr."""
+    return load(ptx_of_cuda(source, arch, tuple(map(str, include)), tuple(flags)))
+
+
+def ptx_of_cuda(source, arch: int, include: tuple[str, ...], flags: tuple[str, ...]) -> str:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(source) if "\n" not in str(source) else Path(folder, "kernel.cu")
+        if "\n" in str(source):
+            path.write_text(str(source))
+        output = Path(folder, "kernel.ptx")
+        paths = [f"-I{one}" for one in include]
+        command = [
+            nvcc(),
+            "-ptx",
+            "-lineinfo",
+            "-std=c++17",
+            f"-arch=compute_{arch}",
+            *paths,
+            *flags,
+            str(path),
+            "-o",
+            str(output),
+        ]
+        done = subprocess.run(command, capture_output=True, text=True)
+        if done.returncode:
+            print(done.stderr, file=sys.stderr)
+            done.check_returncode()
+        return output.read_text()
+
+
+class TritonKernel:
+    """A compiled @triton.jit function: launched with its arguments that are not constexpr."""
+
+    def __init__(self, compiled, names: list[str]):
+        self.compiled, self.names = compiled, names
+        self.kernel: Kernel = next(iter(load(compiled.asm["ptx"]).kernels.values()))
+        self.shared_bytes: int = compiled.metadata.shared
+        self.threads: int = 32 * compiled.metadata.num_warps
+
+    def launch(self, grid, *args, **options):
+        """grid: blocks. args: those of the signature, in its order. options: those of Kernel.launch."""
+        scratch = [None] * (len(self.kernel.function.parameters) - len(args))  # Triton's own, unused
+        return self.kernel.launch(grid, self.threads, [*args, *scratch], self.shared_bytes, **options)
+
+
+def from_triton(
+    function,                            # decorated with @triton.jit
+    signature: dict[str, str],           # argument to Triton type: "*bf16", "i32", "fp32"; "constexpr" is understood
+    constexprs: dict[str, object],
+    *,
+    arch: int = ARCH,
+    num_warps: int = 4,
+    num_stages: int = 3,
+    divisible: tuple[str, ...] | None = None,   # arguments known to be multiples of 16; None: all pointers and integers
+) -> TritonKernel:  # fmt: skip
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    names = list(function.arg_names)
+    types = {name: "constexpr" if name in constexprs else signature[name] for name in names}
+    if divisible is None:
+        divisible = tuple(name for name, type_ in types.items() if type_.startswith("*") or type_.startswith("i"))
+    attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in divisible}
+    source = ASTSource(function, types, {(names.index(name),): value for name, value in constexprs.items()}, attributes)
+    compiled = triton.compile(
+        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps, "num_stages": num_stages}
+    )
+    return TritonKernel(compiled, [name for name in names if types[name] != "constexpr"])
