@@ -1,5 +1,6 @@
 """Clips of a real handwritten digit that moves, with captions such as "a three moving up and right"."""
 
+import hashlib
 import math
 from dataclasses import dataclass
 
@@ -21,6 +22,7 @@ DIRECTIONS = {
 }
 VOCABULARY = ("a", *DIGITS, "moving", "left", "right", "up", "down", "and")
 SPEEDS = (0.5, 0.75, 1.0)  # Pixels a frame.
+SIZES = (0.9, 1.1)  # Least and greatest height and width, as a share of digit_size.
 MIN_PATH = 7.5  # Pixels that a digit moves at the least, so that the caption is true of every clip.
 SPLITS = ("train", "test")
 
@@ -55,18 +57,21 @@ class MovingDigits:
     ):  # fmt: skip
         if split not in SPLITS:
             raise ValueError(f"MovingDigits: split is {split!r}; expected one of {', '.join(map(repr, SPLITS))}")
-        room = size - digit_size
-        if num_frames < 1 or room * 0.99 < MIN_PATH:
+        room = size - SIZES[1] * digit_size
+        if num_frames < 1 or room < 1.1 * MIN_PATH:
             raise ValueError(
                 f"MovingDigits: num_frames is {num_frames}, size {size} and digit_size {digit_size}; expected at least one frame "
-                f"and a size of digit_size + {MIN_PATH} and more"
+                f"and a size of {SIZES[1]} * digit_size + {1.1 * MIN_PATH:g} and more"
             )
         self.num_frames, self.size, self.digit_size, self.seed = num_frames, size, digit_size, seed
+        self.reach = room / 2  # of a digit's centre, from the middle of the frame
         self.images, self.labels, self.sources = _load_split(split)
 
     def clip(self, index: int, digit: int | None = None, direction: str | None = None) -> Clip:
         """Clip `index`; of the digit and the direction asked, where given."""
-        random = _Random(self.seed, index)
+        if direction is not None and direction not in DIRECTIONS:
+            raise ValueError(f"MovingDigits.clip: direction is {direction!r}; expected one of {', '.join(map(repr, DIRECTIONS))}")
+        random = _Random("clip", self.seed, index)
         image = self._choose(random, digit)
         names = tuple(DIRECTIONS)
         drawn = names[random.integer(len(names))]
@@ -74,11 +79,10 @@ class MovingDigits:
         step = torch.tensor(DIRECTIONS[direction])
         speed = SPEEDS[random.integer(len(SPEEDS))]
 
-        reach = (self.size - self.digit_size) / 2  # of the digit's centre, from the middle of the frame
-        while True:  # a start with a path of MIN_PATH before it: at least one in five
-            start = random.uniform(-reach, reach, 2)
+        while True:  # a start with a path of MIN_PATH before it
+            start = random.uniform(-self.reach, self.reach, 2)
             moving = step.abs() > 0
-            path = ((reach - start * step.sign()) / step.abs())[moving].min()
+            path = ((self.reach - start * step.sign()) / step.abs())[moving].min()
             if path >= MIN_PATH:
                 break
         travelled = (torch.arange(self.num_frames) * speed).clamp(max=path)
@@ -88,14 +92,15 @@ class MovingDigits:
 
     def image(self, index: int, digit: int | None = None) -> Clip:
         """Single image `index`, as a clip of one frame: "a seven"."""
-        random = _Random(self.seed, index)
+        random = _Random("image", self.seed, index)
         image = self._choose(random, digit)
-        reach = (self.size - self.digit_size) / 2
-        video = self._render(image, random.uniform(-reach, reach, 2)[None], random)
+        video = self._render(image, random.uniform(-self.reach, self.reach, 2)[None], random)
         label = int(self.labels[image])
         return Clip(video, f"a {DIGITS[label]}", label, "", int(self.sources[image]))
 
     def _choose(self, random: "_Random", digit: int | None) -> int:
+        if digit not in (None, *range(len(DIGITS))):
+            raise ValueError(f"MovingDigits: digit is {digit!r}; expected 0 to 9")
         candidates = torch.arange(len(self.labels)) if digit is None else (self.labels == digit).nonzero().flatten()
         return int(candidates[random.integer(len(candidates))])
 
@@ -103,7 +108,7 @@ class MovingDigits:
         """centres: (T, 2) as (y, x) from the middle of the frame. Returns (1, T, H, W)."""
         turn = random.uniform(-0.17, 0.17)  # radians
         slant = random.uniform(-0.15, 0.15)
-        height, width = (self.digit_size * random.uniform(0.9, 1.1) for _ in range(2))
+        height, width = (self.digit_size * random.uniform(*SIZES) for _ in range(2))
         return render(self.images[image], centres, self.size, height, width, turn, slant)
 
 
@@ -119,11 +124,19 @@ def render(image: Tensor, centres: Tensor, size: int, height, width, turn=0.0, s
     return F.grid_sample(frames, torch.stack((u, v), dim=-1), mode="bicubic", align_corners=False).clamp(0, 1).transpose(0, 1)
 
 
+def random_stream(purpose: str, seed: int, index: int) -> torch.Generator:
+    """A stream of random numbers of its own for each purpose, seed and index: a hash of the three, for torch's CPU generator
+    looks at 32 bits of a seed only.
+    """
+    digest = hashlib.sha256(f"{purpose} {seed} {index}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
+
+
 class _Random:
     """Random numbers of one clip."""
 
-    def __init__(self, seed: int, index: int):
-        self.generator = torch.Generator().manual_seed((seed << 40) + index)
+    def __init__(self, purpose: str, seed: int, index: int):
+        self.generator = random_stream(purpose, seed, index)
 
     def integer(self, below: int) -> int:
         return int(torch.randint(below, (), generator=self.generator))

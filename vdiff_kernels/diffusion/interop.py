@@ -37,12 +37,16 @@ def sample_with_scheduler(
     """
     if getattr(scheduler, "alphas_cumprod", None) is None or not hasattr(scheduler, "set_timesteps"):
         raise TypeError(f"sampler is {type(scheduler).__name__}; expected a diffusers scheduler with alphas_cumprod")
+    if getattr(scheduler.config, "clip_sample", False):
+        raise ValueError("sampler has clip_sample=True, to a range that is not this model's; expected False: x is clipped here")
     kind = scheduler.config.prediction_type
     if kind not in ("v_prediction", "epsilon", "sample"):
         raise ValueError(f"sampler has prediction_type {kind!r}; expected 'v_prediction', 'epsilon' or 'sample'")
     alpha2 = scheduler.alphas_cumprod.double()
     levels = torch.log(alpha2) - torch.log1p(-alpha2)
     scheduler.set_timesteps(steps)
+    if hasattr(scheduler, "set_begin_index"):
+        scheduler.set_begin_index(0)  # it cannot tell where it starts from a time that several steps share
     extra = {"generator": generator} if "generator" in inspect.signature(scheduler.step).parameters else {}
     z = z * scheduler.init_noise_sigma
     for i, t in enumerate(steps_of(list(scheduler.timesteps), progress)):

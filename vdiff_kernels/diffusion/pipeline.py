@@ -83,6 +83,8 @@ class VideoDiffusion:
             raise ValueError(f"sample: latents has shape {tuple(latents.shape)}; expected (B, C, T, H, W) = {shape}")
 
         denoise = text_guided(self.unet, text, self.unet.text.null, guidance=guidance, rescale=rescale)
+        if known is None and len(known_frames) > 0:
+            raise ValueError(f"sample: known_frames is {list(known_frames)} and known is None; expected pixels (B, C, T, H, W)")
         if known is not None:
             frames = self._known_frames(known, known_frames, shape).to(text.device)
             denoise = frame_guided(denoise, self.to_x(known.to(text)), frames, weight=reconstruction)
@@ -107,7 +109,7 @@ class VideoDiffusion:
     def extend(
         self,
         prompts: str | Sequence[str],
-        clip: Tensor,        # (B, C, T, H, W) pixels, T at least overlap.
+        clip: Tensor,        # (B, C, T, H, W) or (1, ...) pixels, T at least overlap.
         num_frames: int,     # Of the whole, at least T.
         *,
         overlap: int = 8,    # Last frames of what is there, known to the next clip.
@@ -119,6 +121,7 @@ class VideoDiffusion:
                 f"extend: clip has shape {tuple(clip.shape)}, num_frames is {num_frames} and overlap {overlap}; expected overlap "
                 f"from 1 to {self.num_frames - 1}, at least as many frames, and no fewer in the end"
             )
+        clip = clip.expand(1 if isinstance(prompts, str) else len(prompts), -1, -1, -1, -1)
         while clip.shape[2] < num_frames:
             last = clip[:, :, -overlap:]
             known = torch.cat((last, last[:, :, -1:].expand(-1, -1, self.num_frames - overlap, -1, -1)), dim=2)
@@ -142,11 +145,11 @@ class VideoDiffusion:
         """Writes the weights in `dtype`, with the configuration in the metadata: safetensors, whole or not at all."""
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.unet.state_dict().items()}
         config = {
-            "unet": self.unet.config, "num_frames": self.num_frames, "size": self.size, "pixel_mean": self.pixel_mean,
-            "pixel_scale": self.pixel_scale, "logsnr_shift": self.schedule.shift,
+            "format": FORMAT, "unet": self.unet.config, "num_frames": self.num_frames, "size": self.size,
+            "pixel_mean": self.pixel_mean, "pixel_scale": self.pixel_scale, "logsnr_shift": self.schedule.shift,
         }  # fmt: skip
         with written_whole(path) as draft:
-            save_file(tensors, draft, {"format": FORMAT, "config": json.dumps(config)})
+            save_file(tensors, draft, {"config": json.dumps(config)})  # one entry: safetensors gives more no fixed order
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None, backend: str | None = None) -> "VideoDiffusion":
@@ -159,7 +162,7 @@ class VideoDiffusion:
         try:
             pipeline = cls(VideoUNet(**config.pop("unet"), backend=backend), **config)
             pipeline.unet.load_state_dict(tensors)
-        except (TypeError, RuntimeError, ValueError) as error:
+        except (KeyError, TypeError, RuntimeError, ValueError) as error:
             raise ValueError(f"weights {str(path)!r} do not fit this version: {str(error).splitlines()[0]}") from None
         pipeline.unet.eval().requires_grad_(False)  # guidance by known frames differentiates by the clip alone
         return pipeline
@@ -178,6 +181,11 @@ def _read(path: Path) -> tuple[dict, dict[str, Tensor]]:
             tensors = {name: file.get_tensor(name).float() for name in file.keys()}
     except (safetensors.SafetensorError, OSError) as error:
         raise ValueError(f"weights {str(path)!r}: not a whole safetensors file ({error})") from None
-    if metadata.get("format") != FORMAT:
+    try:
+        config = json.loads(metadata["config"])
+        known = config.pop("format") == FORMAT
+    except (KeyError, TypeError, ValueError, AttributeError):
+        known = False
+    if not known:
         raise ValueError(f"weights {str(path)!r}: not of a vdiff_kernels video model; expected a file of `vdiff train`")
-    return json.loads(metadata["config"]), tensors
+    return config, tensors

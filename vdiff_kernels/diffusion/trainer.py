@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.moving_digits import VOCABULARY, MovingDigits
+from ..data.moving_digits import VOCABULARY, MovingDigits, random_stream
 from ..files import written_whole
 from ..models.video_unet import VideoUNet
 from .pipeline import VideoDiffusion
@@ -36,7 +36,7 @@ class TrainSettings:
     warmup: int = 200
     decay: float = 0.25
     ema: float = 0.999                   # Decay of the weights' moving average, which is what ships; less in the first steps.
-    time_power: float = 1.0              # Times t = u^time_power: below 1 draws more of high noise, where motion is decided.
+    time_power: float = 0.8              # Times t = u^time_power: below 1 draws more of high noise, where motion is decided.
     weighting: str = "v"                 # Of the loss: training.WEIGHTINGS.
     null_rate: float = 0.1               # Share of clips and images without their caption, for classifier-free guidance.
     seed: int = 0
@@ -64,7 +64,7 @@ class Batch:
 
     def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion, data: MovingDigits, step: int, places: range):
         K, seed = settings.images, settings.seed
-        of_step = torch.Generator().manual_seed((seed << 40) + step)
+        of_step = random_stream("step", seed, step)
         jitter = torch.rand((), generator=of_step)
         videos, self.captions, noise, dropped = [], [], [], []
         for place in places:
@@ -72,7 +72,7 @@ class Batch:
             clip, images = data.clip(index), [data.image(index * K + k) for k in range(K)]
             videos.append(torch.cat([part.video for part in (clip, *images)], dim=1))
             self.captions.append([clip.caption, *(image.caption for image in images)])
-            of_clip = torch.Generator().manual_seed((seed + 1 << 40) + index)
+            of_clip = random_stream("noise", seed, index)
             noise.append(torch.randn(videos[-1].shape, generator=of_clip))
             dropped.append(torch.rand(1 + K, generator=of_clip) < settings.null_rate)
         self.x, self.noise = pipeline.to_x(torch.stack(videos)), torch.stack(noise)
@@ -117,6 +117,9 @@ class Trainer:
         self.average = copy.deepcopy(self.pipeline.unet).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.pipeline.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.step, self.losses = 0, []
+        if self.rank == 0:
+            for draft in self.folder.glob(f".{Path(STATE).stem}.*"):
+                draft.unlink()  # of a run that was killed as it wrote
         if (self.folder / STATE).exists():
             self._resume()
         loss = TrainingLoss(settings, self.pipeline)
@@ -178,7 +181,9 @@ class Trainer:
         for name, parameter in self.pipeline.unet.named_parameters():
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{moment}.{name}"] = value
-        metadata = {"step": str(self.step), "settings": json.dumps(dataclasses.asdict(self.settings))}
+        tensors["step"] = torch.tensor(self.step)
+        # One entry, for safetensors writes several in no fixed order.
+        metadata = {"settings": json.dumps(dataclasses.asdict(self.settings))}
         with written_whole(self.folder / STATE) as draft:
             save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, draft, metadata)
 
@@ -205,7 +210,7 @@ class Trainer:
         moments = {moment: part(f"optimizer.{moment}.") for moment in ("step", "exp_avg", "exp_avg_sq")}
         for name, parameter in self.pipeline.unet.named_parameters():
             self.optimizer.state[parameter] = {moment: values[name] for moment, values in moments.items()}
-        self.step = int(metadata["step"])
+        self.step = int(tensors["step"])
         with open(self.folder / LOG, newline="") as file:
             rows = list(csv.reader(file))[1:]
         self.losses = [(int(step), float(loss)) for step, loss in rows][: self.step]

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention
+from ..nn.layout import require_multiple
 from ..ops import checks
 from ..ops.attention.api import require_focus_present
 from ..ops.norm.spec import Norm
@@ -34,6 +35,11 @@ class VideoUNet(nn.Module):
         backend: str | None = None,               # Of every fused part.
     ):  # fmt: skip
         super().__init__()
+        if not widths:
+            raise ValueError(f"{type(self).__name__}: widths is empty; expected the channels of at least one level")
+        for width in widths:
+            require_multiple(self, "widths", width, "head_dim", head_dim)
+        require_multiple(self, "embedding", embedding, "2", 2)  # half sines, half cosines
         E = embedding
         self.config = dict(
             channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, head_dim=head_dim, groups=groups,
@@ -77,7 +83,7 @@ class VideoUNet(nn.Module):
         focus_present: Tensor | None = None,  # (B,) or (B, T) bool: frames that are single images.
     ) -> Tensor:  # fmt: skip
         """Returns v (B, C, T, H, W), as Salimans & Ho 2022 (arXiv 2202.00512) define it: alpha * noise - sigma * x."""
-        self._require(z, focus_present)
+        self._require(z, logsnr, text, focus_present)
         emb = self.condition(logsnr, text, z.shape[2], focus_present)  # (B, T, E)
 
         x = self.stem(self._patches(z))
@@ -86,7 +92,7 @@ class VideoUNet(nn.Module):
 
         skips = [x]
         for level, stages in enumerate(self.down):
-            x = F.avg_pool3d(x, (1, 2, 2)) if level > 0 else x
+            x = _halved(x) if level > 0 else x
             for stage in stages:
                 x = stage(x, emb, focus_present)
                 skips.append(x)
@@ -105,7 +111,7 @@ class VideoUNet(nn.Module):
     def _pixels(self, x: Tensor) -> Tensor:
         return F.pixel_shuffle(x.transpose(1, 2), self.patch).transpose(1, 2).contiguous()
 
-    def _require(self, z: Tensor, focus_present: Tensor | None) -> None:
+    def _require(self, z: Tensor, logsnr: Tensor, text: Tensor, focus_present: Tensor | None) -> None:
         name = type(self).__name__
         checks.require_tensor(name, "z", z)
         checks.require_rank(name, "z", z, "(B, C, T, H, W)")
@@ -116,8 +122,19 @@ class VideoUNet(nn.Module):
                 f"{name}: z has shape {tuple(z.shape)}; expected (B, {self.channels}, T, H, W) with T from 1, and H and W "
                 f"multiples of {step}"
             )
+        E = self.config["embedding"]
+        checks.require_tensor(name, "logsnr", logsnr)
+        checks.require_shape(name, "logsnr", logsnr, "(B,)", (B,))
+        checks.require_tensor(name, "text", text)
+        checks.require_shape(name, "text", text, "(B, E) or (B, T, E)", (B, E), (B, T, E))
         if focus_present is not None:
             require_focus_present(name, focus_present, "z", z, B, T)
+
+
+def _halved(x: Tensor) -> Tensor:
+    """(B, C, T, H, W) to (B, C, T, H/2, W/2): means of 2 x 2 pixels. By frames, since avg_pool3d has no half types on a CPU."""
+    frames = x.transpose(1, 2)
+    return F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 class Stage(nn.Module):
@@ -157,7 +174,7 @@ class Condition(nn.Module):
     def forward(self, logsnr: Tensor, text: Tensor, T: int, focus_present: Tensor | None = None) -> Tensor:
         """logsnr: (B,); text: (B, E) or (B, T, E). Returns (B, T, E). A single image has no frame index."""
         E = text.shape[-1]
-        noise = self.noise(sinusoids(logsnr * 25, E).to(text.dtype))
+        noise = self.noise(sinusoids(logsnr.float() * 25, E).to(text.dtype))
         emb = noise[:, None] + (text[:, None] if text.dim() == 2 else text)  # (B, 1 or T, E)
         index = torch.arange(T, device=text.device, dtype=torch.float32)
         frame = self.frame(sinusoids(index, E, max_period=200.0).to(text.dtype))  # (T, E)

@@ -153,8 +153,8 @@ static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32
       cell.flags &= ~kPending;
     } else if (written && !(access == Access::Atomic && (cell.flags & kAtomic)) &&
                !ordered(warp, lane, writer_warp, cell.tick, writer_lane)) {
-      const bool same_instruction = writer_warp == warp.index && cell.tick == warp.tick;
-      const bool same_value = same_instruction && values != nullptr && machine.shared[byte] == values[byte - address];
+      // Triton has several lanes and warps store what they all hold: the same value is no race.
+      const bool same_value = values != nullptr && machine.shared[byte] == values[byte - address];
       if (!same_value) {
         race(warp, i, lane, writes ? "shared-memory race: write after write" : "shared-memory race: read after write", cell.place,
              writer_warp, writer_lane, where(byte));
