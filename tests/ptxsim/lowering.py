@@ -8,21 +8,13 @@ from .parser import TYPE_BYTES, Function, Module, PtxError, Statement, split_ope
 # The kinds of an operand, as core/decode.h has them.
 REGISTER, INTEGER, FLOAT32, FLOAT64, SINK, SPECIAL, PARAMETER, VARIABLE, LABEL, FUNCTION = range(10)
 
-SPECIALS = {
-    name: place
-    for place, name in enumerate(
-        "%tid.x %tid.y %tid.z %ntid.x %ntid.y %ntid.z %ctaid.x %ctaid.y %ctaid.z %nctaid.x %nctaid.y %nctaid.z %laneid %warpid "
-        "%nwarpid %lanemask_eq %lanemask_lt %lanemask_le %lanemask_gt %lanemask_ge %dynamic_smem_size %total_smem_size %smid".split()
-    )
-}
-SMID = SPECIALS["%smid"]
-CLOCKS = {
-    "%clock": SMID + 100,
-    "%clock64": SMID + 100,
-    "%clock_hi": SMID + 100,
-    "%globaltimer": SMID + 100,
-    "%globaltimer_lo": SMID + 100,
-}
+_SPECIALS = (
+    "%tid.x %tid.y %tid.z %ntid.x %ntid.y %ntid.z %ctaid.x %ctaid.y %ctaid.z %nctaid.x %nctaid.y %nctaid.z %laneid %warpid %nwarpid "
+    "%lanemask_eq %lanemask_lt %lanemask_le %lanemask_gt %lanemask_ge %dynamic_smem_size %total_smem_size %smid"
+)
+SPECIALS = {name: place for place, name in enumerate(_SPECIALS.split())}
+CLOCK = SPECIALS["%smid"] + 100
+CLOCKS = ("%clock", "%clock64", "%clock_hi", "%globaltimer", "%globaltimer_lo")
 NO_DESTINATION = {
     "st", "red", "bra", "bar", "barrier", "membar", "fence", "cp", "ret", "exit", "nanosleep", "stmatrix", "griddepcontrol",
     "prefetch", "prefetchu", "trap", "discard", "brkpt", "call",
@@ -261,7 +253,7 @@ def _atom(text: str) -> tuple[int, object, int, bool, bool]:
     if text in SPECIALS:
         return SPECIAL, SPECIALS[text], 0, True, negated
     if text in CLOCKS:
-        return SPECIAL, CLOCKS[text], 0, True, negated
+        return SPECIAL, CLOCK, 0, True, negated
     if text == "WARP_SZ":
         return INTEGER, 32, 0, True, negated
     if re.fullmatch(r"0[fF][0-9a-fA-F]{8}", text):

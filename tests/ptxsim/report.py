@@ -79,8 +79,10 @@ class Report:
             f"  global             {total.requests:,} requests, {total.sectors:,} sectors (ideal {total.ideal_sectors:,}), "
             f"{total.bytes:,} bytes, {counts.wide_global:,} requests of 16 bytes a lane",
             f"  unique sectors     {counts.unique_read_sectors:,} read, {counts.unique_written_sectors:,} written",
-            f"  shared             {total.shared_requests:,} requests, {total.wavefronts:,} wavefronts (ideal {total.ideal_wavefronts:,})",
-            f"  barriers           {counts.barriers:,} of blocks, {counts.warp_barriers:,} of warps; {total.atomics:,} atomic requests",
+            f"  shared             {total.shared_requests:,} requests, {total.wavefronts:,} wavefronts "
+            f"(ideal {total.ideal_wavefronts:,})",
+            f"  barriers           {counts.barriers:,} of blocks, {counts.warp_barriers:,} of warps; "
+            f"{total.atomics:,} atomic requests",
         ]
         rows += [f"  ! {finding}" for finding in self.findings]
         return "\n".join(rows)
