@@ -9,8 +9,8 @@ from .parser import TYPE_BYTES, Function, Module, PtxError, Statement, split_ope
 REGISTER, INTEGER, FLOAT32, FLOAT64, SINK, SPECIAL, PARAMETER, VARIABLE, LABEL, FUNCTION = range(10)
 
 _SPECIALS = (
-    "%tid.x %tid.y %tid.z %ntid.x %ntid.y %ntid.z %ctaid.x %ctaid.y %ctaid.z %nctaid.x %nctaid.y %nctaid.z %laneid %warpid %nwarpid "
-    "%lanemask_eq %lanemask_lt %lanemask_le %lanemask_gt %lanemask_ge %dynamic_smem_size %total_smem_size %smid"
+    "%tid.x %tid.y %tid.z %ntid.x %ntid.y %ntid.z %ctaid.x %ctaid.y %ctaid.z %nctaid.x %nctaid.y %nctaid.z %laneid %warpid "
+    "%nwarpid %lanemask_eq %lanemask_lt %lanemask_le %lanemask_gt %lanemask_ge %dynamic_smem_size %total_smem_size %smid"
 )
 SPECIALS = {name: place for place, name in enumerate(_SPECIALS.split())}
 CLOCK = SPECIALS["%smid"] + 100

@@ -1,0 +1,115 @@
+"""Real processes, interrupted or killed while they work: what stood before stays whole. And two that train together."""
+
+import fcntl
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from vdiff_kernels.diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings
+
+VDIFF = (sys.executable, "-m", "vdiff_kernels.cli")
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+SETTINGS = TrainSettings(batch=2, num_frames=2, size=24, widths=(16,), head_dim=8, patch=4, blocks=1, warmup=2)
+SMALL = (
+    "--batch",
+    "2",
+    "--num-frames",
+    "2",
+    "--size",
+    "24",
+    "--widths",
+    "16",
+    "--head-dim",
+    "8",
+    "--patch",
+    "4",
+    "--blocks",
+    "1",
+    "--warmup",
+    "2",
+)
+SECONDS = 120  # That a process may take, on a machine that is busy.
+SIGNALS = (signal.SIGINT, signal.SIGKILL)
+
+
+@pytest.fixture
+def start():
+    """Starts a process, which does not outlive its test."""
+    processes = []
+
+    def start(*arguments, **options) -> subprocess.Popen:
+        processes.append(subprocess.Popen([str(argument) for argument in arguments], text=True, env=ENVIRONMENT, **options))
+        return processes[-1]
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_sampling(start, weights, tmp_path):
+    """On a terminal, which shows the bar."""
+    out = tmp_path / "out.gif"
+    out.write_bytes(b"old")
+    arguments = ["sample", "a seven", "-o", out, "--weights", weights, "--steps", 200, "--frames", 64]
+    runs = []
+    for _ in SIGNALS:
+        terminal, end = pty.openpty()
+        fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 80, 0, 0))  # a bar needs columns
+        runs.append((terminal, start(*VDIFF, *arguments, stdout=subprocess.DEVNULL, stderr=end)))
+        os.close(end)
+    for (terminal, process), number in zip(runs, SIGNALS):
+        text = ""
+        while "/200" not in text:
+            text += os.read(terminal, 1000).decode()
+        assert "sampling" in text
+        process.send_signal(number)
+        assert process.wait(SECONDS) == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        if number == signal.SIGINT:
+            assert os.read(terminal, 10_000).decode().endswith("vdiff sample: interrupted\r\n")
+        assert out.read_bytes() == b"old" and os.listdir(tmp_path) == ["out.gif"]
+        os.close(terminal)
+
+
+def test_training(start, tmp_path):
+    arguments = [*SMALL, "--checkpoint-seconds", 0, "--sample-every", 0]
+    folders = [tmp_path / number.name for number in SIGNALS]
+    runs = [start(*VDIFF, "train", folder, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE) for folder in folders]
+    for folder, process, number in zip(folders, runs, SIGNALS):
+        while not (folder / STATE).exists():
+            assert process.poll() is None
+            time.sleep(0.02)
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=SECONDS)
+        trainer = Trainer(SETTINGS, folder)  # reads the state
+        assert trainer.step >= 1 and len(trainer.losses) == trainer.step
+        if number == signal.SIGINT:
+            assert process.returncode == 130
+            assert errors == f"vdiff train: interrupted; the same command goes on from step {trainer.step} in {folder}\n"
+        else:
+            assert process.returncode == -signal.SIGKILL
+
+
+def test_two_processes_print_and_write_as_one(start, tmp_path):
+    torchrun = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "vdiff_kernels.cli")
+    process = start(
+        *torchrun, "train", tmp_path / "run", *SMALL, "--steps", 2, "--sample-every", 0,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    output, errors = process.communicate(timeout=SECONDS)
+    assert process.returncode == 0, errors
+    lines = output.splitlines()
+    assert len(lines) == 3 and lines[0].startswith(f"{tmp_path}/run: step 0 of 2") and lines[1].startswith("step 2/2  loss ")
+    alone = Trainer(TrainSettings(**{**vars(SETTINGS), "steps": 2}), tmp_path / "alone")
+    (tmp_path / "alone").mkdir()
+    alone.run()
+    together = Trainer(alone.settings, tmp_path / "run")
+    assert [loss for _, loss in together.losses] == pytest.approx([loss for _, loss in alone.losses], rel=1e-4)
+    assert (tmp_path / "run" / WEIGHTS).exists()
