@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from vdiff_kernels.data.moving_digits import DIRECTIONS, MovingDigits, render
+from vdiff_kernels.data.moving_digits import DIRECTIONS, SIZES, MovingDigits, render
 
 # fmt: off
 HAZE = 0.1        # Pixels up to this weigh nothing in a centroid.
@@ -55,7 +55,7 @@ def moves_as_asked(videos: Tensor, directions: Sequence[str]) -> Tensor:
 def shape_deviations(videos: Tensor) -> Tensor:
     """How much the aligned frames differ from their mean over the clip, RMS over whole frames, as a share of the mean's: (B,).
 
-    Zero for frames that are all the same; what is left in real clips is their pixels' grid, and digits cut by the edge.
+    Zero for frames that are all the same; what is left in real clips is of their pixels' grid.
     """
     frames = aligned(videos, max(videos.shape[-2:]))
     mean = frames.mean(1, keepdim=True)
@@ -74,7 +74,7 @@ def nearest_distances(digits: Tensor, images: Tensor, digit_size: float = 14.0) 
     Nearest over the variation of MovingDigits as well: each image is rendered in 135 ways, 5 turns, 3 slants, 3 heights and 3
     widths over the range that the data set draws from, and made canonical as clips are.
     """
-    turns, slants, sizes = torch.linspace(-0.17, 0.17, 5), torch.linspace(-0.15, 0.15, 3), torch.linspace(0.9, 1.1, 3)
+    turns, slants, sizes = torch.linspace(-0.17, 0.17, 5), torch.linspace(-0.15, 0.15, 3), torch.linspace(*SIZES, 3)
     ways = torch.cartesian_prod(turns, slants, sizes * digit_size, sizes * digit_size)
     turn, slant, height, width = ways.T[..., None, None]  # each (135, 1, 1), to broadcast over a frame's pixels
     centres = torch.zeros(len(ways), 2)
@@ -98,8 +98,9 @@ def spread(digits: Tensor, groups: Sequence) -> float | None:
 class DigitClassifier:
     """Reads the digit of each frame: an ensemble of small convolutional networks on frames that are aligned by their centroid.
 
-    Trained here, from a fixed seed, on frames with digits of one split at any place of the frame, turned, slanted and sized up to
-    twice as much as MovingDigits does, which makes it better on digits of other hands. The other split says how good it is.
+    Trained here, from a fixed seed, on frames with digits of one split, at any place, turned, slanted and sized up to twice as much
+    as MovingDigits does it, blurred and noisy: it then reads digits of other hands better, and whatever a person reads easily.
+    The other split says how good it is.
     """
 
     def __init__(
@@ -108,7 +109,7 @@ class DigitClassifier:
         *,
         networks: int = 3,
         variants: int = 16,   # Frames of each digit.
-        epochs: int = 2,
+        epochs: int = 4,
         size: int = 32,       # H = W of a frame.
         seed: int = 0,
     ):  # fmt: skip
@@ -149,11 +150,17 @@ def _varied(image: Tensor, count: int, data: MovingDigits) -> Tensor:
     def uniform(low, high):
         return low + (high - low) * torch.rand(count, 1, 1)
 
-    reach = (data.size - data.digit_size) / 2
-    centres = torch.cat((uniform(-reach, reach), uniform(-reach, reach)), dim=1)[..., 0]
+    centres = torch.cat([uniform(-data.reach, data.reach) for _ in range(2)], dim=1)[..., 0]
     height, width = data.digit_size * uniform(0.85, 1.15), data.digit_size * uniform(0.85, 1.15)
     frames = render(image, centres, data.size, height, width, uniform(-0.35, 0.35), uniform(-0.3, 0.3))
     return aligned(frames.transpose(0, 1)[:, None], CROP)
+
+
+def _worn(frames: Tensor) -> Tensor:
+    """Frames (M, 1, h, w) blurred and with noise, each between none and more than a good sample has."""
+    blur, noise = torch.rand(2, len(frames), 1, 1, 1)
+    blurred = F.avg_pool2d(frames, 3, stride=1, padding=1)
+    return torch.lerp(frames, blurred, blur) + 0.1 * noise * torch.randn_like(frames)
 
 
 def _trained(frames: Tensor, labels: Tensor, epochs: int, batch: int = 128) -> nn.Module:
@@ -167,8 +174,8 @@ def _trained(frames: Tensor, labels: Tensor, epochs: int, batch: int = 128) -> n
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=3e-3, total_steps=steps)
     for _ in range(epochs):
         for places in torch.randperm(len(frames)).split(batch)[: steps // epochs]:
-            noisy = frames[places] + 0.05 * torch.randn_like(frames[places])
-            loss = F.cross_entropy(network(noisy), labels[places], label_smoothing=0.1)
+            seen = _worn(frames[places])
+            loss = F.cross_entropy(network(seen), labels[places], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()

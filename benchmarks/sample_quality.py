@@ -25,7 +25,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vdiff_kernels
-from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, MovingDigits
+from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, MovingDigits, random_stream
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.guidance import text_guided
 from vdiff_kernels.diffusion.pipeline import shipped_weights
@@ -216,14 +216,12 @@ class SampleQuality:
 
     def _sample(self, name: str, call: Callable, wanted: list, *given: Tensor) -> Tensor:
         """call(prompts, *given, **arguments) by batches, whose noise follows from the seed, the name and the batch size."""
-        key = hashlib.sha256(f"{self.seed} {name}".encode()).digest()
-        generator = torch.Generator().manual_seed(int.from_bytes(key[:6], "big"))
         videos = []
         with tqdm(total=len(wanted), desc=name, unit="clip") as bar:
             for i in range(0, len(wanted), self.batch):
                 prompts = captions(wanted[i : i + self.batch])
                 parts = [clips[i : i + self.batch] for clips in given]
-                videos.append(call(prompts, *parts, generator=generator, **self.arguments))
+                videos.append(call(prompts, *parts, generator=random_stream(name, self.seed, i), **self.arguments))
                 bar.update(len(prompts))
         return torch.cat(videos)
 

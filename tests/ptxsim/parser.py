@@ -179,7 +179,8 @@ class _Parser:
             second = re.match(r'\.file\s+\d+\s+"[^"]*"\s+"([^"]*)"', line)
             self.files[int(index)] = second[1] if second else name
         elif match[1] == "loc" and not (self.in_asm and self.asm_seen):
-            file, at = re.match(r"\.loc\s+(\d+)\s+(\d+)", line).group(1, 2)
+            # Of a function that was inlined, the line that calls it.
+            file, at = re.search(r"(?:inlined_at|\.loc)\s+(\d+)\s+(\d+)(?!.*inlined_at)", line).group(1, 2)
             if int(at) > 0:
                 self.source = (int(file), int(at))
             self.asm_seen = self.in_asm

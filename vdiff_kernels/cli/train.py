@@ -228,7 +228,7 @@ def saved_step(folder: Path) -> int:
     if not (folder / STATE).exists():
         return 0
     with safetensors.safe_open(folder / STATE, "pt") as file:
-        return int(file.metadata()["step"])
+        return int(file.get_tensor("step"))
 
 
 @contextlib.contextmanager

@@ -22,7 +22,7 @@ def text_guided(
 
     def denoise(z: Tensor, logsnr: Tensor) -> Tensor:
         alpha, sigma = alpha_sigma(logsnr, z)
-        levels = logsnr.float().expand(len(z))
+        levels = logsnr.to(torch.promote_types(z.dtype, torch.float32)).expand(len(z))
         if guidance == 1.0:
             return alpha * z - sigma * model(z, levels, text)
         both = torch.cat((text, null.expand_as(text)))
