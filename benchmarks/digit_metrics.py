@@ -98,9 +98,9 @@ def spread(digits: Tensor, groups: Sequence) -> float | None:
 class DigitClassifier:
     """Reads the digit of each frame: an ensemble of small convolutional networks on frames that are aligned by their centroid.
 
-    Trained here, from a fixed seed, on frames with digits of one split, at any place, turned, slanted and sized up to twice as much
-    as MovingDigits does it, blurred and noisy: it then reads digits of other hands better, and whatever a person reads easily.
-    The other split says how good it is.
+    Trained here, from a fixed seed, on frames with digits of one split, at any place, turned, slanted and sized up to twice
+    as much as MovingDigits does it, blurred and noisy: it then reads digits of other hands better, and whatever a person reads
+    easily. The other split says how good it is.
     """
 
     def __init__(

@@ -29,13 +29,7 @@ def write_clips(trainer: Trainer) -> None:
 
 
 def main() -> None:
-    settings = TrainSettings(
-        steps=2_000,    # More make better digits.
-        batch=8,
-        widths=(64, 128),
-        num_frames=16,
-        size=32,
-    )  # fmt: skip
+    settings = TrainSettings(steps=2_000)  # More make better digits.
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")
     folder.mkdir(parents=True, exist_ok=True)
     trainer = Trainer(settings, folder)

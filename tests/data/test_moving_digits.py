@@ -168,7 +168,7 @@ def test_it_needs_no_network(monkeypatch, clips):
 BAD = {
     "split": (lambda: MovingDigits("validation"), "split is 'validation'; expected one of 'train', 'test'"),
     "frames": (lambda: MovingDigits(num_frames=0), "num_frames is 0, .* expected at least one frame"),
-    "size": (lambda: MovingDigits(size=21), ".*size 21 and digit_size 14.0; expected .* a size of 1.1 \\* digit_size \\+ 8.25 and more"),
+    "size": (lambda: MovingDigits(size=21), ".*size 21 and .*; expected .* a size of 1.1 \\* digit_size \\+ 8.25 and more"),
     "digit": (lambda: MovingDigits().clip(0, digit=10), "digit is 10; expected 0 to 9"),
     "image-digit": (lambda: MovingDigits().image(0, digit=-1), "digit is -1; expected 0 to 9"),
     "direction": (lambda: MovingDigits().clip(0, direction="north"), "direction is 'north'; expected one of 'left', 'right'"),

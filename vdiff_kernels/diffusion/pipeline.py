@@ -112,10 +112,11 @@ class VideoDiffusion:
         clip: Tensor,        # (B, C, T, H, W) or (1, ...) pixels, T at least overlap.
         num_frames: int,     # Of the whole, at least T.
         *,
-        overlap: int = 8,    # Last frames of what is there, known to the next clip.
+        overlap: int | None = None,  # Last frames of what is there, known to the next clip. Default: half a clip.
         **arguments,
     ) -> Tensor:  # fmt: skip
         """The clip continued to num_frames, clip by clip of the trained length, each after the last frames of the one before."""
+        overlap = self.num_frames // 2 if overlap is None else overlap
         if not 1 <= overlap < self.num_frames or clip.shape[2] < overlap or num_frames < clip.shape[2]:
             raise ValueError(
                 f"extend: clip has shape {tuple(clip.shape)}, num_frames is {num_frames} and overlap {overlap}; expected overlap "

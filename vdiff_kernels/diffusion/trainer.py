@@ -205,8 +205,12 @@ class Trainer:
         def part(prefix):
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
-        self.pipeline.unet.load_state_dict(part("model."))
-        self.average.load_state_dict(part("average."))
+        try:
+            self.pipeline.unet.load_state_dict(part("model."))
+            self.average.load_state_dict(part("average."))
+        except RuntimeError as error:
+            reason = str(error).splitlines()[0]
+            raise ValueError(f"{str(path)!r} is of another version ({reason}); remove it to begin anew") from None
         moments = {moment: part(f"optimizer.{moment}.") for moment in ("step", "exp_avg", "exp_avg_sq")}
         for name, parameter in self.pipeline.unet.named_parameters():
             self.optimizer.state[parameter] = {moment: values[name] for moment, values in moments.items()}
