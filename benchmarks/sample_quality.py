@@ -75,7 +75,7 @@ class SampleQuality:
         self.wanted, self.guided, self.real = WANTED * per_caption, WANTED[:guided], WANTED * REAL_PER_CAPTION
         self.T, size = pipeline.num_frames, pipeline.size
         pipeline.unet.text.count(captions(WANTED))  # raises for a vocabulary of other words
-        if pipeline.unet.channels != 1 or size[0] != size[1] or self.T < 9:
+        if pipeline.unet.channels != 1 or size[0] != size[1] or self.T < 9:  # in fewer, a slow digit moves less than MIN_LENGTH
             shape = (pipeline.unet.channels, self.T, *size)
             raise ValueError(f"the model makes clips of (C, T, H, W) = {shape}; expected C = 1, T of 9 and more, and H = W")
         MovingDigits("test", self.T, size[0])  # raises for frames too small for a digit to move in
