@@ -67,7 +67,7 @@ int32_t Decoder::constant(const void* value, uint32_t bytes) {
   return ~offset;
 }
 
-int32_t Decoder::value_of(const Atom& atom, uint32_t bytes, bool) {
+int32_t Decoder::value_of(const Atom& atom, uint32_t bytes) {
   switch (atom.kind) {
     case Atom::Register: return int32_t(atom.value);
     case Atom::Special: return special_offset(int(atom.value));
@@ -99,14 +99,14 @@ void Decoder::to(size_t operand, size_t part) {
 }
 
 void Decoder::from_bytes(size_t operand, size_t part, uint32_t bytes) {
-  i.o.push_back(value_of(atom(operand, part), bytes, false));
+  i.o.push_back(value_of(atom(operand, part), bytes));
 }
 
 void Decoder::address(size_t operand) {
   const Atom& base = atom(operand);
   i.immediate = base.offset;
   if (base.kind == Atom::Variable) i.immediate = 0;
-  i.o.push_back(value_of(base, 8, false));
+  i.o.push_back(value_of(base, 8));
 }
 
 int64_t Decoder::integer(size_t operand) const {

@@ -38,7 +38,6 @@ class Decoder {
   bool take(const char* modifier);
   std::string take_any(std::initializer_list<const char*> modifiers);   // "" where there is none
   std::string take_type();                           // the last modifier
-  std::string take_last_type_before();               // of cvt.to.from, which names two
   [[noreturn]] void fail(const std::string& why) const;
   void finish() const;
 
@@ -57,7 +56,7 @@ class Decoder {
  private:
   const Operand& operand_at(size_t operand) const;
   int32_t constant(const void* value, uint32_t bytes);
-  int32_t value_of(const Atom& atom, uint32_t bytes, bool floating);
+  int32_t value_of(const Atom& atom, uint32_t bytes);
 
   const Statement& statement_;
   Program& program_;
@@ -66,7 +65,7 @@ class Decoder {
 };
 
 template <class T> void Decoder::from(size_t operand, size_t part) {
-  i.o.push_back(value_of(atom(operand, part), sizeof(T), false));
+  i.o.push_back(value_of(atom(operand, part), sizeof(T)));
 }
 
 struct Entry {

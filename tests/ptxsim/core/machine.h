@@ -72,7 +72,6 @@ struct Warp {
   uint32_t tick = 0, synced = 0;
   std::vector<std::pair<uint32_t, uint32_t>> partial_syncs;  // (tick, mask) of barriers of some lanes since `synced`
   std::vector<uint32_t> knows;       // knows[w]: accesses of warp w up to this tick are ordered before ours
-  bool fenced = false;
 
   Split& split() { return splits[current]; }
   template <class T> T* at(int32_t offset) {

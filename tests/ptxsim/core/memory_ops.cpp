@@ -304,8 +304,7 @@ template <class F, class T> void set_atomic(Decoder& d, Space space) {
 
 void decode_atomic(Decoder& d, bool returns) {
   const std::string type = d.take_type();
-  const bool noftz = d.take("noftz");
-  (void)noftz;
+  d.take("noftz");
   const Space space = take_space(d);
   const std::string op = d.take_any({"add", "min", "max", "exch", "cas", "inc", "dec", "and", "or", "xor"});
   take_hints(d);
@@ -435,20 +434,15 @@ void decode_cp(Decoder& d) {
 // ---- without effect here
 
 Flow nothing(Warp&, const Instruction&, uint32_t) { return Flow::Next; }
-Flow fence(Warp& warp, const Instruction&, uint32_t) {
-  warp.fenced = true;
-  return Flow::Next;
-}
 void decode_fence(Decoder& d) {
   d.take_any({"sc", "acq_rel", "acquire", "release"});
   d.take_any({"cta", "gpu", "gl", "sys", "cluster"});
-  d.i.kind = Class::Sync, d.i.run = fence;
+  d.i.kind = Class::Sync, d.i.run = nothing;
 }
 void decode_prefetch(Decoder& d) {
   take_space(d), take_hints(d), d.take_any({"L1", "L2"});
   d.i.kind = Class::Memory, d.i.run = nothing;
 }
-template <class T> struct NoPolicy { T operator()() const { return 0; } };
 Flow create_policy(Warp& warp, const Instruction& i, uint32_t mask) {
   for_lanes(mask, [&](int lane) { warp.at<uint64_t>(i.o[0])[lane] = 0; });
   return Flow::Next;
