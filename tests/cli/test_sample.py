@@ -13,6 +13,7 @@ from vdiff_kernels.cli import options
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.media import save_video
+from vdiff_kernels.ops import backend as backends
 from vdiff_kernels.ops.conv import api as conv_api
 
 from .conftest import tiny
@@ -223,6 +224,12 @@ def test_cuda_gives_its_reason(refused, weights, out, never_sampled):
         pytest.skip("this machine has a GPU")
     line = refused("sample", PROMPT, "-o", out, "--weights", weights, "--backend", "cuda")
     assert re.fullmatch(r"vdiff: --backend is 'cuda', which cannot run here: .*; expected one of 'reference', 'cpu'", line)
+
+
+def test_a_default_backend_that_does_not_exist(refused, weights, out, never_sampled, monkeypatch):
+    monkeypatch.setattr(backends, "_default", "gpu")  # as VDIFF_BACKEND=gpu leaves it
+    line = refused("sample", "a seven", "-o", out, "--weights", weights)
+    assert line.startswith("vdiff: the environment variable VDIFF_BACKEND is 'gpu'; expected one of 'reference'")
 
 
 def test_a_model_of_single_frames_is_not_extended(refused, tmp_path, out, never_sampled):

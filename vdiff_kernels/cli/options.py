@@ -65,7 +65,7 @@ def backend_that_runs(name: str | None) -> str:
     if name is not None and not availability(name):
         usable = ", ".join(repr(other) for other in BACKENDS if availability(other))
         raise Refusal(f"--backend is {name!r}, which cannot run here: {availability(name).reason}; expected one of {usable}")
-    with refusing("--backend"):
+    with refusing("--backend" if name else ""):
         return " and ".join(sorted({resolve(name, operator, torch.empty(0)) for operator in OPERATORS}))
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import math
 import os
 import sys
@@ -19,7 +18,7 @@ from torch import distributed as dist
 
 from .. import media
 from ..data.moving_digits import DIGITS, DIRECTIONS
-from ..diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings
+from ..diffusion.trainer import WEIGHTS, Trainer, TrainSettings, saved_settings, saved_step
 from ..diffusion.training import WEIGHTINGS
 from .options import BACKEND_OPTION, Refusal, backend_that_runs, choice, described, number, reason, refusing
 
@@ -98,7 +97,8 @@ def train(
     ran = backend_that_runs(backend)
     require_folder(folder)
     given = {setting.name: context.params[setting.name] for setting in dataclasses.fields(TrainSettings)}
-    settings = settings_of(folder, {name: value for name, value in given.items() if value is not None})
+    changes = {name: value for name, value in given.items() if value is not None}
+    settings = dataclasses.replace(saved_settings(folder) or TrainSettings(), **changes)
     require_geometry(settings)
 
     with process_group():
@@ -202,16 +202,6 @@ def require_folder(folder: Path) -> None:
             raise OSError(f"{str(folder)!r} cannot be written ({error.strerror}); expected a writable folder") from None
 
 
-def settings_of(folder: Path, given: dict) -> TrainSettings:
-    """Those given, over those of the run in the folder: Trainer compares them."""
-    try:
-        with safetensors.safe_open(folder / STATE, "pt") as file:
-            theirs = json.loads((file.metadata() or {})["settings"])
-        return dataclasses.replace(TrainSettings(**theirs), **given)
-    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):  # no run, or one that Trainer refuses
-        return TrainSettings(**given)
-
-
 def require_geometry(settings: TrainSettings) -> None:
     if any(width % settings.head_dim != 0 for width in settings.widths):
         widths = ",".join(map(str, settings.widths))
@@ -221,14 +211,6 @@ def require_geometry(settings: TrainSettings) -> None:
         raise Refusal(
             f"--size is {settings.size}; expected a multiple of {step}, for --patch {settings.patch} and {levels} --widths"
         )
-
-
-def saved_step(folder: Path) -> int:
-    """The step of the folder's last checkpoint, 0 where there is none."""
-    if not (folder / STATE).exists():
-        return 0
-    with safetensors.safe_open(folder / STATE, "pt") as file:
-        return int(file.get_tensor("step"))
 
 
 @contextlib.contextmanager

@@ -59,6 +59,23 @@ class TrainSettings:
         return VideoDiffusion(unet, num_frames=self.num_frames, size=(self.size, self.size))
 
 
+def saved_settings(folder: Path) -> TrainSettings | None:
+    """Those of the run in a folder; None where there is none, or one whose state Trainer refuses."""
+    try:
+        with safetensors.safe_open(folder / STATE, "pt") as file:
+            return TrainSettings(**json.loads((file.metadata() or {})["settings"]))
+    except (OSError, safetensors.SafetensorError, ValueError, KeyError, TypeError):
+        return None
+
+
+def saved_step(folder: Path) -> int:
+    """The step of the last checkpoint in a folder, 0 where there is none."""
+    if not (folder / STATE).exists():
+        return 0
+    with safetensors.safe_open(folder / STATE, "pt") as file:
+        return int(file.get_tensor("step"))
+
+
 class Batch:
     """Clips `places` of a step: x (B, C, T+images, H, W), the captions of each clip and its images, what is drawn for them."""
 

@@ -54,7 +54,7 @@ def _served_by(dispatch_key: str) -> frozenset[str]:
 
 
 _SERVED = {"cpu": _served_by("CPU"), "cuda": _served_by("CUDA"), "triton": frozenset()}
-_default: str | None = None
+_default: str | None = os.environ.get("VDIFF_BACKEND") or None
 
 
 def availability(name: str) -> Availability:
@@ -97,10 +97,13 @@ class backend:
 
 def resolve(name: str | None, operator: str, tensor: torch.Tensor) -> str:
     """The backend that serves `operator` on the device of `tensor`. Raises ValueError where an explicit one cannot."""
-    name = _default if name is None else name
-    if name is None:
+    if name is not None:
+        _require_known(name, f"{operator}: backend")
+    elif _default is not None:
+        name = _default
+        _require_known(name, "the environment variable VDIFF_BACKEND")  # class backend has checked any other
+    else:
         return _auto(operator, tensor.device.type)
-    _require_known(name, f"{operator}: backend")
     reason = _why_not(name, operator, tensor.device.type)
     if reason:
         raise ValueError(
@@ -147,13 +150,3 @@ def _warn_once(operator: str) -> None:
     if operator not in _warned:
         _warned.add(operator)
         warnings.warn(f"vdiff_kernels: no fused backend serves {operator} on this GPU; eager PyTorch does", stacklevel=4)
-
-
-def _default_from_environment() -> str | None:
-    name = os.environ.get("VDIFF_BACKEND") or None
-    if name is not None:
-        _require_known(name, "the environment variable VDIFF_BACKEND")
-    return name
-
-
-_default = _default_from_environment()
