@@ -9,6 +9,7 @@ from torch import nn
 from vdiff_kernels.data.moving_digits import VOCABULARY
 from vdiff_kernels.diffusion.trainer import TrainSettings
 from vdiff_kernels.models import VideoUNet
+from vdiff_kernels.nn import TemporalConv
 from vdiff_kernels.testing import assert_within_budget
 
 E = 16
@@ -185,8 +186,8 @@ def test_a_network_of_mirrored_kernels_mirrors(name):
     assert_same(mirrored(mirror(z), logsnr, text), mirror(unet(z, logsnr, text)))
 
 
-def test_time_runs_backwards_with_mirrored_biases():
-    """But for the frame index, only the tables of the relative positions know before from after."""
+def test_time_runs_backwards_with_mirrored_biases_and_kernels():
+    """But for the frame index, only the tables of the relative positions and the temporal kernels know before from after."""
     unet = make()
     nn.init.zeros_(unet.condition.frame[2].weight)
     reversed_ = copy.deepcopy(unet)
@@ -194,6 +195,9 @@ def test_time_runs_backwards_with_mirrored_biases():
     for table in tables:
         before, after = table.data.chunk(2)
         table.data = torch.cat((before[:1], after[1:], after[:1], before[1:]))  # no offset, 0, is of the first half
+    for layer in reversed_.modules():
+        if isinstance(layer, TemporalConv):
+            layer.weight.data = layer.weight.data.flip(2)
     z, logsnr, text = inputs()
     out = unet(z, logsnr, text)
     assert_same(reversed_(z.flip(2), logsnr, text), out.flip(2))

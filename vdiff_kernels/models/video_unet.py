@@ -6,10 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention
+from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention, TemporalConv
 from ..nn.layout import require_multiple
 from ..ops import checks
 from ..ops.attention.api import require_focus_present
+from ..ops.conv.api import norm_act_conv
 from ..ops.norm.spec import Norm
 from .text import WordEncoder
 
@@ -17,8 +18,9 @@ from .text import WordEncoder
 class VideoUNet(nn.Module):
     """Predicts v of a noisy clip from the clip, its log signal-to-noise ratio and a text embedding.
 
-    Factorized: residual blocks of 1x3x3 convolutions, then attention over each frame's pixels, then over the frames at each
-    pixel with a relative position bias. Space is down- and upsampled, time never. A clip may carry single images as its last
+    Factorized: residual blocks of 1x3x3 convolutions, each followed by a 3x1x1 over the frames (as in Make-A-Video, Singer et al.
+    2022, arXiv 2209.14792: the paper's own has none), then attention over each frame's pixels, then over the frames at each pixel
+    with a relative position bias. Space is down- and upsampled, time never. A clip may carry single images as its last
     frames, which no other frame sees (`focus_present`): joint training on videos and images, section 3 of the paper.
     """
 
@@ -84,6 +86,8 @@ class VideoUNet(nn.Module):
     ) -> Tensor:  # fmt: skip
         """Returns v (B, C, T, H, W), as Salimans & Ho 2022 (arXiv 2202.00512) define it: alpha * noise - sigma * x."""
         self._require(z, logsnr, text, focus_present)
+        if focus_present is not None and focus_present.dim() == 1:
+            focus_present = focus_present[:, None].expand(-1, z.shape[2])
         emb = self.condition(logsnr, text, z.shape[2], focus_present)  # (B, T, E)
 
         x = self.stem(self._patches(z))
@@ -138,12 +142,14 @@ def _halved(x: Tensor) -> Tensor:
 
 
 class Stage(nn.Module):
-    """A 1x3x3 residual block, then attention over space and over time; without it for num_heads 0."""
+    """A 1x3x3 residual block and a 3x1x1 convolution, then attention over space and over time; without it for num_heads 0."""
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int, num_heads: int, groups: int, backend: str | None):
         super().__init__()
         self.block = ResnetBlock3D(in_channels, out_channels, embedding, "spatial", groups, backend=backend)
-        nn.init.zeros_(self.block.conv2.weight)
+        self.motion = TemporalConv(out_channels, out_channels, backend=backend)
+        for last in (self.block.conv2.weight, self.motion.weight, self.motion.bias):
+            nn.init.zeros_(last)
         self.attention = None
         if num_heads > 0:
             self.attention = FactorizedAttention(out_channels, num_heads, temporal_position="t5", backend=backend)
@@ -151,11 +157,20 @@ class Stage(nn.Module):
             nn.init.zeros_(self.attention.temporal_attn.proj_out.weight)
 
     def forward(self, x: Tensor, emb: Tensor, focus_present: Tensor | None) -> Tensor:
-        """x: (B, C, T, H, W); emb: (B, T, E). Returns (B, Co, T, H, W), channels_last_3d."""
-        x = self.block(x, emb)
+        """x: (B, C, T, H, W); emb: (B, T, E); focus_present: (B, T). Returns (B, Co, T, H, W), channels_last_3d."""
+        x = self._across_frames(self.block(x, emb), focus_present)
         if self.attention is None:
             return x
         return self.attention(x.movedim(1, -1), focus_present=focus_present).movedim(-1, 1)
+
+    def _across_frames(self, x: Tensor, focus_present: Tensor | None) -> Tensor:
+        """x and its convolution over the frames. A single image is a frame of zeros to its neighbours, and stays as it is."""
+        seen, mix = x, None
+        if focus_present is not None:
+            seen = x.masked_fill(focus_present[:, None, :, None, None], 0)
+            mix = focus_present.to(x.dtype)
+        conv = self.motion
+        return norm_act_conv(seen, conv.weight, conv.bias, residual=x, mix=mix, backend=conv.backend)
 
 
 class Condition(nn.Module):
@@ -172,15 +187,14 @@ class Condition(nn.Module):
         self.content = nn.Linear(E, E)
 
     def forward(self, logsnr: Tensor, text: Tensor, T: int, focus_present: Tensor | None = None) -> Tensor:
-        """logsnr: (B,); text: (B, E) or (B, T, E). Returns (B, T, E). A single image has no frame index."""
+        """logsnr: (B,); text: (B, E) or (B, T, E); focus_present: (B, T). Returns (B, T, E); no index for a single image."""
         E = text.shape[-1]
         noise = self.noise(sinusoids(logsnr.float() * 25, E).to(text.dtype))
         emb = noise[:, None] + (text[:, None] if text.dim() == 2 else text)  # (B, 1 or T, E)
         index = torch.arange(T, device=text.device, dtype=torch.float32)
         frame = self.frame(sinusoids(index, E, max_period=200.0).to(text.dtype))  # (T, E)
         if focus_present is not None:
-            isolated = focus_present if focus_present.dim() == 2 else focus_present[:, None]
-            frame = torch.where(isolated[..., None], 0.0, frame)  # (B, T, E)
+            frame = torch.where(focus_present[..., None], 0.0, frame)  # (B, T, E)
         return emb + self.content(emb) * frame
 
 
