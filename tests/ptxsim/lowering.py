@@ -1,9 +1,9 @@
 """From a parsed kernel to what the core decodes: control flow, registers in few places, operands as numbers."""
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from .parser import TYPE_BYTES, Function, Module, PtxError, Statement, split_operands
+from .parser import TYPE_BYTES, Function, Module, PtxError, Statement, Variable, split_operands
 
 # The kinds of an operand, as core/decode.h has them.
 REGISTER, INTEGER, FLOAT32, FLOAT64, SINK, SPECIAL, PARAMETER, VARIABLE, LABEL, FUNCTION = range(10)
@@ -20,6 +20,7 @@ NO_DESTINATION = {
     "prefetch", "prefetchu", "trap", "discard", "brkpt", "call",
 }  # fmt: skip
 SHARED_ALIGN = 16
+SHARED_GAP = 128  # between arrays, so that none reaches into the next: once around the banks, to leave their conflicts as they are
 
 
 @dataclass
@@ -27,6 +28,8 @@ class Lowered:
     opcodes: list[str]
     words: list[int]
     header: list[int]  # register bytes, static shared bytes, parameter bytes, local bytes
+    shared: list[Variable]  # static arrays
+    shared_offsets: list[int]
     statements: list[Statement]
     registers: int  # most 32-bit registers live at once
 
@@ -72,7 +75,9 @@ class _Lowering:
                     words += self._encode(at, atom, slots)
         static = self.shared_bytes
         header = [register_bytes, static, self.kernel.parameter_bytes, self.local_bytes]
-        return Lowered(list(opcodes), words, header, self.statements, most)
+        shared = self._static_shared()
+        offsets = [self.shared_offsets[variable.name] for variable in shared]
+        return Lowered(list(opcodes), words, header, shared, offsets, self.statements, most)
 
     # ---- functions one after the other
 
@@ -94,10 +99,10 @@ class _Lowering:
     def _lay_out_memory(self) -> None:
         self.shared_offsets: dict[str, int] = {}
         offset = 0
-        for variable in [*self.module.shared, *(v for function in self.functions for v in function.shared)]:
+        for variable in self._static_shared():
             offset = -(-offset // max(variable.align, 1)) * max(variable.align, 1)
             self.shared_offsets[variable.name] = offset
-            offset += variable.bytes
+            offset += variable.bytes + SHARED_GAP
         self.shared_bytes = -(-offset // SHARED_ALIGN) * SHARED_ALIGN if self.module.dynamic_shared else offset
         for name in self.module.dynamic_shared:
             self.shared_offsets[name] = self.shared_bytes
@@ -111,6 +116,32 @@ class _Lowering:
                 self.local_offsets[f"{function.name}/{block.name}"] = self.local_bytes
                 self.local_bytes += block.bytes
         self.local_bytes = -(-self.local_bytes // 16) * 16
+
+        self._share_call_parameters()
+
+    def _static_shared(self) -> list[Variable]:
+        return [*self.module.shared, *(variable for function in self.functions for variable in function.shared)]
+
+    def _share_call_parameters(self) -> None:
+        """What a call stores for its callee and loads of it lies where the callee has it: nothing is recursive."""
+        for at, statement in enumerate(self.statements):
+            if statement.opcode.split(".")[0] != "call":
+                continue
+            caller, callee = self.owner[at], self._callee(statement)
+            names = [_names(operand) for operand in statement.operands if operand.startswith("(")]
+            places = [callee.parameters] if callee.parameters else []
+            if callee.results:
+                places.insert(0, callee.results)
+            for ours, theirs in zip(names, places):
+                for name, parameter in zip(ours, theirs):
+                    self.local_offsets[f"{caller.name}/{name}"] = self.local_offsets[f"{callee.name}/{parameter.name}"]
+            self.statements[at] = replace(statement, operands=[callee.name])
+
+    def _callee(self, statement: Statement) -> Function:
+        for operand in statement.operands:
+            if operand in self.module.functions:
+                return self.module.functions[operand]
+        raise PtxError(f"PTX line {statement.line}: a call of a function that is not in this module: {statement.operands}")
 
     # ---- control flow
 
@@ -167,7 +198,11 @@ class _Lowering:
             most = max(most, sum((self._bytes(register) + 3) // 4 for register in live[at] if self._bytes(register) > 1))
         free: dict[int, list[int]] = {}
         ending: dict[int, list[str]] = {}
+        starts = {function.first for function in self.functions}
         for register, (start, stop) in sorted(intervals.items(), key=lambda item: item[1][0]):
+            if starts and start >= min(starts):  # a function runs while its caller's registers live: it shares none of them
+                starts = {at for at in starts if at > start}
+                free.clear(), ending.clear()
             for at in [a for a in ending if a < start]:
                 for done in ending.pop(at):
                     free.setdefault(self._bytes(done), []).append(slots[done])
@@ -272,16 +307,25 @@ def _atom(text: str) -> tuple[int, object, int, bool, bool]:
     return SYMBOL, text, 0, True, negated
 
 
+def _names(group: str) -> list[str]:
+    return split_operands(group[1:-1])
+
+
 def _reachable(module: Module, kernel: Function) -> list[Function]:
-    found, waiting = [kernel], [kernel]
-    while waiting:
-        for statement in waiting.pop().statements:
+    """The kernel and what it calls. Raises PtxError for recursion: functions have their parameters in one place."""
+    found: list[Function] = []
+
+    def visit(function: Function, callers: tuple[str, ...]) -> None:
+        if function.name in callers:
+            raise PtxError(f"{kernel.name}: {function.name} is recursive")
+        if function not in found:
+            found.append(function)
+        for statement in function.statements:
             if statement.opcode.split(".")[0] == "call":
-                for operand in statement.operands:
-                    callee = module.functions.get(operand)
-                    if callee is not None and callee not in found:
-                        found.append(callee)
-                        waiting.append(callee)
+                for callee in filter(None, map(module.functions.get, statement.operands)):
+                    visit(callee, (*callers, function.name))
+
+    visit(kernel, ())
     return found
 
 

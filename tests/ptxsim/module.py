@@ -69,11 +69,13 @@ class Kernel:
         lowered = lower(self.module.parsed, self.function, library.ptxsim_specials_bytes())
         opcodes = (ctypes.c_char_p * len(lowered.opcodes))(*(opcode.encode() for opcode in lowered.opcodes))
         words = (ctypes.c_int64 * len(lowered.words))(*lowered.words)
-        header = (ctypes.c_int64 * 4)(*lowered.header)
+        arrays = [word for variable, offset in zip(lowered.shared, lowered.shared_offsets) for word in (offset, variable.bytes)]
+        header = (ctypes.c_int64 * (5 + len(arrays)))(*lowered.header, len(lowered.shared), *arrays)
+        shared_names = (ctypes.c_char_p * max(1, len(lowered.shared)))(*(v.name.encode() for v in lowered.shared))
         variables = list(self.module.addresses.values())
         addresses = (ctypes.c_uint64 * max(1, len(variables)))(*variables)
         handle = library.ptxsim_decode(
-            opcodes, words, ctypes.c_int64(len(lowered.statements)), header, addresses, ctypes.c_int64(len(variables))
+            opcodes, words, ctypes.c_int64(len(lowered.statements)), header, shared_names, addresses, ctypes.c_int64(len(variables))
         )
         if not handle:
             at, _, why = library.ptxsim_answer().decode().partition("\t")

@@ -95,7 +95,7 @@ class _Parser:
         self.in_asm = False  # Triton's inline assembly has line numbers of its own text: the first of them counts
         self.function: Function | None = None
         self.depth = 0
-        self.scopes: list[dict[str, str]] = []  # names of registers declared in inner blocks
+        self.scopes: list[dict[str, str]] = []  # names of registers and parameters declared in inner blocks
         self.scope_count = 0
         self._run(text)
         for function in self.module.functions.values():  # .file stands at the end of the text
@@ -307,6 +307,8 @@ class _Parser:
         count = 1
         for length in lengths:
             count *= int(length or 0)
+        if space == "param" and len(self.scopes) > 1:
+            self.scopes[-1][name] = name = f"scope{self.scope_count}_{name}"
         variable = Variable(name, size * count, int(align or size))
         if initial is not None:
             variable.data, variable.addresses = _initial(initial, type_, size)

@@ -31,11 +31,6 @@ void append_json(std::string& out, const std::string& text) {
   out += '"';
 }
 
-struct Kernel {
-  Program program;
-  std::vector<std::vector<uint8_t>> variables;
-};
-
 }  // namespace
 }  // namespace ptxsim
 
@@ -53,16 +48,18 @@ const char* ptxsim_table() {
 
 // Decodes a kernel. `words` holds for each statement: opcode, guard (kind, value, negated or -1), target's join, whether lanes
 // reconverge there, number of operands, and for each of those its number of atoms and (kind, value, offset, bytes, negated) of each.
-// `header`: register bytes, static shared bytes, param bytes, local bytes. Returns null and sets the answer where it fails:
-// "statement index\tmessage".
-Kernel* ptxsim_decode(const char* const* opcodes, const int64_t* words, int64_t statements, const int64_t* header,
-                      const uint64_t* variables, int64_t variable_count) {
-  auto kernel = std::make_unique<Kernel>();
-  Program& program = kernel->program;
+// `header`: register bytes, static shared bytes, param bytes, local bytes, number of static shared arrays and, of each, offset and
+// bytes. Returns null and sets the answer where it fails: "statement index\tmessage".
+Program* ptxsim_decode(const char* const* opcodes, const int64_t* words, int64_t statements, const int64_t* header,
+                       const char* const* shared_names, const uint64_t* variables, int64_t variable_count) {
+  auto decoded = std::make_unique<Program>();
+  Program& program = *decoded;
   program.register_bytes = int32_t(header[0]);
   program.static_shared = int32_t(header[1]);
   program.param_bytes = int32_t(header[2]);
   program.local_bytes = int32_t(header[3]);
+  for (int64_t a = 0; a < header[4]; a++)
+    program.shared_arrays.push_back({uint32_t(header[5 + 2 * a]), uint32_t(header[6 + 2 * a]), shared_names[a]});
   const std::vector<uint64_t> addresses(variables, variables + variable_count);
   program.code.resize(size_t(statements));
   for (int64_t s = 0; s < statements; s++) {
@@ -93,17 +90,17 @@ Kernel* ptxsim_decode(const char* const* opcodes, const int64_t* words, int64_t 
     }
     if (instruction.kind == Class::Control) instruction.join = int32_t(join);
   }
-  return kernel.release();
+  return decoded.release();
 }
 
-void ptxsim_free(Kernel* kernel) { delete kernel; }
+void ptxsim_free(Program* program) { delete program; }
 const char* ptxsim_answer() { return answer.c_str(); }
 int64_t ptxsim_specials_bytes() { return int64_t(special_offset(kSpecials + 5)); }   // and the scratch rows of packed operations
 
 // Runs it. `shape`: grid, block (3 each), dynamic shared bytes, check, seed, host threads, first block, blocks (0: all).
 // `regions`: base, bytes, element bytes, read only, address of the written bytes (0: all are), five words each.
 // Returns the report as JSON.
-const char* ptxsim_launch(Kernel* kernel, const int64_t* shape, const uint8_t* params, const uint64_t* regions,
+const char* ptxsim_launch(const Program* program, const int64_t* shape, const uint8_t* params, const uint64_t* regions,
                           const char* const* names, int64_t region_count, const uint64_t* former, const char* const* former_names,
                           int64_t former_count) {
   LaunchParams launch;
@@ -134,7 +131,7 @@ const char* ptxsim_launch(Kernel* kernel, const int64_t* shape, const uint8_t* p
     std::shuffle(order.begin(), order.end(), random);
   }
   std::vector<std::unique_ptr<Machine>> machines;
-  for (int t = 0; t < threads; t++) machines.push_back(std::make_unique<Machine>(kernel->program, launch, memory));
+  for (int t = 0; t < threads; t++) machines.push_back(std::make_unique<Machine>(*program, launch, memory));
   std::atomic<uint64_t> next{0};
   auto work = [&](Machine& machine) {
     for (uint64_t b = next++; b < count && !machine.failed; b = next++) machine.run_block(order[b]);

@@ -4,13 +4,16 @@
 
 namespace ptxsim {
 
-constexpr uint64_t kMostInstructions = 1ull << 32;  // of a block
+constexpr uint64_t kMostInstructions = 1ull << 26;  // of a block
 
 Machine::Machine(const Program& program, const LaunchParams& launch, Memory& memory)
     : program(&program), launch(&launch), memory(&memory) {
   counts.lines.resize(program.code.size());
   shared.resize(size_t(program.static_shared) + launch.dynamic_shared);
   if (launch.check) shadow.cells.resize(shared.size());
+  shared_arrays = program.shared_arrays;
+  if (launch.dynamic_shared > 0)
+    shared_arrays.push_back({uint32_t(program.static_shared), launch.dynamic_shared, "the dynamic shared memory"});
 }
 
 void Machine::run_block(uint64_t index) {
@@ -191,7 +194,9 @@ void Block::release_if_full(int number) {
     for (size_t w = 0; w < warps.size(); w++) known[w] = std::max(known[w], warps[a].knows[w]);
     known[a] = std::max(known[a], warps[a].tick);
   }
-  for (uint32_t a : barrier.warps) warps[a].knows = known;
+  Causality between_blocks;
+  for (uint32_t a : barrier.warps) between_blocks.merge(warps[a].between_blocks);
+  for (uint32_t a : barrier.warps) warps[a].knows = known, warps[a].between_blocks = between_blocks;
   for (uint32_t a : barrier.warps) {
     warps[a].synced = ++warps[a].tick;
     warps[a].partial_syncs.clear();

@@ -72,6 +72,7 @@ struct Warp {
   uint32_t tick = 0, synced = 0;
   std::vector<std::pair<uint32_t, uint32_t>> partial_syncs;  // (tick, mask) of barriers of some lanes since `synced`
   std::vector<uint32_t> knows;       // knows[w]: accesses of warp w up to this tick are ordered before ours
+  Causality between_blocks;
 
   Split& split() { return splits[current]; }
   template <class T> T* at(int32_t offset) {
@@ -106,6 +107,7 @@ struct Machine {
   Findings findings;
   SharedShadow shadow;
   std::vector<uint8_t> shared;
+  std::vector<SharedArray> shared_arrays;   // with the dynamic one
   uint32_t next_tick = 1;
   bool failed = false;
 

@@ -123,24 +123,38 @@ std::string thread_name(int warp, uint32_t lanes) {
   return text;
 }
 
-void race(Warp& warp, const Instruction& i, int lane, const char* kind, int32_t other_place, int other_warp, uint32_t other_lanes,
+void race(Warp& warp, const Instruction& i, int lane, const char* kind, uint32_t other_place, int other_warp, uint32_t other_lanes,
           const std::string& where) {
-  warp.block->machine->findings.add(kind, i.place, other_place,
+  warp.block->machine->findings.add(kind, i.place, int32_t(other_place),
                                     thread_name(warp.index, 1u << lane) + " and " + thread_name(other_warp, other_lanes) +
-                                        " of block " + std::to_string(warp.block->index) + where);
+                                        " of block " + std::to_string(warp.block->index) + ", " + where);
+}
+
+// A finding that has one party.
+void bad_access(Warp& warp, const Instruction& i, int lane, const char* kind, const std::string& where) {
+  warp.block->machine->findings.add(kind, i.place, -1,
+                                    thread_name(warp.index, 1u << lane) + " of block " + std::to_string(warp.block->index) + ", " + where);
 }
 
 }  // namespace
 
 // ---- shared memory
 
+static std::string shared_place(const Machine& machine, uint32_t address) {
+  const SharedArray* before = nullptr;
+  for (const SharedArray& array : machine.shared_arrays)
+    if (array.base <= address) before = &array;
+  if (before == nullptr) return "shared memory, of which there is none";
+  const uint32_t byte = address - before->base;
+  const std::string beyond = byte < before->bytes ? "" : ", which has " + std::to_string(before->bytes);
+  return "byte " + std::to_string(byte) + " of " + before->name + beyond;
+}
+
 static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32_t address, uint32_t bytes, Access access,
-                              const uint8_t* values, uint16_t flags) {
+                              const uint8_t* values) {
   Machine& machine = *warp.block->machine;
   SharedShadow& shadow = machine.shadow;
   const uint16_t thread = uint16_t(warp.index * kLanes + lane);
-  const bool writes = access != Access::Read;
-  auto where = [&](uint32_t byte) { return ", byte " + std::to_string(byte) + " of shared memory"; };
 
   for (uint32_t byte = address; byte < address + bytes; byte++) {
     SharedCell& cell = shadow.cells[byte];
@@ -148,44 +162,44 @@ static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32
     const int writer_warp = cell.thread / kLanes;
     const uint32_t writer_lane = 1u << cell.thread % kLanes;
 
-    if (written && (cell.flags & kPending) && !(flags & kPending)) {
-      race(warp, i, lane, "cp.async data used before its wait", cell.place, writer_warp, writer_lane, where(byte));
-      cell.flags &= ~kPending;
-    } else if (written && !(access == Access::Atomic && (cell.flags & kAtomic)) &&
-               !ordered(warp, lane, writer_warp, cell.tick, writer_lane)) {
+    if (written && cell.pending && !access.pending) {
+      race(warp, i, lane, "cp.async data used before its wait", cell.place, writer_warp, writer_lane, shared_place(machine, byte));
+      cell.pending = false;
+    } else if (written && !(access.strong && cell.strong) && !ordered(warp, lane, writer_warp, cell.tick, writer_lane)) {
       // Triton has several lanes and warps store what they all hold: the same value is no race.
       const bool same_value = values != nullptr && machine.shared[byte] == values[byte - address];
       if (!same_value) {
-        race(warp, i, lane, writes ? "shared-memory race: write after write" : "shared-memory race: read after write", cell.place,
-             writer_warp, writer_lane, where(byte));
+        race(warp, i, lane, access.writes ? "shared-memory race: write after write" : "shared-memory race: read after write",
+             cell.place, writer_warp, writer_lane, shared_place(machine, byte));
         cell.tick = warp.tick, cell.thread = thread;  // once is enough
       }
     }
-    if (access != Access::Write && !written) {
-      race(warp, i, lane, "read of shared memory that nobody wrote", -1, warp.index, 1u << lane, where(byte));
-      cell.tick = warp.tick, cell.thread = thread, cell.place = uint32_t(i.place), cell.flags = 0;
+    if (access.reads && !written) {
+      bad_access(warp, i, lane, "read of shared memory that nobody wrote", shared_place(machine, byte));
+      cell = SharedCell{};
+      cell.tick = warp.tick, cell.thread = thread, cell.place = uint32_t(i.place);
     }
-    if (writes) {
+    if (access.writes) {
       for (Reader& reader : cell.reader) {
-        if (reader.tick >= shadow.base && reader.lanes != 0) {
+        if (reader.tick >= shadow.base && reader.lanes != 0 && !(access.strong && reader.strong)) {
           const uint32_t others = reader.warp == warp.index ? reader.lanes & ~(1u << lane) : reader.lanes;
           const bool same_instruction = reader.warp == warp.index && reader.tick == warp.tick;
           if (others != 0 && !same_instruction && !ordered(warp, lane, reader.warp, reader.tick, others))
-            race(warp, i, lane, "shared-memory race: write after read", int32_t(reader.place), reader.warp, others, where(byte));
+            race(warp, i, lane, "shared-memory race: write after read", reader.place, reader.warp, others, shared_place(machine, byte));
         }
         reader = {};
       }
       cell.tick = warp.tick, cell.thread = thread, cell.place = uint32_t(i.place);
-      cell.flags = uint16_t(flags | (access == Access::Atomic ? kAtomic : 0));
+      cell.strong = access.strong, cell.pending = access.pending;
     } else {
       // Two readers are kept: the last, and the last of another warp.
       Reader& last = cell.reader[0];
-      if (last.warp == warp.index && last.lanes != 0 && last.tick >= shadow.base) {
-        const bool forget = last.tick < warp.synced;
-        last.lanes = forget ? 1u << lane : last.lanes | 1u << lane;
+      const bool again = last.warp == warp.index && last.lanes != 0 && last.tick >= shadow.base && last.tick >= warp.synced;
+      if (again) {
+        last.lanes |= 1u << lane, last.strong &= access.strong;
       } else {
-        cell.reader[1] = last;
-        last.warp = uint16_t(warp.index), last.lanes = 1u << lane;
+        if (last.warp != warp.index) cell.reader[1] = last;
+        last.warp = uint16_t(warp.index), last.lanes = 1u << lane, last.strong = access.strong;
       }
       last.tick = warp.tick, last.place = uint32_t(i.place);
     }
@@ -193,27 +207,30 @@ static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32
 }
 
 uint32_t check_shared(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes, Access access,
-                      const uint8_t* values, uint16_t flags) {
+                      const uint8_t* values) {
   Machine& machine = *warp.block->machine;
-  const uint32_t limit = uint32_t(machine.shared.size());
+  const SharedArray* array = nullptr;
+  const auto within = [&](const SharedArray& one, uint32_t address) {
+    return address >= one.base && uint64_t(address - one.base) + bytes <= one.bytes;
+  };
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
     const uint32_t address = at[lane];
-    if (address % std::min(bytes, 16u)) {
-      race(warp, i, lane, "misaligned access", -1, warp.index, 1u << lane,
-           ", address " + std::to_string(address) + " of shared memory for " + std::to_string(bytes) + " bytes");
-      mask &= ~(1u << lane);
-    } else if (uint64_t(address) + bytes > limit) {
-      race(warp, i, lane, "out of bounds", -1, warp.index, 1u << lane,
-           ", address " + std::to_string(address) + " of " + std::to_string(limit) + " bytes of shared memory");
-      mask &= ~(1u << lane);
+    if (array == nullptr || !within(*array, address)) {
+      array = nullptr;
+      for (const SharedArray& one : machine.shared_arrays)
+        if (within(one, address)) array = &one;
     }
+    const char* kind = array == nullptr ? "out of bounds" : address % std::min(bytes, 16u) != 0 ? "misaligned access" : nullptr;
+    if (kind == nullptr) continue;
+    bad_access(warp, i, lane, kind, std::to_string(bytes) + " bytes at " + shared_place(machine, address));
+    mask &= ~(1u << lane);
   }
   if (!machine.launch->check) return mask;
   warp.tick++;
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
     const int lane = __builtin_ctz(rest);
-    check_shared_lane(warp, i, lane, at[lane], bytes, access, values == nullptr ? nullptr : values + lane * bytes, flags);
+    check_shared_lane(warp, i, lane, at[lane], bytes, access, values == nullptr ? nullptr : values + lane * bytes);
     if (values != nullptr) std::memcpy(&machine.shared[at[lane]], values + lane * bytes, bytes);  // the next lane may meet it
   }
   count_wavefronts(warp, i, mask, at, bytes);
@@ -249,7 +266,7 @@ void complete_copy(Warp& warp, const PendingCopy& copy, uint32_t lanes) {
     if (!machine.launch->check) return;
     for (uint32_t byte = copy.destination[lane]; byte < copy.destination[lane] + copy.bytes; byte++) {
       SharedCell& cell = machine.shadow.cells[byte];
-      if (cell.thread == warp.index * kLanes + lane) cell.tick = warp.tick, cell.flags = 0;
+      if (cell.thread == warp.index * kLanes + lane) cell.tick = warp.tick, cell.pending = false;
     }
   });
 }
@@ -270,37 +287,41 @@ struct PageLock {
 void check_global_cell(Warp& warp, const Instruction& i, int lane, Region& region, GlobalCell& cell, uint64_t offset, Access access) {
   Machine& machine = *warp.block->machine;
   const uint32_t block = uint32_t(warp.block->index) + 1;
-  const bool writes = access != Access::Read;
-  auto where = [&] { return ", byte " + std::to_string(offset) + " of " + region.name; };
-  auto conflict = [&](const char* kind, uint32_t other_place) {
+  auto where = [&] { return "byte " + std::to_string(offset) + " of " + region.name; };
+  auto conflict = [&](const char* kind, uint32_t other_block, uint32_t other_place) {
+    const std::string other = other_block == kManyBlocks ? "others" : std::to_string(other_block - 1);
     machine.findings.add(kind, i.place, int32_t(other_place),
-                         "block " + std::to_string(warp.block->index) + " and another block" + where());
+                         "blocks " + std::to_string(warp.block->index) + " and " + other + ", " + where());
   };
 
-  if (cell.write_block != 0 && !(access == Access::Atomic && (cell.write_flags & kAtomic))) {
+  if (cell.write_block != 0 && !(access.strong && cell.write_strong)) {
     if (cell.write_block != block) {
-      conflict(writes ? "global race between blocks: write after write" : "global race between blocks: read after write",
-               cell.write_place);
+      if (!known_before(warp, cell.write_block - 1, cell.write_thread / kLanes, cell.write_tick))
+        conflict(access.writes ? "global race between blocks: write after write" : "global race between blocks: read after write",
+                 cell.write_block, cell.write_place);
     } else if (!ordered(warp, lane, cell.write_thread / kLanes, cell.write_tick, 1u << cell.write_thread % kLanes)) {
       const bool same_instruction = cell.write_thread / kLanes == warp.index && cell.write_tick == warp.tick;
-      if (!(writes && same_instruction))  // which of several lanes of one store wins is checked by value, see store_global
-        race(warp, i, lane, writes ? "global race: write after write" : "global race: read after write", int32_t(cell.write_place),
+      if (!(access.writes && same_instruction))  // which of several lanes of one store wins is checked by value, see store_global
+        race(warp, i, lane, access.writes ? "global race: write after write" : "global race: read after write", cell.write_place,
              cell.write_thread / kLanes, 1u << cell.write_thread % kLanes, where());
     }
   }
-  if (writes) {
-    if (cell.read_block != 0) {
+  if (access.writes) {
+    if (cell.read_block != 0 && !(access.strong && cell.read_strong)) {
       const uint32_t others = cell.read_warp == warp.index ? cell.read_lanes & ~(1u << lane) : cell.read_lanes;
-      if (cell.read_block != block)
-        conflict("global race between blocks: write after read", cell.read_place);
-      else if (others != 0 && !(cell.read_warp == warp.index && cell.read_tick == warp.tick) &&
+      if (cell.read_block == kManyBlocks ||
+          (cell.read_block != block && !known_before(warp, cell.read_block - 1, cell.read_warp, cell.read_tick)))
+        conflict("global race between blocks: write after read", cell.read_block, cell.read_place);
+      else if (cell.read_block == block && others != 0 && !(cell.read_warp == warp.index && cell.read_tick == warp.tick) &&
                !ordered(warp, lane, cell.read_warp, cell.read_tick, others))
-        race(warp, i, lane, "global race: write after read", int32_t(cell.read_place), cell.read_warp, others, where());
+        race(warp, i, lane, "global race: write after read", cell.read_place, cell.read_warp, others, where());
     }
     cell.write_block = block, cell.write_tick = warp.tick, cell.write_place = uint32_t(i.place);
-    cell.write_thread = uint16_t(warp.index * kLanes + lane), cell.write_flags = access == Access::Atomic ? kAtomic : 0;
+    cell.write_thread = uint16_t(warp.index * kLanes + lane), cell.write_strong = access.strong;
   } else if (cell.read_block != kManyBlocks) {
-    if (cell.read_block != 0 && cell.read_block != block) {
+    cell.read_strong = access.strong && (cell.read_strong || cell.read_block == 0);
+    if (cell.read_block != 0 && cell.read_block != block &&
+        !known_before(warp, cell.read_block - 1, cell.read_warp, cell.read_tick)) {
       cell.read_block = kManyBlocks;
     } else if (cell.read_block == block && cell.read_warp == warp.index && cell.read_tick >= warp.synced) {
       cell.read_lanes |= 1u << lane, cell.read_tick = warp.tick;
@@ -323,11 +344,10 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
     of_lane[lane] = region;
     const char* kind = region == nullptr                                          ? "out of bounds"
                        : at[lane] % std::min(bytes, 16u) != 0                      ? "misaligned access"
-                       : region->read_only && access != Access::Read              ? "write to constant memory"
+                       : region->read_only && access.writes              ? "write to constant memory"
                                                                                   : nullptr;
     if (kind == nullptr) continue;
-    race(warp, i, lane, kind, -1, warp.index, 1u << lane,
-         ", " + std::to_string(bytes) + " bytes at " + machine.memory->nearest(at[lane]));
+    bad_access(warp, i, lane, kind, std::to_string(bytes) + " bytes at " + machine.memory->nearest(at[lane]));
     mask &= ~(1u << lane);
   }
   if (!machine.launch->check || mask == 0) return mask;
@@ -342,14 +362,14 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
     for (uint64_t sector = at[lane] / 32; sector <= (at[lane] + bytes - 1) / 32; sector++) sectors[n++] = sector;
     if (of.written != nullptr) {
       for (uint64_t byte = offset; byte < offset + bytes; byte++) {
-        if (access != Access::Write && !of.written[byte]) {
-          race(warp, i, lane, "read of global memory that nobody wrote", -1, warp.index, 1u << lane,
-               ", byte " + std::to_string(byte) + " of " + of.name);
+        if (access.reads && !of.written[byte]) {
+          bad_access(warp, i, lane, "read of global memory that nobody wrote", "byte " + std::to_string(byte) + " of " + of.name);
           of.written[byte] = 1;
         }
-        if (access != Access::Read) of.written[byte] = 1;
+        if (access.writes) of.written[byte] = 1;
       }
     }
+    if (access.strong) strong_access(warp, at[lane], access.reads, access.writes, access.semantics);
     // An aligned access of up to 16 bytes lies in one page, for pages count from an aligned base.
     const uint64_t from_page = (of.base % kPageBytes) + offset;
     Page& page = of.page(from_page);
@@ -357,8 +377,8 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
     for (uint64_t e = from_page % kPageBytes / of.element; e <= (from_page % kPageBytes + bytes - 1) / of.element; e++)
       check_global_cell(warp, i, lane, of, page.cells[e], offset, access);
     for (uint64_t s = from_page % kPageBytes / 32; s <= (from_page % kPageBytes + bytes - 1) / 32; s++) {
-      if (access != Access::Write) page.read_sectors[s / 64] |= 1ull << s % 64;
-      if (access != Access::Read) page.written_sectors[s / 64] |= 1ull << s % 64;
+      if (access.reads) page.read_sectors[s / 64] |= 1ull << s % 64;
+      if (access.writes) page.written_sectors[s / 64] |= 1ull << s % 64;
     }
   }
   std::sort(sectors, sectors + n);
@@ -379,7 +399,7 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
   line.ideal_sectors += (needed + 31) / 32;
   line.bytes += uint64_t(__builtin_popcount(mask)) * bytes;
   if (bytes == 16) machine.counts.wide_global++;
-  if (access == Access::Atomic) line.atomics++;
+  if (access.reads && access.writes) line.atomics++;
   return mask;
 }
 

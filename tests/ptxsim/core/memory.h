@@ -9,6 +9,7 @@
 #include <string>
 #include <vector>
 
+#include "causality.h"
 #include "program.h"
 
 namespace ptxsim {
@@ -54,13 +55,12 @@ struct Counts {
 struct GlobalCell {
   uint32_t write_block = 0, write_tick = 0, write_place = 0;   // block + 1; 0: none
   uint16_t write_thread = 0;
-  uint16_t write_flags = 0;
+  bool write_strong = false, read_strong = false;
   uint32_t read_block = 0, read_tick = 0, read_place = 0;      // block + 1; 0: none; kManyBlocks
   uint16_t read_warp = 0;
   uint32_t read_lanes = 0;
 };
 constexpr uint32_t kManyBlocks = 0xffffffffu;
-enum : uint16_t { kAtomic = 1, kPending = 2 };
 
 constexpr uint64_t kPageBytes = 1 << 12;
 
@@ -88,6 +88,7 @@ struct Memory {
   std::vector<std::unique_ptr<Region>> regions;   // by base
   std::vector<std::pair<uint64_t, uint64_t>> former;   // regions of earlier launches
   std::vector<std::string> former_names;
+  ReleasedPlaces released;
 
   Region* find(uint64_t address, uint64_t bytes);
   std::string nearest(uint64_t address);          // in words, for a finding
@@ -96,11 +97,16 @@ struct Memory {
 
 // ---- shared memory
 
-struct Reader { uint32_t tick = 0, lanes = 0, place = 0; uint16_t warp = 0; };
+struct Reader {
+  uint32_t tick = 0, lanes = 0, place = 0;
+  uint16_t warp = 0;
+  bool strong = false;
+};
 
 struct SharedCell {
   uint32_t tick = 0, place = 0;       // of the last write
-  uint16_t thread = 0, flags = 0;
+  uint16_t thread = 0;
+  bool strong = false, pending = false;   // pending: a cp.async that no wait has completed
   Reader reader[2];
 };
 
@@ -113,13 +119,20 @@ struct SharedShadow {
 constexpr uint64_t kSharedWindow = 0x7000000000000000ull, kLocalWindow = 0x7100000000000000ull, kWindowBytes = 1ull << 32;
 
 enum class Space : uint8_t { Generic, Global, Shared, Local, Const, Param };
-enum class Access : uint8_t { Read, Write, Atomic };
+
+// How memory is accessed. Strong accesses (atomics, relaxed, volatile, acquire, release) do not race with each other.
+struct Access {
+  bool reads = false, writes = false, strong = false;
+  bool pending = false;               // the write of a cp.async
+  Semantics semantics = Semantics::Relaxed;
+};
+constexpr Access kRead{true, false}, kWrite{false, true}, kPendingWrite{false, true, false, true};
 
 // Checks and counts an access of `mask` lanes to addresses `at` of one space; lanes that may not go through are left out of the
 // mask that it returns. `values` are what a write stores, `bytes` of each lane, one lane after the other.
 uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uint64_t* at, uint32_t bytes, Access access);
 uint32_t check_shared(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes, Access access,
-                      const uint8_t* values, uint16_t flags = 0);
+                      const uint8_t* values);
 void count_wavefronts(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes);
 void complete_copy(Warp& warp, const PendingCopy& copy, uint32_t lanes);
 

@@ -5,8 +5,12 @@
 namespace ptxsim {
 namespace {
 
-// The address of each lane: base register (of 4 or 8 bytes, in `option`) plus the offset.
-enum : uint8_t { kNarrowBase = 1, kRelaxed = 2 };
+// Bits of `option`: whether the base register has 4 bytes, whether the access is strong, and from kSemantics on its Semantics.
+enum : uint8_t { kNarrowBase = 1, kStrong = 2, kSemantics = 4 };
+
+Access access_of(const Instruction& i, bool reads, bool writes) {
+  return Access{reads, writes, (i.option & kStrong) != 0, false, Semantics(i.option / kSemantics)};
+}
 
 void addresses(Warp& warp, const Instruction& i, uint32_t mask, size_t operand, uint64_t* at) {
   if (i.option & kNarrowBase) {
@@ -76,8 +80,7 @@ template <Space kSpace> Flow load(Warp& warp, const Instruction& i, uint32_t mas
   uint8_t* where[kLanes];
   addresses(warp, i, mask, i.count, at);
   const uint32_t bytes = uint32_t(i.bytes) * i.count;
-  const Access access = i.option & kRelaxed ? Access::Atomic : Access::Read;
-  const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access == Access::Atomic ? Access::Read : access, nullptr, where);
+  const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access_of(i, true, false), nullptr, where);
   for (int part = 0; part < i.count; part++) {
     uint8_t* d = warp.at<uint8_t>(i.o[part]);
     const int wide = i.target;   // bytes of the register, which may be wider than what is loaded
@@ -108,7 +111,7 @@ template <Space kSpace> Flow store(Warp& warp, const Instruction& i, uint32_t ma
     const uint8_t* from = warp.at<uint8_t>(i.o[part + 1]);
     for_lanes(mask, [&](int lane) { std::memcpy(values + lane * bytes + part * i.bytes, from + lane * wide, i.bytes); });
   }
-  uint32_t found = locate(warp, i, mask, kSpace, at, bytes, Access::Write, values, where);
+  const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access_of(i, false, true), values, where);
   if (warp.block->machine->launch->check && kSpace != Space::Shared && kSpace != Space::Local) {
     // Lanes that write other bytes to one address in one instruction: which of them stays is open.
     for (uint32_t rest = found; rest; rest &= rest - 1) {
@@ -162,10 +165,20 @@ Flow load_param_at(Warp& warp, const Instruction& i, uint32_t mask) {
   return Flow::Next;
 }
 
-// Modifiers of an access that change neither its value nor what is counted: caching and ordering.
-void take_hints(Decoder& d) {
-  d.take_any({"relaxed", "acquire", "release", "acq_rel", "volatile", "weak", "mmio"});
+void take_semantics(Decoder& d) {
+  d.take("weak");
+  const std::string semantics = d.take_any({"relaxed", "acquire", "release", "acq_rel", "volatile", "mmio"});
   d.take_any({"cta", "gpu", "sys", "cluster"});
+  if (!semantics.empty()) d.i.option |= kStrong;
+  const Semantics which = semantics == "acquire"   ? Semantics::Acquire
+                          : semantics == "release" ? Semantics::Release
+                          : semantics == "acq_rel" ? Semantics::AcquireRelease
+                                                   : Semantics::Relaxed;
+  d.i.option |= uint8_t(uint8_t(which) * kSemantics);
+}
+
+// Modifiers of an access that change neither its value nor what is counted.
+void take_hints(Decoder& d) {
   d.take_any({"ca", "cg", "cs", "lu", "cv", "wb", "wt"});
   d.take_any({"L1::evict_normal", "L1::evict_unchanged", "L1::evict_first", "L1::evict_last", "L1::no_allocate"});
   d.take_any({"L2::evict_last", "L2::evict_first", "L2::evict_normal"});
@@ -198,21 +211,21 @@ void take_address(Decoder& d, size_t operand) {
 
 void decode_ld(Decoder& d) {
   const std::string type = d.take_type();
-  const bool ordered = d.take("volatile") || d.take("relaxed") || d.take("acquire");
+  take_semantics(d);
   const Space space = take_space(d);
   take_hints(d);
   Instruction& i = d.i;
   i.kind = Class::Memory;
   i.bytes = uint8_t(element_bytes(type));
   i.count = take_count(d);
-  if (ordered) i.option |= kRelaxed;
   i.join = type[0] == 's';
   i.target = i.bytes;
   for (size_t part = 0; part < i.count; part++) {
     d.to(0, part);
     if (d.atom(0, part).kind == Atom::Register) i.target = int32_t(d.atom(0, part).bytes);
   }
-  if (space == Space::Param && d.atom(1).kind == Atom::Parameter) {
+  const Atom::Kind base = d.atom(1).kind;
+  if (space == Space::Param && base == Atom::Parameter) {
     i.immediate = d.atom(1).value + d.atom(1).offset;
     i.run = load_param;
     return;
@@ -223,13 +236,14 @@ void decode_ld(Decoder& d) {
     case Space::Shared: i.run = load<Space::Shared>; break;
     case Space::Local: i.run = load<Space::Local>; break;
     case Space::Const: i.run = load<Space::Const>; break;
-    case Space::Param: i.run = load_param_at; break;
+    case Space::Param: i.run = base == Atom::Integer ? load<Space::Local> : load_param_at; break;   // those of a function are local
     default: i.run = load<Space::Generic>;
   }
 }
 
 void decode_st(Decoder& d) {
   const std::string type = d.take_type();
+  take_semantics(d);
   const Space space = take_space(d);
   take_hints(d);
   Instruction& i = d.i;
@@ -245,6 +259,7 @@ void decode_st(Decoder& d) {
   switch (space) {
     case Space::Global: i.run = store<Space::Global>; break;
     case Space::Shared: i.run = store<Space::Shared>; break;
+    case Space::Param:
     case Space::Local: i.run = store<Space::Local>; break;
     case Space::Generic: i.run = store<Space::Generic>; break;
     default: d.fail("it stores to no such space");
@@ -280,7 +295,7 @@ template <class F, class T, Space kSpace> Flow atomic(Warp& warp, const Instruct
   uint64_t at[kLanes];
   uint8_t* where[kLanes];
   addresses(warp, i, mask, 1, at);
-  const uint32_t found = locate(warp, i, mask, kSpace, at, sizeof(T), Access::Atomic, nullptr, where);
+  const uint32_t found = locate(warp, i, mask, kSpace, at, sizeof(T), access_of(i, true, true), nullptr, where);
   T* d = warp.at<T>(i.o[0]);
   const T *b = warp.at<T>(i.o[2]), *c = warp.at<T>(i.o[3]);
   while (atomic_lock.test_and_set(std::memory_order_acquire)) {
@@ -305,6 +320,8 @@ template <class F, class T> void set_atomic(Decoder& d, Space space) {
 void decode_atomic(Decoder& d, bool returns) {
   const std::string type = d.take_type();
   d.take("noftz");
+  take_semantics(d);
+  d.i.option |= kStrong;
   const Space space = take_space(d);
   const std::string op = d.take_any({"add", "min", "max", "exch", "cas", "inc", "dec", "and", "or", "xor"});
   take_hints(d);
@@ -366,13 +383,13 @@ Flow copy_async(Warp& warp, const Instruction& i, uint32_t mask) {
   // A lane that reads fewer bytes than it writes is checked for those it reads.
   uint32_t whole = 0;
   for_lanes(reading, [&](int lane) { if (sized[lane] == i.bytes) whole |= 1u << lane; });
-  uint32_t found = whole ? check_global(warp, i, whole, from, i.bytes, Access::Read) : 0;
-  for_lanes(reading & ~whole, [&](int lane) { found |= check_global(warp, i, 1u << lane, from, sized[lane], Access::Read); });
+  uint32_t found = whole ? check_global(warp, i, whole, from, i.bytes, kRead) : 0;
+  for_lanes(reading & ~whole, [&](int lane) { found |= check_global(warp, i, 1u << lane, from, sized[lane], kRead); });
   for_lanes(found, [&](int lane) { std::memcpy(copy.data[lane], reinterpret_cast<const void*>(from[lane]), sized[lane]); });
 
   uint8_t poison[kLanes * 16];
   std::memset(poison, 0xff, sizeof poison);
-  const uint32_t stored = check_shared(warp, i, mask, to, i.bytes, Access::Write, poison, kPending);
+  const uint32_t stored = check_shared(warp, i, mask, to, i.bytes, kPendingWrite, poison);
   for_lanes(stored, [&](int lane) {
     std::memset(&machine.shared[to[lane]], 0xff, i.bytes);
     copy.destination[lane] = to[lane], copy.group[lane] = warp.group[lane];
@@ -431,13 +448,17 @@ void decode_cp(Decoder& d) {
   i.run = copy_async;
 }
 
-// ---- without effect here
+// ---- fences, and what has no effect here
 
 Flow nothing(Warp&, const Instruction&, uint32_t) { return Flow::Next; }
+Flow run_fence(Warp& warp, const Instruction&, uint32_t) {
+  if (warp.block->machine->launch->check) fence(warp);
+  return Flow::Next;
+}
 void decode_fence(Decoder& d) {
   d.take_any({"sc", "acq_rel", "acquire", "release"});
-  d.take_any({"cta", "gpu", "gl", "sys", "cluster"});
-  d.i.kind = Class::Sync, d.i.run = nothing;
+  const bool of_block = d.take_any({"cta", "gpu", "gl", "sys", "cluster"}) == "cta";
+  d.i.kind = Class::Sync, d.i.run = of_block ? nothing : run_fence;
 }
 void decode_prefetch(Decoder& d) {
   take_space(d), take_hints(d), d.take_any({"L1", "L2"});

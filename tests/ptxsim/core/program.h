@@ -2,10 +2,8 @@
 #pragma once
 #include <cstdint>
 #include <cstring>
-#include <map>
 #include <stdexcept>
 #include <string>
-#include <utility>
 #include <vector>
 
 namespace ptxsim {
@@ -55,11 +53,9 @@ constexpr int32_t kSlot = kLanes * 8;  // a special register may be read as 64 b
 
 inline int32_t special_offset(int special) { return special * kSlot; }
 
-struct Variable { std::vector<uint8_t> data; };  // a .global or .const of the module
-
-struct Function {
+struct SharedArray {               // static; the dynamic one begins where the last of them ends
+  uint32_t base = 0, bytes = 0;
   std::string name;
-  int32_t entry = 0;           // index of its first instruction
 };
 
 struct Program {
@@ -67,8 +63,7 @@ struct Program {
   std::vector<uint8_t> constants;      // immediates, 32 lanes each
   int32_t register_bytes = 0;          // of one warp, with the special ones
   int32_t static_shared = 0, param_bytes = 0, local_bytes = 0;   // local: of one lane
-  bool uses_dynamic_shared = false;
-  std::vector<std::pair<int32_t, int32_t>> shared_arrays;        // (offset, bytes) of the static ones, rising
+  std::vector<SharedArray> shared_arrays;                        // rising, with gaps between them
 };
 
 }  // namespace ptxsim

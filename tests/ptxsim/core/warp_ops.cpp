@@ -260,10 +260,10 @@ template <bool kStore> Flow matrix_memory(Warp& warp, const Instruction& i, uint
     for (int m = 0; m < count; m++)
       for (int lane = 0; lane < kLanes; lane++)
         for (int half = 0; half < 2; half++) element(m, lane, half) = warp.at<uint16_t>(i.o[m + 1])[2 * lane + half];
-    const uint32_t found = check_shared(warp, i, rows, at, 16, Access::Write, reinterpret_cast<const uint8_t*>(values));
+    const uint32_t found = check_shared(warp, i, rows, at, 16, kWrite, reinterpret_cast<const uint8_t*>(values));
     for_lanes(found, [&](int row) { std::memcpy(&machine.shared[at[row]], values[row], 16); });
   } else {
-    const uint32_t found = check_shared(warp, i, rows, at, 16, Access::Read, nullptr);
+    const uint32_t found = check_shared(warp, i, rows, at, 16, kRead, nullptr);
     std::memset(values, 0xff, sizeof values);
     for_lanes(found, [&](int row) { std::memcpy(values[row], &machine.shared[at[row]], 16); });
     for (int m = 0; m < count; m++)
