@@ -16,12 +16,15 @@ BUILD_TOOLS = setuptools==84.2.1 ninja==1.13.2
 # Its declared dependencies are a training script's: only its model is used here, and extra `blocks` has what that needs.
 WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
 
+# The CUDA compiler, for the tests that simulate kernels, where there is none on PATH.
+NVCC = $(addsuffix ==13.0.*,nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl)
+
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
 INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help sample test test-full build cuda abi clean
+.PHONY: help sample test test-full golden build cuda abi clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +37,9 @@ test: build $(INSTALLED_TESTS) ## build, then run the tests
 
 test-full: build $(INSTALLED_TESTS) ## the same with the slow tests
 	$(VENV_PYTHON) -m pytest -n 2 -m '' $(PYTEST_ARGS)
+
+golden: build $(INSTALLED_TESTS) ## accept the counts of the simulated kernels as they are now
+	$(VENV_PYTHON) -m pytest --rewrite-golden tests/ptxsim tests/ops
 
 build: $(INSTALLED) ## the compiled library, in place; only what changed recompiles
 	$(VENV_PYTHON) setup.py --quiet build_ext --inplace
@@ -56,6 +62,7 @@ $(INSTALLED): pyproject.toml setup.py Makefile
 	touch $@
 
 $(INSTALLED_TESTS): $(INSTALLED)
-	$(PIP_INSTALL) --no-build-isolation -e '.[test,blocks]'
+	$(PIP_INSTALL) --no-build-isolation -e '.[test,blocks,triton]'
 	$(PIP_INSTALL) --no-deps $(WITHOUT_DEPENDENCIES)
+	command -v nvcc >/dev/null || $(PIP_INSTALL) $(patsubst %,'%',$(NVCC))
 	touch $@

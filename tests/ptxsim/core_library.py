@@ -66,3 +66,10 @@ def core() -> ctypes.CDLL:
 def instructions() -> list[tuple[str, str, str]]:
     """(name, forms, meaning) of every instruction that is known."""
     return [tuple(line.split("\t")) for line in core().ptxsim_table().decode().splitlines()]
+
+
+def instruction_list() -> str:
+    """The table of README.md."""
+    cells = [(f"`{name}`", f"`{forms}`" if forms else "", meaning.replace("|", r"\|")) for name, forms, meaning in instructions()]
+    rows = [f"| {' | '.join(row)} |" for row in sorted(cells)]
+    return "\n".join(["| instruction | forms | meaning |", "|---|---|---|", *rows])

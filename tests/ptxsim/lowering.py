@@ -20,7 +20,7 @@ NO_DESTINATION = {
     "prefetch", "prefetchu", "trap", "discard", "brkpt", "call",
 }  # fmt: skip
 SHARED_ALIGN = 16
-SHARED_GAP = 128  # between arrays, so that none reaches into the next: once around the banks, to leave their conflicts as they are
+SHARED_GAP = 128  # between arrays, so that none reaches into the next; once around the banks, which leaves conflicts as they are
 
 
 @dataclass

@@ -24,6 +24,25 @@ def unwritten(tensor: torch.Tensor) -> int:
     return int((_written[tensor.untyped_storage().data_ptr()][: tensor.untyped_storage().nbytes()] == 0).sum())
 
 
+class Snapshot:
+    """The bytes of a tensor's storage, and which of them had been written."""
+
+    def __init__(self, tensor: torch.Tensor):
+        self.storage = tensor.untyped_storage()
+        self.bytes = self.storage.clone()
+        written = _written.get(self.storage.data_ptr())
+        self.written = None if written is None else written.clone()
+
+    def restore(self) -> None:
+        self.storage.copy_(self.bytes)
+        if self.written is not None:
+            _written[self.storage.data_ptr()].copy_(self.written)
+
+    def same_bits(self, other: "Snapshot") -> bool:
+        ours, theirs = (torch.empty(0, dtype=torch.uint8).set_(one.bytes) for one in (self, other))
+        return torch.equal(ours, theirs)
+
+
 def region_of(tensor: torch.Tensor, name: str) -> tuple[int, int, int, int, int, str]:
     """(base, bytes, element bytes, read only, address of the written bytes, name) of what the tensor's view spans."""
     if tensor.device.type != "cpu":

@@ -3,6 +3,7 @@
 import ctypes
 import json
 import os
+import re
 import struct
 import weakref
 from pathlib import Path
@@ -11,9 +12,9 @@ import torch
 
 from .core_library import core
 from .lowering import lower
-from .memory import Struct, region_of
+from .memory import Snapshot, Struct, region_of
 from .parser import Function, PtxError, parse
-from .report import Report
+from .report import Finding, Report
 
 _former: dict[tuple[int, int], str] = {}  # regions of earlier launches: what a stale pointer points into
 
@@ -71,12 +72,13 @@ class Kernel:
         words = (ctypes.c_int64 * len(lowered.words))(*lowered.words)
         arrays = [word for variable, offset in zip(lowered.shared, lowered.shared_offsets) for word in (offset, variable.bytes)]
         header = (ctypes.c_int64 * (5 + len(arrays)))(*lowered.header, len(lowered.shared), *arrays)
-        shared_names = (ctypes.c_char_p * max(1, len(lowered.shared)))(*(v.name.encode() for v in lowered.shared))
+        shared_names = (ctypes.c_char_p * max(1, len(lowered.shared)))(*(_plain_name(v.name).encode() for v in lowered.shared))
         variables = list(self.module.addresses.values())
         addresses = (ctypes.c_uint64 * max(1, len(variables)))(*variables)
         handle = library.ptxsim_decode(
-            opcodes, words, ctypes.c_int64(len(lowered.statements)), header, shared_names, addresses, ctypes.c_int64(len(variables))
-        )
+            opcodes, words, ctypes.c_int64(len(lowered.statements)), header, shared_names, addresses,
+            ctypes.c_int64(len(variables)),
+        )  # fmt: skip
         if not handle:
             at, _, why = library.ptxsim_answer().decode().partition("\t")
             statement = lowered.statements[int(at)]
@@ -95,11 +97,17 @@ class Kernel:
         *,
         memory: tuple = (),                # tensors that are reached through pointers in structs
         check: bool = True,                # look for races and count; without it only bounds are checked
-        seed: int = 0,                     # of the interleaving; 0 runs blocks and warps in order
+        seed: int | tuple[int, ...] = 0,   # of the interleaving; 0 runs blocks and warps in order. Several: results are compared
         threads: int | None = None,        # of the host
         blocks: tuple[int, int] | None = None,  # (first, number): only a slice of the grid
     ) -> Report:  # fmt: skip
-        """Runs the kernel over the memory of the tensors. Raises ValueError for arguments that do not fit its parameters."""
+        """Runs the kernel over the memory of the tensors. Raises ValueError for arguments that do not fit its parameters.
+
+        With several seeds it runs once with each, on the same memory; a tensor whose bits then differ is a finding.
+        """
+        if not isinstance(seed, int):
+            options = dict(check=check, threads=threads, blocks=blocks)
+            return self._launch_each(grid, block, args, shared_bytes, seed, memory=memory, **options)
         handle, lowered = self.decode()
         grid, block = _three(grid), _three(block)
         if block[0] * block[1] * block[2] > self.function.max_threads:
@@ -129,6 +137,22 @@ class Kernel:
             _former[region[0], region[1]] = region[5]
         return Report(self.name, json.loads(answer), lowered)
 
+    def _launch_each(self, grid, block, args, shared_bytes, seeds, *, memory, **options) -> Report:
+        tensors = list(dict.fromkeys([*_tensors_of(args), *memory]))
+        before = [Snapshot(tensor) for tensor in tensors]
+        report, first = None, []
+        for seed in seeds:
+            for snapshot in before:
+                snapshot.restore()
+            this = self.launch(grid, block, args, shared_bytes, memory=memory, seed=seed, **options)
+            after = [Snapshot(tensor) for tensor in tensors]
+            if report is None:
+                report, first = this, after
+                continue
+            names = [f"tensor {place}" for place, (a, b) in enumerate(zip(first, after)) if not a.same_bits(b)]
+            report.join(this, [Finding.of_seeds(name, seeds[0], seed) for name in names])
+        return report
+
     def _pack(self, args, tensors) -> ctypes.Array:
         parameters = self.function.parameters
         if len(args) != len(parameters):
@@ -141,6 +165,12 @@ class Kernel:
                 raise ValueError(f"{self.name}: {name} has {len(raw)} bytes; expected {parameter.bytes}")
             data[parameter.offset : parameter.offset + parameter.bytes] = raw
         return (ctypes.c_uint8 * len(data)).from_buffer(data)
+
+
+def _tensors_of(args) -> list[torch.Tensor]:
+    return [tensor for value in args for tensor in (
+        [value] if isinstance(value, torch.Tensor) else [t for _, t in value.tensors] if isinstance(value, Struct) else []
+    )]  # fmt: skip
 
 
 def _packed(value, parameter, name: str, tensors) -> bytes:
@@ -157,6 +187,12 @@ def _packed(value, parameter, name: str, tensors) -> bytes:
     if value is None:
         value = 0
     return (int(value) & ((1 << 8 * parameter.bytes) - 1)).to_bytes(parameter.bytes, "little")
+
+
+def _plain_name(name: str) -> str:
+    """That of a variable within a function, without what C++ adds to it."""
+    mangled = re.search(r"E\d+([A-Za-z_]\w*)$", name)
+    return mangled[1] if mangled else name
 
 
 def _three(size) -> tuple[int, int, int]:

@@ -15,6 +15,10 @@ class Finding:
     other: str  # of the other party, "" where there is none
     times: int
 
+    @classmethod
+    def of_seeds(cls, name: str, first: int, seed: int) -> "Finding":
+        return cls("result changes with the interleaving", f"with seeds {first} and {seed}", name, "", 1)
+
     def __str__(self) -> str:
         other = f"; with {self.other}" if self.other else ""
         return f"{self.kind} at {self.where}{other}: {self.detail} ({self.times} times)"
@@ -63,6 +67,11 @@ class Report:
             Finding(kind, detail, _where(lowered, place), _where(lowered, other), times)
             for kind, detail, place, other, times in answer["findings"]
         ]
+
+    def join(self, other: "Report", more: list[Finding] = ()) -> None:
+        """Adds the findings of another launch of the kernel that this one does not have; the counts stay this one's."""
+        have = {(finding.kind, finding.where, finding.other) for finding in self.findings}
+        self.findings += [f for f in [*other.findings, *more] if (f.kind, f.where, f.other) not in have]
 
     def assert_clean(self) -> "Report":
         """Raises AssertionError that lists what was found."""

@@ -49,6 +49,19 @@ template <int BUG> __global__ void between_blocks(float* total) {
   else atomicAdd(total, 1.0f);
 }
 
+// The block that is last to count adds up what the others wrote.
+template <int BUG> __global__ void last_block(const float* x, float* parts, unsigned* count, float* out) {
+  if (threadIdx.x != 0) return;
+  parts[blockIdx.x] = x[blockIdx.x];
+  if (!BUG) __threadfence();
+  const bool last = atomicAdd(count, 1u) == gridDim.x - 1;
+  if (!BUG) __threadfence();
+  if (!last) return;
+  float sum = 0;
+  for (int b = 0; b < gridDim.x; b++) sum += parts[b];  // BUG: without a fence
+  *out = sum;
+}
+
 // The last element of a row belongs to the next row.
 template <int BUG> __global__ void beyond_global(const float* x, float* out, int n) {
   const int i = threadIdx.x;
@@ -159,6 +172,7 @@ BOTH(within_warp, const float*, float*)
 BOTH(overwritten, const float*, float*, int)
 BOTH(one_place, float*)
 BOTH(between_blocks, float*)
+BOTH(last_block, const float*, float*, unsigned*, float*)
 BOTH(beyond_global, const float*, float*, int)
 BOTH(into_the_next, float*)
 BOTH(beyond_shared, float*)

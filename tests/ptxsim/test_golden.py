@@ -1,0 +1,117 @@
+"""Golden counts fail when they get worse; the attention of kernels/ keeps its own; what the command line prints."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.ptxsim import core_library, empty, registers
+from tests.ptxsim.__main__ import main
+from tests.ptxsim.fixtures import compiled
+from tests.ptxsim.golden import Golden
+from tests.ptxsim.registers import Resources
+
+KERNELS = Path(__file__).parent / "kernels"
+N, T, D = 10, 16, 64  # sequences: the last block has two of its four
+
+
+def test_attention(simulate):
+    q, k, v = (torch.randn(N, T, D).bfloat16() for _ in range(3))
+    out = empty(N, T, D, dtype=torch.bfloat16)
+    report = simulate(compiled(KERNELS / "attention.cu")["attention"], 3, 128, [q, k, v, out, N, D**-0.5])
+    total, flops = report.counts.total, N * 2 * (2 * T * T * D)
+    assert report.counts.mma_flops == flops
+    assert total.wavefronts == total.ideal_wavefronts  # the swizzle leaves no bank conflict
+    of_a_tensor = N * T * D * 2 // 32
+    assert (report.counts.unique_read_sectors, report.counts.unique_written_sectors) == (3 * of_a_tensor, of_a_tensor)
+    exact = torch.softmax(q.double() @ k.double().mT * D**-0.5, -1) @ v.double()
+    # bf16 rounds p and the result: 2^-9 of each.
+    assert (out.double() - exact).abs().max() < 2**-8 * v.abs().max().double()
+
+
+FIGURES = {"global sectors": 100, "registers": 40, "spilled bytes": 0}
+
+
+def accepted(folder, **changes):
+    golden = Golden("kernel", rewrite=True, folder=folder)
+    golden.compare("case", {**FIGURES, **changes})
+    return Golden("kernel", folder=folder)
+
+
+def test_a_figure_that_gets_worse_fails_and_says_by_how_much(tmp_path):
+    golden = accepted(tmp_path)
+    golden.compare("case", FIGURES)
+    golden.compare("case", {**FIGURES, "registers": 32})  # better is no failure
+    with pytest.raises(AssertionError, match=r"case is worse than accepted: global sectors 125, accepted 100 \(\+25.0%\)$"):
+        golden.compare("case", {**FIGURES, "global sectors": 125})
+    with pytest.raises(AssertionError, match="spilled bytes 8, accepted 0$"):
+        golden.compare("case", {**FIGURES, "spilled bytes": 8})
+    with pytest.raises(AssertionError, match="kernel.json has no counts of 'other'.*make golden"):
+        golden.compare("other", FIGURES)
+
+
+def test_rewriting_keeps_the_other_cases(tmp_path):
+    accepted(tmp_path)
+    Golden("kernel", rewrite=True, folder=tmp_path).compare("another", FIGURES)
+    held = json.loads((tmp_path / "kernel.json").read_text())
+    assert list(held["cases"]) == ["another", "case"] and held["compiler"] == registers.version()
+
+
+def test_another_compiler_is_named(tmp_path):
+    path = tmp_path / "kernel.json"
+    accepted(tmp_path)
+    path.write_text(path.read_text().replace(registers.version(), "12.0.1"))
+    with pytest.raises(AssertionError, match=rf"\(accepted of nvcc 12.0.1, this is {registers.version()}\)"):
+        Golden("kernel", folder=tmp_path).compare("case", {**FIGURES, "registers": 41})
+
+
+def test_what_a_kernel_takes():
+    takes = registers.resources(compiled(KERNELS / "attention.cu").text)["attention"]
+    assert takes.spilled_bytes == 0 and takes.shared_bytes == 4 * 3 * T * D * 2
+    # Occupancy by registers, shared memory, threads and blocks: one limit at a time.
+    assert Resources(64, 0, 0).blocks_of_sm80(128) == 8
+    assert Resources(16, 0, 24 * 1024).blocks_of_sm80(128) == 6
+    assert Resources(16, 0, 0).blocks_of_sm80(1024) == 2
+    assert Resources(16, 0, 0).blocks_of_sm80(32) == 32
+    assert Resources(16, 0, 0).blocks_of_sm80(128, dynamic_shared=82 * 1024 - 1024) == 2
+
+
+# The command line
+
+
+def test_a_file_s_kernels_and_a_launch(capsys):
+    arguments = f"bfloat16[{N * T * D}]," * 4 + f"{N},0.125"
+    assert main([str(KERNELS / "attention.cu"), "--launch", "attention", "--grid", "3", "--args", arguments]) == 0
+    printed = capsys.readouterr().out
+    assert "attention: 4" in printed and "registers, 0 bytes spilled, 24576 bytes of shared memory" in printed
+    assert f"tensor cores       {N * 4 * T * T * D:,} flops" in printed and "attention.cu:48: requests" in printed
+
+
+def test_findings_are_printed_and_are_its_exit_status(capsys):
+    bugs = str(KERNELS / "bugs.cu")
+    assert main([bugs, "--launch", "within_warpILi1E", "--block", "32", "--args", "float32[32],float32[32]"]) == 1
+    assert "! shared-memory race: read after write at bugs.cu:21" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["--launch", "nothing"], "kernels match 'nothing'; there are attention"),
+        (["--launch", "attention", "--args", "bfloat17[3]"], "--args: 'bfloat17' is no torch dtype"),
+        (["--launch", "attention", "--args", "3"], "attention: 1 arguments; expected 6"),
+    ],
+)
+def test_bad_flags(arguments, message, capsys):
+    assert main([str(KERNELS / "attention.cu"), *arguments]) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_no_such_file(capsys):
+    with pytest.raises(SystemExit):
+        main(["nowhere.cu"])
+    assert "nowhere.cu: no such file" in capsys.readouterr().err
+
+
+def test_the_readme_lists_every_instruction():
+    assert core_library.instruction_list() in (Path(__file__).parent / "README.md").read_text()
