@@ -16,7 +16,8 @@ from .memory import Snapshot, Struct, region_of
 from .parser import Function, PtxError, parse
 from .report import Finding, Report
 
-_former: dict[tuple[int, int], str] = {}  # regions of earlier launches: what a stale pointer points into
+_former: dict[tuple[int, int], str] = {}  # regions of earlier launches, the last at the end: what a stale pointer points into
+_MOST_FORMER = 256
 
 
 def load(ptx: str | os.PathLike) -> "Module":
@@ -123,7 +124,7 @@ class Kernel:
         regions = _merged(regions)
         flat = [word for region in regions for word in region[:5]]
         names = (ctypes.c_char_p * max(1, len(regions)))(*(region[5].encode() for region in regions))
-        former = [(base, size, name) for (base, size), name in _former.items()]
+        former = [(base, size, name) for (base, size), name in reversed(_former.items())]
         former_words = (ctypes.c_uint64 * max(1, 2 * len(former)))(*(word for base, size, _ in former for word in (base, size)))
         former_names = (ctypes.c_char_p * max(1, len(former)))(*(name.encode() for *_, name in former))
         threads = min(os.cpu_count() or 1, 8) if threads is None else threads
@@ -133,8 +134,11 @@ class Kernel:
             ctypes.c_void_p(handle), shape, params, (ctypes.c_uint64 * max(1, len(flat)))(*flat), names,
             ctypes.c_int64(len(regions)), former_words, former_names, ctypes.c_int64(len(former)),
         )  # fmt: skip
-        for region in regions:
-            _former[region[0], region[1]] = region[5]
+        for base, size, *_, name in regions:
+            _former.pop((base, size), None)
+            _former[base, size] = name
+        for place in list(_former)[:-_MOST_FORMER]:
+            del _former[place]
         return Report(self.name, json.loads(answer), lowered)
 
     def _launch_each(self, grid, block, args, shared_bytes, seeds, *, memory, **options) -> Report:

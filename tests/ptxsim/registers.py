@@ -1,4 +1,4 @@
-"""What ptxas makes of PTX: registers, spills and shared memory of each kernel; and how many blocks a multiprocessor then holds."""
+"""What ptxas makes of PTX: registers, spills and shared memory of each kernel; how many blocks a multiprocessor then holds."""
 
 import functools
 import os
