@@ -1,0 +1,78 @@
+"""The channel_stats kernels as nvcc compiles them, simulated: against float64, clean, and no worse than their golden counts."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests import ptxsim
+from tests.ptxsim.fixtures import compiled
+
+CSRC = Path(__file__).parents[3] / "csrc"
+THREADS, CHUNK, MOST_CHANNELS = 256, 1024, 32  # csrc/norm/cuda_statistics.cuh
+DTYPES = {torch.float32: "f", torch.float64: "d", torch.float16: "Half", torch.bfloat16: "BFloat16"}
+ENUM = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
+
+
+def kernel(name, dtype):
+    module = compiled(CSRC / "norm" / "cuda_launch.cu", include=(CSRC,))
+    (found,) = [k for mangled, k in module.kernels.items() if re.search(rf"{name}I(N\w*?\d)?{DTYPES[dtype]}E", mangled)]
+    return found
+
+
+def channel_stats(simulate, x):
+    """As csrc/norm/cuda_launch.cu launches them. x: (B, T, H, W, C), unit stride over C. Returns (B, T, C, 2)."""
+    B, T, H, W, C = x.shape
+    acc = torch.float64 if x.dtype == torch.float64 else torch.float32
+    stats = ptxsim.empty(B, T, C, 2, dtype=acc)
+    chunks = -(-H * W // CHUNK)
+    channels = next(width for width in (1, 2, 4, 8, 16, 32) if width >= min(C, MOST_CHANNELS))
+    tiles = -(-C // channels)
+    one_row = x.stride(2) == W * x.stride(3) or H == 1
+    sizes = (B, T, 1, H * W, C) if one_row else (B, T, H, W, C)
+    params = ptxsim.Struct("<QQ9qi4x", x, stats, *sizes, *x.stride()[:4], ENUM.index(x.dtype))
+    partials = ptxsim.empty(B * T, chunks, C, 2, dtype=acc)
+    arguments = [params, partials, channels, tiles, chunks]
+    report = simulate(kernel("channel_stats_kernel", x.dtype), B * T * chunks * tiles, THREADS, arguments)
+    if chunks > 1:
+        merge = kernel("channel_stats_merge_kernel", x.dtype)
+        simulate(merge, -(-B * T * C // THREADS), THREADS, [params, partials, chunks], case="merge")
+    assert ptxsim.unwritten(stats) == 0
+    return stats, report
+
+
+CASES = {
+    "tiny": (1, 2, 3, 5, 7),
+    "odd-channels": (2, 1, 9, 7, 33),
+    "chunks": (1, 2, 33, 65, 8),
+    "one-pixel": (2, 3, 1, 1, 4),
+    "wide": (1, 1, 4, 8, 64),
+}
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("case", CASES)
+def test_statistics(case, dtype, simulate):
+    x = (torch.randn(CASES[case]) * 2 + 5).to(dtype)
+    stats, _ = channel_stats(simulate, x)
+    exact = x.double()
+    mean, variance = exact.mean((2, 3)), exact.var((2, 3), correction=0)
+    unit = torch.finfo(stats.dtype).eps
+    torch.testing.assert_close(stats[..., 0].double(), mean, rtol=8 * unit, atol=8 * unit)
+    torch.testing.assert_close(stats[..., 1].double(), variance, rtol=64 * unit, atol=64 * unit)
+
+
+def test_a_mean_that_dwarfs_the_deviations(simulate):
+    x = torch.randn(1, 1, 20, 60, 5) + 1e5
+    stats, _ = channel_stats(simulate, x)
+    torch.testing.assert_close(stats[..., 1].double(), x.double().var((2, 3), correction=0), rtol=1e-5, atol=0)
+
+
+def test_strided_frames_are_read_in_place(simulate):
+    whole = torch.randn(2, 4, 8, 16, 24)
+    x = whole[:, ::2, 1:7, 2:15, 8:16]
+    stats, report = channel_stats(simulate, x)
+    torch.testing.assert_close(stats[..., 0], x.mean((2, 3)), rtol=1e-5, atol=1e-6)
+    pixels = 2 * 2 * 6 * 13
+    assert report.counts.unique_read_sectors == pixels  # 8 floats of a pixel are one sector, and no other is touched
