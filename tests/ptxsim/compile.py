@@ -42,20 +42,8 @@ def ptx_of_cuda(source, arch: int, include: tuple[str, ...], flags: tuple[str, .
         if "\n" in str(source):
             path.write_text(str(source))
         output = Path(folder, "kernel.ptx")
-        paths = [f"-I{one}" for one in include]
-        command = [
-            nvcc(),
-            "-ptx",
-            "-lineinfo",
-            "-std=c++17",
-            f"-arch=compute_{arch}",
-            *paths,
-            *flags,
-            str(path),
-            "-o",
-            str(output),
-        ]
-        done = subprocess.run(command, capture_output=True, text=True)
+        command = [nvcc(), "-ptx", "-lineinfo", "-std=c++17", f"-arch=compute_{arch}", *flags, *(f"-I{one}" for one in include)]
+        done = subprocess.run([*command, str(path), "-o", str(output)], capture_output=True, text=True)
         if done.returncode:
             print(done.stderr, file=sys.stderr)
             done.check_returncode()
@@ -71,10 +59,13 @@ class TritonKernel:
         self.shared_bytes: int = compiled.metadata.shared
         self.threads: int = 32 * compiled.metadata.num_warps
 
+    def arguments(self, args) -> list:
+        """Those of the signature, in its order, and Triton's own scratch pointers, which are not used."""
+        return [*args, *[None] * (len(self.kernel.function.parameters) - len(args))]
+
     def launch(self, grid, *args, **options):
-        """grid: blocks. args: those of the signature, in its order. options: those of Kernel.launch."""
-        scratch = [None] * (len(self.kernel.function.parameters) - len(args))  # Triton's own, unused
-        return self.kernel.launch(grid, self.threads, [*args, *scratch], self.shared_bytes, **options)
+        """grid: blocks. args: those of the signature. options: those of Kernel.launch."""
+        return self.kernel.launch(grid, self.threads, self.arguments(args), self.shared_bytes, **options)
 
 
 def from_triton(

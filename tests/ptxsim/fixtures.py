@@ -4,7 +4,7 @@ import functools
 
 import pytest
 
-from .compile import from_cuda
+from .compile import TritonKernel, from_cuda
 from .golden import Golden, figures
 from .module import Module
 from .report import Report
@@ -34,6 +34,10 @@ class Simulate:
         report = kernel.launch(grid, block, args, shared_bytes, seed=seeds, **options).assert_clean()
         self.golden.compare(f"{self.case} {case}".strip(), figures(report, kernel.module.text, shared_bytes))
         return report
+
+    def triton(self, kernel: TritonKernel, grid, args, **options) -> Report:
+        """The same for what `from_triton` compiled: args are those of its signature."""
+        return self(kernel.kernel, grid, kernel.threads, kernel.arguments(args), kernel.shared_bytes, **options)
 
 
 @pytest.fixture

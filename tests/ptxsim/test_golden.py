@@ -5,8 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton
+import triton.language as tl
 
-from tests.ptxsim import core_library, empty, registers
+from tests.ptxsim import core_library, empty, from_triton, registers
 from tests.ptxsim.__main__ import main
 from tests.ptxsim.fixtures import compiled
 from tests.ptxsim.golden import Golden
@@ -28,6 +30,19 @@ def test_attention(simulate):
     exact = torch.softmax(q.double() @ k.double().mT * D**-0.5, -1) @ v.double()
     # bf16 rounds p and the result: 2^-9 of each.
     assert (out.double() - exact).abs().max() < 2**-8 * v.abs().max().double()
+
+
+@triton.jit
+def doubled(x, out, n, BLOCK: tl.constexpr):
+    place = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    tl.store(out + place, 2 * tl.load(x + place, place < n, 0), place < n)
+
+
+def test_of_triton(simulate):
+    kernel = from_triton(doubled, {"x": "*fp32", "out": "*fp32", "n": "i32"}, {"BLOCK": 256}, divisible=("x", "out"))
+    x, out = torch.randn(1000), empty(1000)
+    report = simulate.triton(kernel, 4, [x, out, 1000])
+    assert torch.equal(out, 2 * x) and report.counts.total.sectors == report.counts.total.ideal_sectors == 2 * 125
 
 
 FIGURES = {"global sectors": 100, "registers": 40, "spilled bytes": 0}

@@ -293,11 +293,9 @@ ld.shared.v4.b32 {vector("d", 4)}, [%to];
 
 # ---- 9.7.9.25.3, cp.async
 
-ANY = pytest.mark.xfail(strict=True, reason="a source of 3 bytes is held to be aligned to 3")
-
 
 @pytest.mark.parametrize("cache, size", [("ca", 4), ("ca", 8), ("ca", 16), ("cg", 16)])
-@pytest.mark.parametrize("shorter", ["no", "power of two", pytest.param("any", marks=ANY)])
+@pytest.mark.parametrize("shorter", ["no", "power of two", "any"])
 def test_copies_and_their_zero_fill(cache, size, shorter):
     words = size // 4
     of = f".v{words}.b32" if words > 1 else ".b32"
@@ -316,6 +314,13 @@ ld.shared{of} {vector("d", words) if words > 1 else "%d_0"}, [%to];
     copy.launch(1, LANES, [x[:end], sizes, d]).assert_clean()
     filled = torch.arange(size) >= sizes[:, None]  # "remaining bytes in destination dst are filled with zeros"
     assert torch.equal(d.view(torch.uint8), x.view(LANES, size).masked_fill(filled, 0))
+
+
+def test_a_copy_is_aligned_to_its_size_however_few_bytes_it_reads():
+    x, d = torch.zeros(LANES * 4, dtype=I32), empty(LANES, 1, dtype=I32)
+    body = "mad.lo.u32 %to, %lane, 16, %shared;\ncp.async.ca.shared.global [%to], [%x + 4], 16, 4;\n"
+    report = kernel({"x": 4, "d": 1}, body, shared=LANES * 16).launch(1, LANES, [x, d])
+    assert {finding.kind for finding in report.findings} == {"misaligned access"}
 
 
 COMMIT = "cp.async.commit_group;\n"
@@ -337,8 +342,6 @@ def copy_and_read(copies, waits):
 
 
 EARLY = {"cp.async data used before its wait"}
-
-
 FOUR_GROUPS = "".join(map(copy_of_group, range(4)))
 LAST_IN_NONE = FOUR_GROUPS.removesuffix(COMMIT)
 WAITS = [  # "till only N or fewer of the most recent cp.async-groups are pending"

@@ -85,6 +85,25 @@ def test_arrive_and_wait(machine):
     assert torch.equal(out, x.flip(0))
 
 
+def test_any_number_but_zero_is_a_true_predicate():
+    text = TEXT.replace(
+        "BODY",
+        """.reg .b32 %r<3>;
+  mov.pred %p1, -1;
+  mov.u32 %r1, %laneid;
+  shl.b32 %r1, %r1, 2;
+  cvt.u64.u32 %rd0, %r1;
+  add.u64 %rd1, %rd1, %rd0;
+  selp.f32 %f1, %f1, 0f00000000, %p1;
+  vote.sync.ballot.b32 %r2, -2, -1;
+  setp.eq.u32 %p1, %r2, -1;
+  @!%p1 mov.f32 %f1, 0f00000000;""",
+    )
+    out = empty(32)
+    ptxsim.load(text)["one"].launch(1, 32, [out, 2.5]).assert_clean()
+    assert (out == 2.5).all()
+
+
 # Counts
 
 

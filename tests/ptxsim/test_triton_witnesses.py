@@ -193,7 +193,6 @@ def sum_of_columns(x, out, rows, ROWS: tl.constexpr, COLUMNS: tl.constexpr):
     tl.atomic_add(out + column, tl.sum(tile, 0))
 
 
-@pytest.mark.xfail(strict=True, reason="mov.pred p, -1 leaves p false in lanes 0, 8, 16 and 24")
 def test_atomic_sum():
     rows, columns, tile = 100, 128, 16
     signature = {"x": "*fp32", "out": "*fp32", "rows": "i32"}

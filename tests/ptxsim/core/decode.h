@@ -46,7 +46,7 @@ class Decoder {
   size_t atoms(size_t operand) const { return operand_at(operand).size(); }
   const Atom& atom(size_t operand, size_t part = 0) const;
   void to(size_t operand, size_t part = 0);                          // a destination; '_' is a place of its own
-  template <class T> void from(size_t operand, size_t part = 0);     // a source, immediates made constants of T
+  template <class T> void from(size_t operand, size_t part = 0);     // a source, immediates made constants of T; uint8_t: a predicate
   void from_bytes(size_t operand, size_t part, uint32_t bytes);      // a source of that many bytes a lane
   void address(size_t operand);                                      // [base + offset]: base appended, offset to .immediate
   int64_t integer(size_t operand) const;                             // one that must be immediate
@@ -66,6 +66,11 @@ class Decoder {
 
 template <class T> void Decoder::from(size_t operand, size_t part) {
   i.o.push_back(value_of(atom(operand, part), sizeof(T)));
+}
+template <> inline void Decoder::from<uint8_t>(size_t operand, size_t part) {
+  Atom value = atom(operand, part);
+  if (value.kind == Atom::Integer) value.value = value.value != 0;   // true is 1 in every register, and -1 in Triton's text
+  i.o.push_back(value_of(value, 1));
 }
 
 struct Entry {

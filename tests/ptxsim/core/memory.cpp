@@ -334,8 +334,10 @@ void check_global_cell(Warp& warp, const Instruction& i, int lane, Region& regio
 
 }  // namespace
 
-uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uint64_t* at, uint32_t bytes, Access access) {
+uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uint64_t* at, uint32_t bytes, Access access,
+                      uint32_t alignment) {
   Machine& machine = *warp.block->machine;
+  if (alignment == 0) alignment = std::min(bytes, 16u);
   Region* of_lane[kLanes];
   Region* region = nullptr;
   for (uint32_t rest = mask; rest; rest &= rest - 1) {
@@ -343,7 +345,7 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
     if (region == nullptr || at[lane] - region->base + bytes > region->bytes) region = machine.memory->find(at[lane], bytes);
     of_lane[lane] = region;
     const char* kind = region == nullptr                                          ? "out of bounds"
-                       : at[lane] % std::min(bytes, 16u) != 0                      ? "misaligned access"
+                       : at[lane] % alignment != 0                                 ? "misaligned access"
                        : region->read_only && access.writes              ? "write to constant memory"
                                                                                   : nullptr;
     if (kind == nullptr) continue;

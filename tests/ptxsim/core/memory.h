@@ -129,8 +129,10 @@ struct Access {
 constexpr Access kRead{true, false}, kWrite{false, true}, kPendingWrite{false, true, false, true};
 
 // Checks and counts an access of `mask` lanes to addresses `at` of one space; lanes that may not go through are left out of the
-// mask that it returns. `values` are what a write stores, `bytes` of each lane, one lane after the other.
-uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uint64_t* at, uint32_t bytes, Access access);
+// mask that it returns. `values` are what a write stores, `bytes` of each lane, one lane after the other. `alignment`: of the
+// addresses; 0: that of so many bytes.
+uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uint64_t* at, uint32_t bytes, Access access,
+                      uint32_t alignment = 0);
 uint32_t check_shared(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes, Access access,
                       const uint8_t* values);
 void count_wavefronts(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes);

@@ -384,7 +384,7 @@ Flow copy_async(Warp& warp, const Instruction& i, uint32_t mask) {
   uint32_t whole = 0;
   for_lanes(reading, [&](int lane) { if (sized[lane] == i.bytes) whole |= 1u << lane; });
   uint32_t found = whole ? check_global(warp, i, whole, from, i.bytes, kRead) : 0;
-  for_lanes(reading & ~whole, [&](int lane) { found |= check_global(warp, i, 1u << lane, from, sized[lane], kRead); });
+  for_lanes(reading & ~whole, [&](int lane) { found |= check_global(warp, i, 1u << lane, from, sized[lane], kRead, i.bytes); });
   for_lanes(found, [&](int lane) { std::memcpy(copy.data[lane], reinterpret_cast<const void*>(from[lane]), sized[lane]); });
 
   uint8_t poison[kLanes * 16];
