@@ -45,6 +45,9 @@ template <class V> struct FAdd { V operator()(V a, V b) const { return a + b; } 
 template <class V> struct FSub { V operator()(V a, V b) const { return a - b; } };
 template <class V> struct FMul { V operator()(V a, V b) const { return a * b; } };
 template <class V> struct FDiv { V operator()(V a, V b) const { return a / b; } };
+template <class V> struct FDivApprox {   // its reciprocal of a large number is zero
+  V operator()(V a, V b) const { return std::fabs(b) > V(0x1p126) && std::isfinite(b) ? a * std::copysign(V(0), b) : a / b; }
+};
 template <class V> struct FFma { V operator()(V a, V b, V c) const { return std::fma(a, b, c); } };
 template <class V> struct FRcp { V operator()(V a) const { return V(1) / a; } };
 template <class V> struct FSqrt { V operator()(V a) const { return std::sqrt(a); } };
@@ -57,20 +60,16 @@ template <class V> struct FCos { V operator()(V a) const { return V(std::cos((do
 template <class V> struct FTanh { V operator()(V a) const { return V(std::tanh((double)a)); } };
 
 template <class V, bool kMax> V extreme(V a, V b, uint8_t option) {
+  const bool negative = std::signbit(a) != std::signbit(b);
+  if (option & kXorsign) a = std::fabs(a), b = std::fabs(b);
   V r;
   if (std::isnan(a) || std::isnan(b)) {
     r = option & kNan ? std::numeric_limits<V>::quiet_NaN() : std::isnan(a) ? b : a;
   } else {
-    if (option & kXorsign) {
-      const bool negative = std::signbit(a) != std::signbit(b);
-      a = std::fabs(a), b = std::fabs(b);
-      r = kMax ? std::max(a, b) : std::min(a, b);
-      return negative ? -r : r;
-    }
     const bool a_below = a < b || (a == b && std::signbit(a) && !std::signbit(b));
     r = a_below == kMax ? b : a;
   }
-  return r;
+  return option & kXorsign && negative ? -r : r;
 }
 
 // Roundings other than to nearest: the processor's own.
@@ -141,6 +140,7 @@ template <class Type, bool kAbs> Flow sign(Warp& warp, const Instruction& i, uin
   for_lanes(mask, [&](int lane) {
     Bits bits = a[lane];
     if constexpr (sizeof(Bits) == 4) bits = Type::get(bits, i.option & kFtz);
+    if constexpr (sizeof(Bits) == 2) bits = Type::flushed(bits, i.option & kFtz);
     const Word word = bits_as<Word>(bits);
     d[lane] = kAbs ? Word(word & ~top) : Word(word ^ top);
   });
@@ -385,7 +385,7 @@ struct Testp {
       case 1: return std::isinf(value);
       case 2: return !std::isnan(value);
       case 3: return std::isnan(value);
-      case 4: return std::isfinite(value) && value != 0 && !subnormal;
+      case 4: return std::isfinite(value) && !subnormal;   // zero counts as normal
       default: return subnormal;
     }
   }
@@ -422,7 +422,7 @@ void decode_float_arithmetic(Decoder& d, const std::string& type) {
   if (d.name == "add") return arithmetic<FAdd, 2>(d, type);
   if (d.name == "sub") return arithmetic<FSub, 2>(d, type);
   if (d.name == "mul") return arithmetic<FMul, 2>(d, type);
-  if (d.name == "div") return arithmetic<FDiv, 2>(d, type);
+  if (d.name == "div") return d.take("approx") ? arithmetic<FDivApprox, 2>(d, type) : arithmetic<FDiv, 2>(d, type);
   if (d.name == "mad") return decode_fma(d, type);
   if (d.name == "min") return decode_min_max<false>(d, type);
   if (d.name == "max") return decode_min_max<true>(d, type);

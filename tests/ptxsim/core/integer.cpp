@@ -141,7 +141,7 @@ template <bool kSignedA, bool kSignedB> struct Dp4a {
 // ---- carries: .cc writes the lane's condition code, addc, subc and madc read it
 
 enum CarryKind : uint8_t { kAddCarry, kSubCarry, kMadLo, kMadHi };
-enum : uint8_t { kReads = 16, kWrites = 32 };
+enum : uint8_t { kReads = 16, kWrites = 32, kSigned = 64 };
 
 template <class T> Flow with_carry(Warp& warp, const Instruction& i, uint32_t mask) {
   T* d = warp.at<T>(i.o[0]);
@@ -150,7 +150,7 @@ template <class T> Flow with_carry(Warp& warp, const Instruction& i, uint32_t ma
     T x = a[lane], y = b[lane];
     const int kind = i.option & 15;
     if (kind == kMadLo) x = T(x * y), y = c[lane];
-    if (kind == kMadHi) x = MulHi<T>()(x, y), y = c[lane];
+    if (kind == kMadHi) x = i.option & kSigned ? T(MulHi<std::make_signed_t<T>>()(x, y)) : MulHi<T>()(x, y), y = c[lane];
     const unsigned __int128 carry = i.option & kReads ? warp.carry[lane] : 0;
     const unsigned __int128 sum = kind == kSubCarry ? (unsigned __int128)x - y - carry : (unsigned __int128)x + y + carry;
     d[lane] = T(sum);
@@ -168,7 +168,7 @@ void decode_carry(Decoder& d, uint8_t kind, bool reads) {
         if constexpr (sizeof(T) >= 4) {
           d.to(0);
           for (size_t s = 1; s <= sources; s++) d.from<T>(s);
-          d.i.option = uint8_t(kind | (reads ? kReads : 0) | (writes ? kWrites : 0));
+          d.i.option = uint8_t(kind | (reads ? kReads : 0) | (writes ? kWrites : 0) | (type[0] == 's' ? kSigned : 0));
           d.i.run = with_carry<T>;
         }
       }))
@@ -266,7 +266,7 @@ void decode_mad(Decoder& d) {
       using T = Unsigned<typename decltype(tag)::type>;
       if constexpr (sizeof(T) >= 4) {
         d.to(0), d.from<T>(1), d.from<T>(2), d.from<T>(3);
-        d.i.option = uint8_t((part == "hi" ? kMadHi : kMadLo) | kWrites);
+        d.i.option = uint8_t((part == "hi" ? kMadHi : kMadLo) | kWrites | (type[0] == 's' ? kSigned : 0));
         d.i.run = with_carry<T>;
       }
     });

@@ -10,7 +10,7 @@ namespace {
 template <class T> struct Same { T operator()(T a) const { return a; } };
 template <class T> struct Select { T operator()(T a, T b, uint8_t p) const { return p ? a : b; } };
 template <class T> struct SelectBySign { T operator()(T a, T b, int32_t c) const { return c >= 0 ? a : b; } };
-template <class T> struct SelectBySignF { T operator()(T a, T b, float c) const { return c >= 0 ? a : b; } };
+template <class T, bool kFtz> struct SelectBySignF { T operator()(T a, T b, float c) const { return (kFtz ? flush(c) : c) >= 0 ? a : b; } };
 
 // mov.b64 {a, b}, d and its like: `count` parts of `bytes` each.
 Flow unpack_parts(Warp& warp, const Instruction& i, uint32_t mask) {
@@ -78,10 +78,11 @@ void decode_selp(Decoder& d) {
 
 void decode_slct(Decoder& d) {
   const std::string by = d.take_type(), type = d.take_type();
-  d.take("ftz");
+  const bool ftz = d.take("ftz");
   with_bits(type, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    if (by == "f32") decode_lanewise<SelectBySignF<T>, T, T, T, float>(d, Class::Move);
+    if (by == "f32" && ftz) decode_lanewise<SelectBySignF<T, true>, T, T, T, float>(d, Class::Move);
+    else if (by == "f32") decode_lanewise<SelectBySignF<T, false>, T, T, T, float>(d, Class::Move);
     else decode_lanewise<SelectBySign<T>, T, T, T, int32_t>(d, Class::Move);
   });
 }
@@ -122,7 +123,7 @@ long double load(Number from, const uint8_t* bytes, bool ftz) {
   return is_signed(from) ? (long double)(int64_t(raw << spare) >> spare) : (long double)raw;
 }
 
-void store(Number to, long double value, uint8_t* bytes, uint32_t register_bytes, Rounding rounding, uint8_t option) {
+void store(Number from, Number to, long double value, uint8_t* bytes, uint32_t register_bytes, Rounding rounding, uint8_t option) {
   uint64_t raw;
   if (floats(to)) {
     if ((option & kCvtSat)) value = std::isnan(value) ? 0 : std::min(1.0L, std::max(0.0L, value));
@@ -148,7 +149,7 @@ void store(Number to, long double value, uint8_t* bytes, uint32_t register_bytes
     const int bits = bits_of(to);
     const long double low = is_signed(to) ? -std::ldexp(1.0L, bits - 1) : 0;
     const long double high = std::ldexp(1.0L, is_signed(to) ? bits - 1 : bits) - 1;
-    if (std::isnan(value)) value = 0;
+    if (std::isnan(value)) value = from == kF64 || bits == 64 ? (is_signed(to) ? low : std::ldexp(1.0L, bits - 1)) : 0;
     value = std::min(high, std::max(low, value));
     raw = is_signed(to) ? uint64_t(int64_t(value)) : uint64_t(value);
   }
@@ -162,12 +163,28 @@ Flow convert(Warp& warp, const Instruction& i, uint32_t mask) {
   uint8_t* d = warp.at<uint8_t>(i.o[0]);
   const uint8_t* a = warp.at<uint8_t>(i.o[1]);
   for_lanes(mask, [&](int lane) {
-    store(to, load(from, a + lane * i.count, i.option & kCvtFtz), d + lane * i.bytes, i.bytes, rounding, i.option);
+    store(from, to, load(from, a + lane * i.count, i.option & kCvtFtz), d + lane * i.bytes, i.bytes, rounding, i.option);
   });
   return Flow::Next;
 }
 
-// Integers without saturation: bits cut off, or filled with the sign.
+// Integers without saturation: bits cut off, or filled with the sign; both types may be narrower than their registers.
+Flow cut(Warp& warp, const Instruction& i, uint32_t mask) {
+  const Number to = Number(i.immediate & 0xff), from = Number(i.immediate >> 8 & 0xff);
+  uint8_t* d = warp.at<uint8_t>(i.o[0]);
+  const uint8_t* a = warp.at<uint8_t>(i.o[1]);
+  auto extended = [](uint64_t raw, Number type) {
+    const int spare = 64 - bits_of(type);
+    return is_signed(type) ? uint64_t(int64_t(raw << spare) >> spare) : raw << spare >> spare;
+  };
+  for_lanes(mask, [&](int lane) {
+    uint64_t raw = 0;
+    std::memcpy(&raw, a + lane * i.count, i.count);
+    raw = extended(extended(raw, from), to);
+    std::memcpy(d + lane * i.bytes, &raw, i.bytes);
+  });
+  return Flow::Next;
+}
 template <class To, class From> struct Cast { To operator()(From a) const { return To(a); } };
 
 template <class Format> Flow to_pair(Warp& warp, const Instruction& i, uint32_t mask) {   // d = {high a, low b}
@@ -241,7 +258,7 @@ void decode_cvt(Decoder& d) {
   d.from_bytes(1, 0, d.i.count);
   if (floats(from) && floats(to) && mode.empty() && bits_of(to) >= bits_of(from)) rounding = Rounding::Nearest;   // exact
   d.i.immediate = int64_t(to) | int64_t(from) << 8 | int64_t(rounding) << 16;
-  d.i.run = convert;
+  d.i.run = !floats(to) && !floats(from) && !(option & kCvtSat) ? cut : convert;
 }
 
 // Generic addresses are those of the host for global memory and windows of their own for shared and local memory.
