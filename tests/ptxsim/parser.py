@@ -84,6 +84,7 @@ class _Token:
     line: int
 
 
+_COMMENT = re.compile(r'((?:[^"/]|"[^"]*"|/(?!/))*)//')  # what stands before one; a path in quotes may hold //
 _DIRECTIVE_TO_END_OF_LINE = ("version", "target", "address_size", "file", "loc", "section", "pragma")
 
 
@@ -115,14 +116,14 @@ class _Parser:
                 if end < 0:
                     continue
                 line, in_comment = line[end + 2 :], False
-            comment = line.find("//")
-            if comment >= 0:
-                note = line[comment:]
+            comment = _COMMENT.match(line)
+            if comment is not None:
+                note = line[comment.end(1) :]
                 if "begin inline asm" in note:
                     self.in_asm = True
                 elif "end inline asm" in note:
                     self.in_asm = False
-                line = line[:comment]
+                line = comment[1]
             line = re.sub(r"/\*.*?\*/", " ", line)
             if "/*" in line:
                 line, in_comment = line[: line.index("/*")], True

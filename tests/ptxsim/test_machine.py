@@ -85,6 +85,17 @@ def test_arrive_and_wait(machine):
     assert torch.equal(out, x.flip(0))
 
 
+def test_comments_and_paths_that_look_like_them():
+    body = """/* add.f32 %f1,
+  %f1, %f1; */ add.f32 %f1, %f1, %f1; // add.f32 %f1, %f1, %f1;
+  .file 1 "a//b/../kernel.cu"
+  .loc 1 7 3 // "
+  add.f32 %f1, /* + */ %f1, %f1;"""
+    out = empty(1)
+    report = ptxsim.load(TEXT.replace("BODY", body))["one"].launch(1, 1, [out, 2.5]).assert_clean()
+    assert out == 10 and set(report.lines) == {"kernel.cu:7"}
+
+
 def test_any_number_but_zero_is_a_true_predicate():
     text = TEXT.replace(
         "BODY",
