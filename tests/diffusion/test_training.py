@@ -21,6 +21,7 @@ ERRORS = {  # The mean squared error that each weighting makes of that of v, at 
     "x": lambda v, x, noise, snr: x,
     "noise": lambda v, x, noise, snr: noise,
     "min_snr": lambda v, x, noise, snr: min(snr, 5.0) * x,
+    "even": lambda v, x, noise, snr: v / (1 + (snr * math.e**3) ** (-1 / 1.6)),
 }
 
 
