@@ -217,6 +217,9 @@ def operands(format: Format, number: int) -> list[np.ndarray]:
         two[-1] = format.round(-near * (1 + math.ldexp(rng.random(), -rng.randrange(60)))) if rng.random() < 0.6 else two[-1]
         low = [format.round(format.value(bits) * 2.0 ** -(format.bias // 2)) for bits in two]  # to denormals
         tuples += [one, two, low]
+    if number == 3:  # a product that is a tie, and what is next to nothing beside it
+        a, b, least = format.round(1.0) | 1, format.round(1.5), 1 << format.mantissa
+        tuples += [[a | sign, b, c | other] for sign in (0, top) for other in (0, top) for c in (0, 1, least)]
     return [np.array(column, dtype=f"u{format.width // 8}") for column in zip(*tuples)]
 
 
