@@ -22,7 +22,7 @@ FLAGS = (
 )
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache")) / "vdiff_kernels" / "ptxsim"
 
 
@@ -31,7 +31,7 @@ def _build() -> Path:
     compiler = os.environ.get("CXX", "g++")
     machine = subprocess.run([compiler, "-march=native", "-Q", "--help=target"], capture_output=True).stdout
     common = b"".join([*(header.read_bytes() for header in sorted(SOURCES.glob("*.h"))), " ".join(FLAGS).encode(), machine])
-    folder = _cache()
+    folder = cache_folder()
     folder.mkdir(parents=True, exist_ok=True)
 
     def make(name: str, content: bytes, suffix: str, *command: str) -> Path:

@@ -3,10 +3,14 @@
 import functools
 
 import pytest
+import torch
 
 from .compile import TritonKernel, from_cuda
 from .golden import Golden, figures
+from .launcher import Launchers, plain_name
+from .memory import Struct
 from .module import Module
+from .registers import Resources, resources
 from .report import Report
 
 SEEDS = (0, 1)  # in order, and shuffled
@@ -16,6 +20,12 @@ SEEDS = (0, 1)  # in order, and shuffled
 def compiled(path, arch: int = 80, include: tuple = (), flags: tuple[str, ...] = ()) -> Module:
     """The module of a .cu file, compiled once a session."""
     return from_cuda(path, arch=arch, include=include, flags=flags)
+
+
+@functools.cache
+def compiled_launchers(*sources, include: tuple = ()) -> Launchers:
+    """The launchers of .cu files, linked once a session."""
+    return Launchers(sources, include=include)
 
 
 class Simulate:
@@ -31,9 +41,36 @@ class Simulate:
 
         Asserts that there are no findings, that the bits of its results are the same for all seeds, and the golden counts.
         """
+        takes = resources(kernel.module.text)[kernel.name]
+        return self._held(kernel, takes, grid, block, args, shared_bytes, case=case, seeds=seeds, **options)
+
+    def _held(self, kernel, takes: Resources, grid, block, args, shared_bytes, *, case: str, seeds, **options) -> Report:
         report = kernel.launch(grid, block, args, shared_bytes, seed=seeds, **options).assert_clean()
-        self.golden.compare(f"{self.case} {case}".strip(), figures(report, kernel.module.text, shared_bytes))
+        self.golden.compare(f"{self.case} {case}".strip(), figures(report, takes, shared_bytes))
         return report
+
+    def launcher(
+        self, launchers: Launchers, function: str, *arguments, memory=(), case: str = "", seeds=SEEDS, blocks=None
+    ) -> list[Report]:
+        """Calls a C++ launcher; each kernel that it launches is held as by calling this. Returns their reports.
+
+        arguments: as those of Launchers.call. memory: the tensors that pointers within them lie in, beside those of its Structs.
+        blocks: {part of a kernel's name: (first, number)}, of which to run only a slice of the grid.
+        """
+        reports = []
+        tensors = [*memory, *(a for a in arguments if isinstance(a, torch.Tensor))]
+        tensors += [tensor for a in arguments if isinstance(a, Struct) for _, tensor in a.tensors]
+
+        def run(kernel, grid, block, args, shared_bytes):
+            name = plain_name(kernel.name)
+            slices = [span for part, span in (blocks or {}).items() if part in name]
+            takes = launchers.kernel(kernel.name)[1]
+            options = dict(memory=tuple(tensors), blocks=slices[0] if slices else None, seeds=seeds)
+            reports.append(self._held(kernel, takes, grid, block, args, shared_bytes, case=f"{case} {name}".strip(), **options))
+
+        with launchers.simulated(run):
+            launchers.call(function, *arguments)
+        return reports
 
     def triton(self, kernel: TritonKernel, grid, args, **options) -> Report:
         """The same for what `from_triton` compiled: args are those of its signature."""

@@ -57,7 +57,11 @@ def resources(ptx: str, arch: int = 80) -> dict[str, Resources]:
         path = Path(folder, "kernel.ptx")
         path.write_text(ptx)
         command = [ptxas(), "-v", f"-arch=sm_{arch}", str(path), "-o", os.devnull]
-        log = subprocess.run(command, capture_output=True, text=True, check=True).stderr
+        return parsed_resources(subprocess.run(command, capture_output=True, text=True, check=True).stderr)
+
+
+def parsed_resources(log: str) -> dict[str, Resources]:
+    """What `ptxas -v` says, by the name of each kernel."""
     found = {}
     for name, text in re.findall(r"Compiling entry function '(.+?)'(.*?)(?=Compiling entry function|\Z)", log, re.S):
         stores, loads = map(int, re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", text).groups())

@@ -87,6 +87,10 @@ int32_t Decoder::value_of(const Atom& atom, uint32_t bytes) {
       const uint64_t address = variables_[size_t(atom.value)] + uint64_t(atom.offset);
       return constant(&address, bytes);
     }
+    case Atom::Parameter: {   // its address in the space of parameters
+      const int64_t address = atom.value + atom.offset;
+      return constant(&address, bytes);
+    }
     default: fail("an operand is not a value");
   }
 }

@@ -1,0 +1,123 @@
+// What the forward and backward kernels of short sequences share: scores, masks and the softmax of one tile in a warp's registers.
+//
+//   a sequence of up to kRows = 8, 16 or 32 queries and keys is one tile, a pair of sequences where kRows = 8
+#pragma once
+
+#include "attention/products.cuh"
+
+namespace vdiff::attention {
+
+constexpr int kMaxWarps = 4;  // of a block
+
+// How a launch is cut: by the shape alone, so that results are the same on every GPU.
+struct ShortPlan {
+  int64_t units;   // of `count` neighbouring sequences, a warp's at a time
+  int64_t stride;  // from one unit of a warp to its next
+  int count;
+  int warps;       // of a block
+};
+
+template <int kRows>
+using ShortShape = Shape<kRows, kRows>;
+
+// One tile's place: its sequences and what hides keys from queries.
+template <class S>
+struct TileMask {
+  int64_t bias_head[S::kPaired ? 2 : 1];
+  uint32_t isolated[S::kPaired ? 2 : 1];  // bit i: frame i sees itself alone, and nobody else sees it
+
+  __device__ TileMask(const SequenceAttention& p, int64_t sequence) {
+#pragma unroll
+    for (int s = 0; s < (S::kPaired ? 2 : 1); ++s) {
+      const int64_t last = p.sequences() - 1;
+      const SequenceIndex place = sequence_index(p, sequence + s < last ? sequence + s : last);
+      bias_head[s] = place.n * p.bias.stride_n;
+      isolated[s] = 0;
+      if (p.focus_present == nullptr) continue;
+      const bool* focus = p.focus_present + place.index[0] * p.stride_focus_b;
+      const bool mine = lane_id() < p.L && focus[min(int64_t(lane_id()), p.L - 1) * p.stride_focus_i];
+      isolated[s] = __ballot_sync(~0u, mine);
+    }
+  }
+
+  __device__ bool hides(const SequenceAttention& p, int s, int i, int j) const {
+    if (i >= p.L || j >= p.S || (p.causal && j > i)) return true;
+    return i != j && ((isolated[s] >> i | isolated[s] >> j) & 1);
+  }
+};
+
+// s = scale * s + bias, -inf where hidden
+template <class S>
+__device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
+#pragma unroll
+  for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+    for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const int i = Element<S>::query(m, e), j = Element<S>::key(n, e), s = Element<S>::sequence(e);
+        float& x = rS[m][n][e];
+        x *= p.scale;
+        if (mask.hides(p, s, i, j)) {
+          x = -INFINITY;
+        } else if (p.bias.data != nullptr) {
+          x += load_bias(p.bias, mask.bias_head[s] + p.bias.query.at(i) + p.bias.key.at(j));
+        }
+      }
+    }
+  }
+}
+
+// Over the row of each of the lane's elements: combine's result of all of its keys.
+template <class Combine>
+__device__ float over_row(float x, const Combine& combine) {
+  x = combine(x, __shfl_xor_sync(~0u, x, 1));
+  return combine(x, __shfl_xor_sync(~0u, x, 2));
+}
+
+// rS = softmax of its rows, zeros where all is hidden; lse[m][half]: the natural log of each row's sum of exponentials.
+template <class S>
+__device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
+#pragma unroll
+  for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = -INFINITY, sum = 0;
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) most = fmaxf(most, fmaxf(rS[m][n][2 * half], rS[m][n][2 * half + 1]));
+      most = over_row(most, [](float a, float b) { return fmaxf(a, b); });
+      const float shift = most == -INFINITY ? 0.0f : most * kLog2e;
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) sum += rS[m][n][e] = ptx::exp2_approx(fmaf(rS[m][n][e], kLog2e, -shift));
+      }
+      sum = over_row(sum, [](float a, float b) { return a + b; });
+      const float inverse = sum == 0 ? 0.0f : 1 / sum;
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+        rS[m][n][2 * half] *= inverse;
+        rS[m][n][2 * half + 1] *= inverse;
+      }
+      lse[m][half] = shift * kLn2 + logf(sum);
+    }
+  }
+}
+
+// body(row of the tile, column, first, second): the lane's pairs of a chunk of 16 columns.
+template <int kTiles, class Body>
+__device__ void for_each_pair(const float (&rC)[kTiles][2][4], int column, const Body& body) {
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = 16 * m + lane_id() / 4 + half * 8;
+        body(row, column + 8 * n + lane_id() % 4 * 2, rC[m][n][2 * half], rC[m][n][2 * half + 1]);
+      }
+    }
+  }
+}
+
+}  // namespace vdiff::attention

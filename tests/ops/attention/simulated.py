@@ -1,0 +1,129 @@
+"""The CUDA attention operators, simulated: what csrc/attention/operators.cpp does, with launches that tests/ptxsim executes."""
+
+from pathlib import Path
+
+import torch
+
+from tests import ptxsim
+from tests.ptxsim.fixtures import compiled_launchers
+
+CSRC = Path(__file__).parents[3] / "csrc"
+SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
+
+_ROWS, _BIAS = "Q5q", "Qi?3x3q"  # PixelRows and AttentionBias, of csrc/attention/params.h
+
+
+def launchers():
+    return compiled_launchers(*SOURCES, include=(CSRC,))
+
+
+class SimulatedKernels:
+    """`forward` and `backward` by kind, as ops/attention/native.py has them. run: `simulate.launcher`, or its like."""
+
+    def __init__(self, run):
+        self.run = run
+        self.forward = {"temporal": self.temporal, "spatial": self.spatial}
+        self.backward = {"temporal": self.temporal_backward, "spatial": self.spatial_backward}
+
+    # ------------------------------------------------------------------------------------------------------------ temporal
+
+    def temporal(self, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
+        format, values, tensors = _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary)
+        return self._forward("temporal", format, values, tensors, q, return_lse)
+
+    def temporal_backward(
+        self, grad_out, q, k, v, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad
+    ):
+        format, values, tensors = _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary)
+        return self._backward("temporal", format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad)
+
+    # ------------------------------------------------------------------------------------------------------------- spatial
+
+    def spatial(self, q, k, v, bias, rel_bias, scale, return_lse):
+        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
+        return self._forward("spatial", format, values, tensors, q, return_lse)
+
+    def spatial_backward(self, grad_out, q, k, v, lse, bias, rel_bias, scale, packed, need_bias_grad):
+        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
+        return self._backward("spatial", format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad)
+
+    # ---------------------------------------------------------------------------------------------------------------- both
+
+    def _forward(self, kind, format, values, tensors, q, return_lse):
+        out = ptxsim.empty(*q.shape, dtype=q.dtype)
+        lse = ptxsim.empty(*q.shape[:-1]) if return_lse else torch.empty(0)
+        params = ptxsim.Struct(f"<{format}{_ROWS}Q", *values, *_pixel_rows(out), lse if return_lse else 0)
+        self._launch(f"{kind}_attention_fwd", params, tensors)
+        assert ptxsim.unwritten(out) == 0
+        assert not return_lse or ptxsim.unwritten(lse) == 0
+        return out, lse
+
+    def _backward(self, kind, format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad):
+        if packed:
+            first = ptxsim.empty(*q.shape[:4], 3, *q.shape[4:], dtype=q.dtype)
+            grads, results = first.unbind(4), (first, torch.empty(0), torch.empty(0))
+        else:
+            grads = results = tuple(ptxsim.empty(*t.shape, dtype=t.dtype) for t in (q, k, v))
+        table = rel_bias if bias is None else bias
+        dbias = ptxsim.empty(*table.shape) if need_bias_grad and table is not None else torch.empty(0)
+        rows = [value for grad in grads for value in _rows(grad)]
+        params = ptxsim.Struct(
+            f"<{format}{_ROWS}Q{3 * _ROWS}Q", *values, *_rows(grad_out), lse, *rows, dbias if dbias.numel() else 0
+        )
+        self._launch(f"{kind}_attention_bwd", params, tensors)
+        assert all(ptxsim.unwritten(t) == 0 for t in (*results, dbias) if t.numel())
+        return *results, dbias
+
+    def _launch(self, name, params, tensors):
+        scratch = ptxsim.empty(max(1, launchers().call(f"{name}_scratch", params) // 4))
+        self.run(launchers(), f"launch_{name}", params, scratch, None, memory=tensors)
+
+
+def _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary):
+    """(format, values, tensors) of TemporalAttentionParams."""
+    assert all(t.stride(-1) == 1 or t.shape[-1] == 1 for t in (q, k, v))
+    B, T, H, W, N, D = q.shape
+    R = 0 if rotary is None else 2 * rotary.shape[1]
+    focus = (0, 0) if focus_present is None else focus_present.stride()
+    angles = (0, 0) if rotary is None else rotary.stride()
+    values = [
+        *_rows(q), *_rows(k), *_rows(v), *_bias(bias, rel_bias), _pointer(focus_present), _pointer(rotary), *focus, *angles,
+        B, T, k.shape[1], H, W, N, D, R, scale, causal, DTYPES.index(q.dtype),
+    ]  # fmt: skip
+    return f"{3 * _ROWS}{_BIAS}QQ4q8qd?3xi", values, _present(q, k, v, bias, rel_bias, focus_present, rotary)
+
+
+def _spatial(q, k, v, bias, rel_bias, scale):
+    """(format, values, tensors) of SpatialAttentionParams."""
+    B, T, H, W, N, D = q.shape
+    KH, KW = (H, W) if k.dim() == 6 else (1, k.shape[-3])
+    sizes = (B, T, H, W, KH, KW, N, D)
+    values = [*_rows(q), *_rows(k), *_rows(v), *_bias(bias, rel_bias), *sizes, scale, k.dim() == 4, DTYPES.index(q.dtype)]
+    return f"{3 * _ROWS}{_BIAS}8qd?3xi", values, _present(q, k, v, bias, rel_bias)
+
+
+def _rows(tensor):
+    if tensor.dim() == 6:
+        return _pixel_rows(tensor)
+    s = tensor.dim() - 3
+    return tensor, tensor.stride(0), 0 if s == 1 else tensor.stride(1), 0, tensor.stride(s), tensor.stride(s + 1)
+
+
+def _pixel_rows(tensor):
+    return tensor, *tensor.stride()[:5]
+
+
+def _bias(bias, rel_bias):
+    if bias is None and rel_bias is None:
+        return 0, 0, False, 0, 0, 0
+    table = rel_bias if bias is None else bias
+    return table, DTYPES.index(table.dtype), bias is None, table.stride(0), *table.stride()[-2:]
+
+
+def _pointer(tensor):
+    return 0 if tensor is None else tensor
+
+
+def _present(*tensors):
+    return tuple(tensor for tensor in tensors if tensor is not None)
