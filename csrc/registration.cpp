@@ -25,6 +25,10 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
 
 #ifdef VDIFF_WITH_CUDA
 STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
+  m.impl("temporal_attention_native", TORCH_BOX(&vdiff::temporal_attention));
+  m.impl("temporal_attention_native_backward", TORCH_BOX(&vdiff::temporal_attention_backward));
+  m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
+  m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
   m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats_cuda));
 }
 #endif

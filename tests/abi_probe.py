@@ -49,7 +49,10 @@ def main(expect):
     names = [name.removeprefix("vdiff_kernels::") for name in names if "_native" in name]
     served = {key: [name for name in names if library.has_kernel(name, key)] for key in ("CPU", "CUDA")}
     assert served["CPU"] == names, f"no CPU kernel: {set(names) - set(served['CPU'])}"
-    assert "channel_stats_native" in served["CUDA"], "no CUDA kernel"
+    missing = {"channel_stats_native"} - set(served["CUDA"])
+    for name in ("temporal_attention", "spatial_attention"):
+        missing |= {f"{name}_native", f"{name}_native_backward"} - set(served["CUDA"])
+    assert not missing, f"no CUDA kernel: {missing}"
 
     errors = []
     for check in (attention, norm, conv, feedforward):

@@ -1,5 +1,6 @@
 #include "attention/cuda_launch.h"
 
+#include "attention/long_launch.h"
 #include "attention/rotary_table.cuh"
 #include "attention/short_launch.h"
 #include "attention/to_sequences.h"
@@ -10,9 +11,9 @@ namespace vdiff {
 
 using namespace attention;
 
-bool is_short(int64_t L, int64_t S, int64_t D, DType dtype) {
-  const int64_t row_bytes = D * (dtype == DType::Float32 ? 4 : 2);
-  return max_of(L, S) <= kMaxShort && row_bytes <= kMaxShortRowBytes;
+bool is_short_attention(int64_t L, int64_t S, int64_t D, DType dtype) {
+  const int64_t longest = max_of(L, S), rows = longest <= 16 ? 16 : 32;
+  return longest <= kMaxShort && rows * D * (dtype == DType::Float32 ? 4 : 2) <= kMaxShortTileBytes;
 }
 
 namespace {
@@ -37,29 +38,33 @@ const float2* launch_rotary_table(const TemporalAttentionParams& p, void* scratc
   return table;
 }
 
-bool is_short(const SequenceAttention& s, DType dtype) { return vdiff::is_short(s.L, s.S, s.D, dtype); }
-
 void launch_fwd(const SequenceAttentionFwd& s, DType dtype, cudaStream_t stream) {
   if (s.sequences() * s.L * s.S == 0) return;
   dispatch_served(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_short_fwd<T>(s, stream);
+    is_short_attention(s.L, s.S, s.D, dtype) ? launch_short_fwd<T>(s, stream) : launch_long_fwd<T>(s, stream);
   });
+}
+
+// The short kernels write dk and dv of each sequence by itself.
+bool has_short_bwd(const SequenceAttentionBwd& s, DType dtype) {
+  return is_short_attention(s.L, s.S, s.D, dtype) && !s.shared_keys;
 }
 
 int64_t bwd_scratch(const SequenceAttentionBwd& s, DType dtype) {
   int64_t bytes = 0;
   dispatch_served(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    bytes = short_bwd_scratch<T>(s);
+    bytes = has_short_bwd(s, dtype) ? short_bwd_scratch<T>(s) : long_bwd_scratch<T>(s);
   });
   return bytes;
 }
 
 void launch_bwd(const SequenceAttentionBwd& s, DType dtype, void* scratch, cudaStream_t stream) {
+  if (s.L * s.S == 0) return;
   dispatch_served(dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
-    launch_short_bwd<T>(s, scratch, stream);
+    has_short_bwd(s, dtype) ? launch_short_bwd<T>(s, scratch, stream) : launch_long_bwd<T>(s, scratch, stream);
   });
 }
 

@@ -5,8 +5,8 @@
 
 namespace vdiff {
 
-// Whether the kernels of short sequences serve this; their backward needs no lse.
-bool is_short(int64_t L, int64_t S, int64_t D, DType dtype);
+// Whether the kernels of short sequences serve this: their backward needs neither out nor lse.
+bool is_short_attention(int64_t L, int64_t S, int64_t D, DType dtype);
 
 // Bytes of scratch that the launch of p needs.
 int64_t temporal_attention_fwd_scratch(const TemporalAttentionFwdParams& p);

@@ -3,6 +3,9 @@
 
 #include "attention/cpu_kernels.h"
 #include "common/operands.h"
+#ifdef VDIFF_WITH_CUDA
+#include "attention/cuda_operators.h"
+#endif
 
 namespace vdiff {
 namespace {
@@ -43,15 +46,15 @@ void check_acc(const char* op, const char* name, const Tensor& tensor, const Ten
       acc_scalar_type(q) == torch::headeronly::ScalarType::Double ? "float64" : "float32");
 }
 
-void check_backward(const char* op, const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& lse, bool packed) {
-  const auto check_like_q = [&](const char* name, const Tensor& tensor) {
-    check_shape(op, name, tensor, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
-  };
-  if (packed) check_like_q("packed k", k);
-  check_like_q("grad_out", grad_out);
-  check_device(op, "grad_out", grad_out, "q", q);
-  check_dtype(op, "grad_out", grad_out, "q", q);
-  check_unit_stride(op, "grad_out", grad_out);
+// As q in all but strides.
+void check_like_q(const char* op, const char* name, const Tensor& tensor, const Tensor& q) {
+  check_shape(op, name, tensor, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
+  check_device(op, name, tensor, "q", q);
+  check_dtype(op, name, tensor, "q", q);
+  check_unit_stride(op, name, tensor);
+}
+
+void check_lse(const char* op, const Tensor& lse, const Tensor& q) {
   check_shape(op, "lse", lse, "(B, T, H, W, N)", {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
   check_acc(op, "lse", lse, q);
   STD_TORCH_CHECK(lse.is_contiguous(), op, ": lse is not contiguous; expected the one that the forward operator returned");
@@ -131,6 +134,24 @@ Gradients new_gradients(
   params.dk.data = data + third;
   params.dv.data = data + 2 * third;
   return {dqkv, new_acc(q, false, {}), new_acc(q, false, {}), dbias};
+}
+
+// What the backward is given. Forward's out and lse are there where the kernels need them.
+template <class Params>
+void fill_incoming(
+    const char* op, const Tensor& grad_out, const Tensor& q, const Tensor& k, const OptionalTensor& out, const OptionalTensor& lse,
+    bool packed, Params& params) {
+  check_like_q(op, "grad_out", grad_out, q);
+  params.grad_out = input_rows(grad_out);
+  if (packed) check_like_q(op, "packed k", k, q);
+  if (out) {
+    check_like_q(op, "out", *out, q);
+    params.out = input_rows(*out);
+  }
+  if (lse) {
+    check_lse(op, *lse, q);
+    params.lse = lse->const_data_ptr();
+  }
 }
 
 // --------------------------------------------------------------------------------------------------------------- temporal
@@ -217,6 +238,22 @@ void fill_spatial(
   params.shared_context = rank == 4;
 }
 
+// ------------------------------------------------------------------------------------------------------------------- runs
+
+template <class Params>
+void run(const char* op, const Tensor& q, const Params& params, void (*on_cpu)(const Params&)) {
+#ifdef VDIFF_WITH_CUDA
+  if (q.is_cuda()) return attention_cuda(op, q, params);
+#endif
+  on_cpu(params);
+}
+
+template <class Params>
+void run_backward(const char* op, const Tensor& q, const Params& params, void (*on_cpu)(const Params&)) {
+  STD_TORCH_CHECK(q.is_cuda() || params.lse != nullptr || q.numel() == 0, op, ": lse is absent; expected forward's, on the CPU");
+  run(op, q, params, on_cpu);
+}
+
 }  // namespace
 
 // -------------------------------------------------------------------------------------------------------------- operators
@@ -224,49 +261,47 @@ void fill_spatial(
 std::tuple<Tensor, Tensor> temporal_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
     double scale, bool causal, const OptionalTensor& focus_present, const OptionalTensor& rotary, bool return_lse) {
+  const char* op = "temporal_attention_native";
   TemporalAttentionFwdParams params{};
-  fill_temporal("temporal_attention_native", q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
+  fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
   const auto results = new_results(q, return_lse, params);
-  cpu_temporal_attention(params);
+  run(op, q, params, cpu_temporal_attention);
   return results;
 }
 
 Gradients temporal_attention_backward(
-    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool causal,
     const OptionalTensor& focus_present, const OptionalTensor& rotary, bool packed, bool need_bias_grad) {
   const char* op = "temporal_attention_native_backward";
   TemporalAttentionBwdParams params{};
   fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
-  check_backward(op, grad_out, q, k, lse, packed);
+  fill_incoming(op, grad_out, q, k, out, lse, packed, params);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
-  params.grad_out = input_rows(grad_out);
-  params.lse = lse.const_data_ptr();
-  cpu_temporal_attention_backward(params);
+  run_backward(op, q, params, cpu_temporal_attention_backward);
   return gradients;
 }
 
 std::tuple<Tensor, Tensor> spatial_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
     double scale, bool return_lse) {
+  const char* op = "spatial_attention_native";
   SpatialAttentionFwdParams params{};
-  fill_spatial("spatial_attention_native", q, k, v, bias, rel_bias, scale, params);
+  fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
   const auto results = new_results(q, return_lse, params);
-  cpu_spatial_attention(params);
+  run(op, q, params, cpu_spatial_attention);
   return results;
 }
 
 Gradients spatial_attention_backward(
-    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad) {
   const char* op = "spatial_attention_native_backward";
   SpatialAttentionBwdParams params{};
   fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
-  check_backward(op, grad_out, q, k, lse, packed);
+  fill_incoming(op, grad_out, q, k, out, lse, packed, params);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
-  params.grad_out = input_rows(grad_out);
-  params.lse = lse.const_data_ptr();
-  cpu_spatial_attention_backward(params);
+  run_backward(op, q, params, cpu_spatial_attention_backward);
   return gradients;
 }
 

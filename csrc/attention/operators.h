@@ -1,4 +1,4 @@
-// The attention operators, in the order of their schemas (vdiff_kernels/ops/library.py).
+// The attention operators, for CPU and CUDA tensors, in the order of their schemas (vdiff_kernels/ops/library.py).
 #pragma once
 
 #include <tuple>
@@ -12,7 +12,7 @@ std::tuple<Tensor, Tensor> temporal_attention(
     double scale, bool causal, const OptionalTensor& focus_present, const OptionalTensor& rotary, bool return_lse);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> temporal_attention_backward(
-    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool causal,
     const OptionalTensor& focus_present, const OptionalTensor& rotary, bool packed, bool need_bias_grad);
 
@@ -21,7 +21,7 @@ std::tuple<Tensor, Tensor> spatial_attention(
     double scale, bool return_lse);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> spatial_attention_backward(
-    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& lse,
+    const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
     const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad);
 
 }  // namespace vdiff

@@ -46,6 +46,7 @@ struct TemporalAttentionFwdParams : TemporalAttentionParams {
 
 struct TemporalAttentionBwdParams : TemporalAttentionParams {
   InputRows grad_out;  // (B, T, H, W, N, D)
+  InputRows out;       // (B, T, H, W, N, D), null where the kernels need neither it nor lse
   const void* lse;     // (B, T, H, W, N) acc, contiguous
   OutputRows dq;       // (B, T, H, W, N, D)
   OutputRows dk, dv;   // (B, S, H, W, N, D)
@@ -69,6 +70,7 @@ struct SpatialAttentionFwdParams : SpatialAttentionParams {
 
 struct SpatialAttentionBwdParams : SpatialAttentionParams {
   InputRows grad_out;  // (B, T, H, W, N, D)
+  InputRows out;       // (B, T, H, W, N, D), null where the kernels need neither it nor lse
   const void* lse;     // (B, T, H, W, N) acc, contiguous
   OutputRows dq;       // (B, T, H, W, N, D)
   OutputRows dk, dv;   // as k and v; summed over the frames where they share it

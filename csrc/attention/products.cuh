@@ -28,6 +28,13 @@ struct Element {
   __device__ static int sequence(int e) { return S::kPaired ? e / 2 : 0; }  // of the pair
 };
 
+// Over the row of each of the lane's elements: combine's result of all of its keys.
+template <class Combine>
+__device__ float over_row(float x, const Combine& combine) {
+  x = combine(x, __shfl_xor_sync(~0u, x, 1));
+  return combine(x, __shfl_xor_sync(~0u, x, 2));
+}
+
 // -------------------------------------------------------------------------------------------------------------- a b^T
 
 // rC = a b^T: 16 rows of a, 8 kN rows of b, both `columns` (a multiple of 16) wide.
@@ -51,9 +58,8 @@ __device__ void rows_by_rows(float (&rC)[kN][4], const T* sA, const T* sB, int l
   }
 }
 
-__device__ inline float dot(float4 a, float4 b, float sum) {
-  return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, fmaf(a.x, b.x, sum))));
-}
+// Four products are summed by themselves: a chain of D additions would lose more than eager PyTorch's does.
+__device__ inline float dot(float4 a, float4 b) { return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, a.x * b.x))); }
 
 template <int kN>
 __device__ void rows_by_rows(float (&rC)[kN][4], const float* sA, const float* sB, int ld, int columns) {
@@ -67,10 +73,10 @@ __device__ void rows_by_rows(float (&rC)[kN][4], const float* sA, const float* s
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
       const float4 b0 = four(b + n * 8 * ld + d), b1 = four(b + (n * 8 + 1) * ld + d);
-      rC[n][0] = dot(a0, b0, rC[n][0]);
-      rC[n][1] = dot(a0, b1, rC[n][1]);
-      rC[n][2] = dot(a1, b0, rC[n][2]);
-      rC[n][3] = dot(a1, b1, rC[n][3]);
+      rC[n][0] += dot(a0, b0);
+      rC[n][1] += dot(a0, b1);
+      rC[n][2] += dot(a1, b0);
+      rC[n][3] += dot(a1, b1);
     }
   }
 }
@@ -201,7 +207,7 @@ __device__ void weigh(Chunk<S, kTransposed>& rC, const Weights<S, float>& w, con
   const int g = lane_id() / 4;
   const float* b = sB + lane_id() % 4 * 2;
   constexpr int kRows = S::kPaired ? 8 : kTransposed ? S::kM * 16 : S::kN * 8;  // of b
-#pragma unroll 4
+#pragma unroll 2
   for (int i = 0; i < kRows; ++i) {
 #pragma unroll
     for (int n = 0; n < 2; ++n) {
@@ -218,6 +224,22 @@ __device__ void weigh(Chunk<S, kTransposed>& rC, const Weights<S, float>& w, con
         rC[m][n][1] = fmaf(a0, b0.y, rC[m][n][1]);
         rC[m][n][2] = fmaf(a1, b1.x, rC[m][n][2]);
         rC[m][n][3] = fmaf(a1, b1.y, rC[m][n][3]);
+      }
+    }
+  }
+}
+
+// body(row of the tile, column, first, second): the lane's pairs of a chunk of 16 columns.
+template <int kTiles, class Body>
+__device__ void for_each_pair(const float (&rC)[kTiles][2][4], int column, const Body& body) {
+#pragma unroll
+  for (int m = 0; m < kTiles; ++m) {
+#pragma unroll
+    for (int n = 0; n < 2; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = 16 * m + lane_id() / 4 + half * 8;
+        body(row, column + 8 * n + lane_id() % 4 * 2, rC[m][n][2 * half], rC[m][n][2 * half + 1]);
       }
     }
   }

@@ -60,7 +60,7 @@ struct SequenceAttentionFwd : SequenceAttention {
 };
 
 struct SequenceAttentionBwd : SequenceAttention {
-  SequenceRows grad_out, lse, dq, dk, dv;
+  SequenceRows grad_out, out, lse, dq, dk, dv;
   BiasGradient dbias;
   bool shared_keys;  // the sequences of one size[1] share k and v: dk and dv are their sums
 };

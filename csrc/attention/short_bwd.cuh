@@ -23,7 +23,7 @@
 //   dk    = scale * ds^T q                    (7)
 #pragma once
 
-#include "attention/bias_fold.cuh"
+#include "attention/bias_tables.cuh"
 #include "attention/short_sequences.cuh"
 
 namespace vdiff::attention {
@@ -63,7 +63,7 @@ __device__ int tile_place(int m, int n, int e) {
 }
 
 template <class T, int kRows>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 3 : 4)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 4 ? 3 : 4)
     short_attention_bwd_kernel(SequenceAttentionBwd p, ShortPlan plan, float* partials) {
   using S = ShortShape<kRows>;
   using Memory = ShortBwdMemory<T, kRows>;

@@ -42,7 +42,7 @@ struct ShortFwdMemory {
 };
 
 template <class T, int kRows>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 4 : 6)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 4 ? 4 : 6)
     short_attention_fwd_kernel(SequenceAttentionFwd p, ShortPlan plan) {
   using S = ShortShape<kRows>;
   using Memory = ShortFwdMemory<T, kRows>;

@@ -8,7 +8,6 @@
 namespace vdiff::attention {
 
 constexpr int64_t kBlockBytes = 48 << 10;         // of shared memory, unless one warp needs more
-constexpr int64_t kLargestBlockBytes = 99 << 10;  // what every GPU we build for can give a block
 constexpr int kMaxSequences = 4;                  // of a unit
 constexpr int64_t kSector = 32;
 constexpr int64_t kWarpsOfPartials = 4096;        // bias gradient partials at most: more than any GPU runs at once

@@ -5,8 +5,8 @@
 
 namespace vdiff::attention {
 
-constexpr int64_t kMaxShort = 32;           // queries and keys of a sequence
-constexpr int64_t kMaxShortRowBytes = 512;  // so that a unit fits into shared memory, in either direction
+constexpr int64_t kMaxShort = 32;              // queries and keys of a sequence
+constexpr int64_t kMaxShortTileBytes = 16384;  // of 16 or 32 rows: in either direction, a warp's tiles fit into shared memory
 
 template <class T>
 void launch_short_fwd(const SequenceAttentionFwd& p, cudaStream_t stream);

@@ -68,13 +68,6 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
   }
 }
 
-// Over the row of each of the lane's elements: combine's result of all of its keys.
-template <class Combine>
-__device__ float over_row(float x, const Combine& combine) {
-  x = combine(x, __shfl_xor_sync(~0u, x, 1));
-  return combine(x, __shfl_xor_sync(~0u, x, 2));
-}
-
 // rS = softmax of its rows, zeros where all is hidden; lse[m][half]: the natural log of each row's sum of exponentials.
 template <class S>
 __device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
@@ -99,23 +92,7 @@ __device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
         rS[m][n][2 * half] *= inverse;
         rS[m][n][2 * half + 1] *= inverse;
       }
-      lse[m][half] = shift * kLn2 + logf(sum);
-    }
-  }
-}
-
-// body(row of the tile, column, first, second): the lane's pairs of a chunk of 16 columns.
-template <int kTiles, class Body>
-__device__ void for_each_pair(const float (&rC)[kTiles][2][4], int column, const Body& body) {
-#pragma unroll
-  for (int m = 0; m < kTiles; ++m) {
-#pragma unroll
-    for (int n = 0; n < 2; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = 16 * m + lane_id() / 4 + half * 8;
-        body(row, column + 8 * n + lane_id() % 4 * 2, rC[m][n][2 * half], rC[m][n][2 * half + 1]);
-      }
+      lse[m][half] = fmaf(shift, kLn2, logf(sum));
     }
   }
 }

@@ -81,18 +81,21 @@ struct SequenceRange {
   __device__ bool there(int c) const { return first + c < total; }
 };
 
-// `rows` rows of each sequence from row `first` on; those from `length` on are not there.
+// `rows` rows of each sequence from row `first` on; those from `length` on are not there. Of all columns, or of some.
 struct RowRange {
   int64_t first, length;
   int rows;
+  int first_column = 0, columns = 0;  // 0: all of D
+
+  __device__ int64_t width(int64_t D) const { return columns == 0 ? D : min(int64_t(columns), D - first_column); }
 };
 
 // body(c, d, i, step): a thread moves the kBytes at column d of rows i, i + step, ... of sequence c. Neighbours take neighbouring
 // columns, then sequences, so that a row of several heads is moved as one span.
 template <int kBytes, class T, class Body>
-__device__ void for_each_piece(Team team, int count, int64_t D, const Body& body) {
+__device__ void for_each_piece(Team team, int count, const RowRange& range, int64_t D, const Body& body) {
   constexpr int kElements = kBytes / sizeof(T);
-  const int pieces = int(D) / kElements;  // of a row
+  const int pieces = int(range.width(D)) / kElements;  // of a row
   const int width = count * pieces;
   const int threads = min(width, team.size);
   const int step = team.size / threads;
@@ -100,7 +103,7 @@ __device__ void for_each_piece(Team team, int count, int64_t D, const Body& body
   if (i >= step) return;
   for (int column = team.rank % threads; column < width; column += threads) {
     const int c = column / pieces;
-    body(c, (column - c * pieces) * kElements, i, step);
+    body(c, range.first_column + (column - c * pieces) * kElements, i, step);
   }
 }
 
@@ -123,7 +126,7 @@ __device__ void load_rows(
     const Tile<T>& sX) {
   dispatch_vector_bytes<T>(p, [&](auto bytes) {
     constexpr int kBytes = decltype(bytes)::value;
-    for_each_piece<kBytes, T>(team, sequences.count, p.D, [&](int c, int d, int i, int step) {
+    for_each_piece<kBytes, T>(team, sequences.count, range, p.D, [&](int c, int d, int i, int step) {
       const bool there = sequences.there(c);
       const T* gX = static_cast<const T*>(rows.data) + d;
       if (there) gX += offset_of(rows, sequence_index(p, sequences.first + c));
@@ -153,7 +156,7 @@ __device__ void store_rows(
     struct alignas(kBytes) Piece {
       T elements[kBytes / sizeof(T)];
     };
-    for_each_piece<kBytes, T>(team, sequences.count, p.D, [&](int c, int d, int i, int step) {
+    for_each_piece<kBytes, T>(team, sequences.count, range, p.D, [&](int c, int d, int i, int step) {
       if (!sequences.there(c)) return;
       T* gX = static_cast<T*>(rows.data) + offset_of(rows, sequence_index(p, sequences.first + c)) + d;
       for (; i < range.rows && range.first + i < range.length; i += step) {
@@ -165,6 +168,12 @@ __device__ void store_rows(
 }
 
 // ----------------------------------------------------------------------------------------------------------------- elements
+
+__device__ inline void store_acc(float* to, float value) { *to = value; }
+template <class T>
+__device__ void store_acc(T* to, float value) {
+  to->bits = uint16_t(ptx::pack<T>(value, value));
+}
 
 // Two neighbours, aligned to both.
 __device__ inline void store_pair(float* to, float first, float second) { *reinterpret_cast<float2*>(to) = {first, second}; }

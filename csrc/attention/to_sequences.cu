@@ -102,7 +102,7 @@ BiasGradient bias_gradient(const SpatialAttentionBwdParams& p) {
 void finish(SequenceAttentionFwd& s, DType dtype) { s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.out}); }
 
 void finish(SequenceAttentionBwd& s, DType dtype) {
-  s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.grad_out, &s.dq, &s.dk, &s.dv});
+  s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.grad_out, &s.out, &s.dq, &s.dk, &s.dv});
 }
 
 }  // namespace
@@ -120,6 +120,7 @@ SequenceAttentionBwd to_sequences(const TemporalAttentionBwdParams& p, const flo
   SequenceAttentionBwd s{};
   fill(s, p, rotary_table);
   s.grad_out = frames(p.grad_out, p.T);
+  s.out = frames(p.out, p.T);
   s.lse = frames(lse_rows(p, p.lse), p.T);
   s.dq = frames(p.dq, p.T);
   s.dk = frames(p.dk, p.S);
@@ -142,6 +143,7 @@ SequenceAttentionBwd to_sequences(const SpatialAttentionBwdParams& p) {
   SequenceAttentionBwd s{};
   fill(s, p);
   s.grad_out = pixels(p.grad_out, p.H, p.W);
+  s.out = pixels(p.out, p.H, p.W);
   s.lse = pixels(lse_rows(p, p.lse), p.H, p.W);
   s.dq = pixels(p.dq, p.H, p.W);
   s.dk = pixels(p.dk, p.KH, p.KW);

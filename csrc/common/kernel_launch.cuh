@@ -5,7 +5,8 @@
 
 namespace vdiff {
 
-constexpr int64_t kSharedBytesOfAny = 48 << 10;  // what a kernel may have without asking
+constexpr int64_t kSharedBytesOfAny = 48 << 10;   // what a kernel may have without asking
+constexpr int64_t kLargestBlockBytes = 99 << 10;  // and what every GPU we build for can give a block
 
 // kernel<<<blocks, threads, shared_bytes, stream>>>(arguments...), along x. Nothing where there are no blocks. Raises.
 template <class... Parameters, class... Arguments>

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -73,13 +74,14 @@ def test_availability_gives_the_reason():
 
 
 def test_auto_on_a_gpu_without_kernels_warns_once(monkeypatch):
-    """No GPU here: the choice is made from the device's type alone."""
+    """No GPU here: the choice is made from the tensor's device and dtype alone."""
+    on_gpu = SimpleNamespace(device=torch.device("cuda"), dtype=torch.float32)
     monkeypatch.setattr(backends, "_warned", set())
     with pytest.warns(UserWarning, match="no fused backend serves geglu on this GPU"):
-        assert backends._auto("geglu", "cuda") == "reference"
+        assert backends._auto("geglu", on_gpu) == "reference"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert backends._auto("geglu", "cuda") == "reference"
+        assert backends._auto("geglu", on_gpu) == "reference"
 
 
 def test_every_operator_has_a_native_kernel_or_is_composed():

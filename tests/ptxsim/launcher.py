@@ -113,7 +113,10 @@ class Launchers:
         return found[0]
 
     def call(self, name: str, *arguments) -> int:
-        """Calls it with tensors (by their addresses), Structs (by reference), integers and None. Raises RuntimeError for what it throws."""
+        """Calls it with tensors (by their addresses), Structs (by reference), integers and None.
+
+        Raises RuntimeError for what it throws.
+        """
         keep = [ctypes.create_string_buffer(value.data, len(value.data)) for value in arguments if isinstance(value, Struct)]
         structs = iter(keep)
         words = []
@@ -135,7 +138,7 @@ class Launchers:
 
     @contextlib.contextmanager
     def simulated(self, run, shared_bytes: int = SHARED_BYTES):
-        """Launches made within go to run(kernel, grid, block, arguments, shared_bytes); the first thing it raises is raised at the end.
+        """Launches made within go to run(kernel, grid, block, arguments, shared_bytes); what it raises is raised at the end.
 
         arguments: the bytes of each. shared_bytes: what the GPU can give a block.
         """

@@ -12,8 +12,8 @@ WEIGHTINGS = {
     "x": lambda logsnr: torch.sigmoid(-logsnr),
     "noise": lambda logsnr: torch.sigmoid(logsnr),
     "min_snr": lambda logsnr: logsnr.exp().clamp(max=5) * torch.sigmoid(-logsnr),
-    # About one over the error that a trained model leaves of moving digits, so that all noise levels count alike: as Karras et al.
-    # 2024 (arXiv 2312.02696), equation 16, but fixed.
+    # About one over the error that a trained model leaves of moving digits, so that all noise levels count alike: as Karras et
+    # al. 2024 (arXiv 2312.02696), equation 16, but fixed.
     "even": lambda logsnr: torch.sigmoid((logsnr + 3) / 1.6),
 }
 

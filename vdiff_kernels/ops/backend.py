@@ -103,8 +103,8 @@ def resolve(name: str | None, operator: str, tensor: torch.Tensor) -> str:
         name = _default
         _require_known(name, "the environment variable VDIFF_BACKEND")  # class backend has checked any other
     else:
-        return _auto(operator, tensor.device.type)
-    reason = _why_not(name, operator, tensor.device.type)
+        return _auto(operator, tensor)
+    reason = _why_not(name, operator, tensor)
     if reason:
         raise ValueError(
             f"{operator}: backend is {name!r}, which cannot serve this call: {reason}; expected {_usable(operator, tensor)}"
@@ -117,26 +117,30 @@ def _require_known(name, what: str) -> None:
         raise ValueError(f"{what} is {checks.shown(name)}; expected one of {', '.join(map(repr, BACKENDS))}")
 
 
-def _why_not(name: str, operator: str, device: str) -> str | None:
+def _why_not(name: str, operator: str, tensor: torch.Tensor) -> str | None:
     if name == "reference":
         return None
+    device = tensor.device.type
     needed = "cpu" if name == "cpu" else "cuda"
     if device != needed:
         return f"it runs on {needed} tensors and these are on {device}"
     if operator not in _SERVED[name]:
         verdict = availability(name)
         return f"it has no {operator}" if verdict else verdict.reason
+    if name != "cpu" and tensor.dtype == torch.float64:
+        return "it has no float64 kernels"
     return None
 
 
 def _usable(operator: str, tensor: torch.Tensor) -> str:
-    usable = [name for name in BACKENDS if _why_not(name, operator, tensor.device.type) is None]
+    usable = [name for name in BACKENDS if _why_not(name, operator, tensor) is None]
     return "one of " + ", ".join(map(repr, usable))
 
 
-def _auto(operator: str, device: str) -> str:
+def _auto(operator: str, tensor: torch.Tensor) -> str:
+    device = tensor.device.type
     for name in ("cpu",) if device == "cpu" else ("cuda", "triton"):
-        if _why_not(name, operator, device) is None:
+        if _why_not(name, operator, tensor) is None:
             return name
     if device == "cuda" and not torch.compiler.is_compiling():
         _warn_once(operator)

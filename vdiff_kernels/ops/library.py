@@ -73,6 +73,7 @@ def _shape(tensor):
 # ---------------------------------------------------------------------------------------------------------- attention
 # out (B, T, H, W, N, D) in q's dtype; lse (B, T, H, W, N), acc: natural log of each row's sum of exponentials, -inf where
 # the row is fully masked, absent unless return_lse.
+# Backward takes forward's out and lse where ops/attention/native.py says that its kernels need them.
 # Gradients: packed False: (dq, dk, dv, dbias); packed True: q, k and v are the three slices of one (B, T, H, W, 3, N, D), and
 # so is the first result, the next two absent. dbias, acc, has the shape of the bias or rel_bias given; absent unless
 # need_bias_grad.
@@ -100,10 +101,10 @@ def _(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse)
 
 @define(
     "temporal_attention_native_backward",
-    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor lse, {_TEMPORAL}, bool packed, bool need_bias_grad",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_TEMPORAL}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
 )
-def _(grad_out, q, k, v, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad):
+def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad):
     return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
 
 
@@ -119,10 +120,10 @@ def _(q, k, v, bias, rel_bias, scale, return_lse):
 
 @define(
     "spatial_attention_native_backward",
-    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor lse, {_SPATIAL}, bool packed, bool need_bias_grad",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_SPATIAL}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
 )
-def _(grad_out, q, k, v, lse, bias, rel_bias, scale, packed, need_bias_grad):
+def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad):
     return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
 
 

@@ -6,6 +6,7 @@ import torch
 
 from tests import ptxsim
 from tests.ptxsim.fixtures import compiled_launchers
+from vdiff_kernels.ops.attention import native
 
 CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
@@ -26,6 +27,8 @@ class SimulatedKernels:
         self.forward = {"temporal": self.temporal, "spatial": self.spatial}
         self.backward = {"temporal": self.temporal_backward, "spatial": self.spatial_backward}
 
+    backward_needs = staticmethod(native.cuda_backward_needs)
+
     # ------------------------------------------------------------------------------------------------------------ temporal
 
     def temporal(self, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
@@ -33,10 +36,12 @@ class SimulatedKernels:
         return self._forward("temporal", format, values, tensors, q, return_lse)
 
     def temporal_backward(
-        self, grad_out, q, k, v, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad
+        self, grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad
     ):
         format, values, tensors = _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary)
-        return self._backward("temporal", format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad)
+        return self._backward(
+            "temporal", format, values, tensors, grad_out, q, k, v, out, lse, bias, rel_bias, packed, need_bias_grad
+        )
 
     # ------------------------------------------------------------------------------------------------------------- spatial
 
@@ -44,14 +49,16 @@ class SimulatedKernels:
         format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
         return self._forward("spatial", format, values, tensors, q, return_lse)
 
-    def spatial_backward(self, grad_out, q, k, v, lse, bias, rel_bias, scale, packed, need_bias_grad):
+    def spatial_backward(self, grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad):
         format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
-        return self._backward("spatial", format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad)
+        return self._backward(
+            "spatial", format, values, tensors, grad_out, q, k, v, out, lse, bias, rel_bias, packed, need_bias_grad
+        )
 
     # ---------------------------------------------------------------------------------------------------------------- both
 
     def _forward(self, kind, format, values, tensors, q, return_lse):
-        out = ptxsim.empty(*q.shape, dtype=q.dtype)
+        out = ptxsim.empty(*q.shape, dtype=q.dtype)  # NaN until it is written
         lse = ptxsim.empty(*q.shape[:-1]) if return_lse else torch.empty(0)
         params = ptxsim.Struct(f"<{format}{_ROWS}Q", *values, *_pixel_rows(out), lse if return_lse else 0)
         self._launch(f"{kind}_attention_fwd", params, tensors)
@@ -59,7 +66,7 @@ class SimulatedKernels:
         assert not return_lse or ptxsim.unwritten(lse) == 0
         return out, lse
 
-    def _backward(self, kind, format, values, tensors, grad_out, q, k, v, lse, bias, rel_bias, packed, need_bias_grad):
+    def _backward(self, kind, format, values, tensors, grad_out, q, k, v, out, lse, bias, rel_bias, packed, need_bias_grad):
         if packed:
             first = ptxsim.empty(*q.shape[:4], 3, *q.shape[4:], dtype=q.dtype)
             grads, results = first.unbind(4), (first, torch.empty(0), torch.empty(0))
@@ -68,9 +75,9 @@ class SimulatedKernels:
         table = rel_bias if bias is None else bias
         dbias = ptxsim.empty(*table.shape) if need_bias_grad and table is not None else torch.empty(0)
         rows = [value for grad in grads for value in _rows(grad)]
-        params = ptxsim.Struct(
-            f"<{format}{_ROWS}Q{3 * _ROWS}Q", *values, *_rows(grad_out), lse, *rows, dbias if dbias.numel() else 0
-        )
+        incoming = *_rows(grad_out), *([0] * 6 if out is None else _rows(out)), _pointer(lse)
+        layout = f"<{format}{2 * _ROWS}Q{3 * _ROWS}Q"
+        params = ptxsim.Struct(layout, *values, *incoming, *rows, dbias if dbias.numel() else 0)
         self._launch(f"{kind}_attention_bwd", params, tensors)
         assert all(ptxsim.unwritten(t) == 0 for t in (*results, dbias) if t.numel())
         return *results, dbias

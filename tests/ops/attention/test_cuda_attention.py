@@ -4,10 +4,9 @@ clean, the same for every interleaving, and no worse than their golden counts.""
 import pytest
 import torch
 
-from vdiff_kernels.ops import backend
 from vdiff_kernels.ops.attention import api, autograd
 from vdiff_kernels.testing.check import check
-from vdiff_kernels.testing.suite import TEMPORAL_CASES
+from vdiff_kernels.testing.suite import SPATIAL_CASES, TEMPORAL_CASES
 
 from .simulated import SimulatedKernels
 
@@ -22,6 +21,6 @@ def simulated(simulate, monkeypatch):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [c for c in TEMPORAL_CASES if c.T <= 32], ids=str)
+@pytest.mark.parametrize("case", [*TEMPORAL_CASES, *SPATIAL_CASES], ids=str)
 def test_forward_and_every_gradient(case, dtype, simulated):
     check(case, DTYPES[dtype])

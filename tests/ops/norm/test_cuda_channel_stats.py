@@ -1,45 +1,30 @@
 """The channel_stats kernels as nvcc compiles them, simulated: against float64, clean, and no worse than their golden counts."""
 
-import re
 from pathlib import Path
 
 import pytest
 import torch
 
 from tests import ptxsim
-from tests.ptxsim.fixtures import compiled
+from tests.ptxsim.fixtures import compiled_launchers
 
 CSRC = Path(__file__).parents[3] / "csrc"
-THREADS, CHUNK, MOST_CHANNELS = 256, 1024, 32  # csrc/norm/cuda_statistics.cuh
-DTYPES = {torch.float32: "f", torch.float64: "d", torch.float16: "Half", torch.bfloat16: "BFloat16"}
-ENUM = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
-
-
-def kernel(name, dtype):
-    module = compiled(CSRC / "norm" / "cuda_launch.cu", include=(CSRC,))
-    (found,) = [k for mangled, k in module.kernels.items() if re.search(rf"{name}I(N\w*?\d)?{DTYPES[dtype]}E", mangled)]
-    return found
+SOURCES = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
+DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
 
 def channel_stats(simulate, x):
-    """As csrc/norm/cuda_launch.cu launches them. x: (B, T, H, W, C), unit stride over C. Returns (B, T, C, 2)."""
+    """(B, T, C, 2) of x (B, T, H, W, C), unit stride over C, and the report of the first kernel."""
     B, T, H, W, C = x.shape
     acc = torch.float64 if x.dtype == torch.float64 else torch.float32
     stats = ptxsim.empty(B, T, C, 2, dtype=acc)
-    chunks = -(-H * W // CHUNK)
-    channels = next(width for width in (1, 2, 4, 8, 16, 32) if width >= min(C, MOST_CHANNELS))
-    tiles = -(-C // channels)
-    one_row = x.stride(2) == W * x.stride(3) or H == 1
-    sizes = (B, T, 1, H * W, C) if one_row else (B, T, H, W, C)
-    params = ptxsim.Struct("<QQ9qi4x", x, stats, *sizes, *x.stride()[:4], ENUM.index(x.dtype))
+    params = ptxsim.Struct("<QQ9qi4x", x, stats, *x.shape, *x.stride()[:4], DTYPES.index(x.dtype))
+    launchers = compiled_launchers(*SOURCES, include=(CSRC,))
+    chunks = launchers.call("channel_stats_chunks", params)
     partials = ptxsim.empty(B * T, chunks, C, 2, dtype=acc)
-    arguments = [params, partials, channels, tiles, chunks]
-    report = simulate(kernel("channel_stats_kernel", x.dtype), B * T * chunks * tiles, THREADS, arguments)
-    if chunks > 1:
-        merge = kernel("channel_stats_merge_kernel", x.dtype)
-        simulate(merge, -(-B * T * C // THREADS), THREADS, [params, partials, chunks], case="merge")
+    reports = simulate.launcher(launchers, "launch_channel_stats", params, partials, None)
     assert ptxsim.unwritten(stats) == 0
-    return stats, report
+    return stats, reports[0]
 
 
 CASES = {

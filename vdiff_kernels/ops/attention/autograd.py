@@ -31,27 +31,28 @@ def attention_packed(kind: str, backend: str, qkv: Tensor, bias, rel_bias, optio
 
 
 class _Attention(torch.autograd.Function):
-    """Saves q, k, v (or qkv), the biases and the log-sum-exp (B, T, H, W, N)."""
+    """Saves q, k, v (or qkv), the biases and what else the backend's backward needs: out, the log-sum-exp (B, T, H, W, N)."""
 
     @staticmethod
     def forward(ctx, kind, backend, constants, q, k, v, bias, rel_bias, *tensors):
         rows = q.unbind(4) if k is None else (q, k, v)
-        out, lse = _KERNELS[backend].forward[kind](*rows, bias, rel_bias, *constants, *tensors, True)
+        need_out, need_lse = _KERNELS[backend].backward_needs(kind, *rows[:2])
+        out, lse = _KERNELS[backend].forward[kind](*rows, bias, rel_bias, *constants, *tensors, need_lse)
         ctx.call = kind, backend, constants
-        ctx.save_for_backward(q, k, v, lse, bias, rel_bias, *tensors)
+        ctx.save_for_backward(q, k, v, out if need_out else None, lse if need_lse else None, bias, rel_bias, *tensors)
         return out
 
     @staticmethod
     @differentiable_once
     def backward(ctx, grad_out):
         kind, backend, constants = ctx.call
-        q, k, v, lse, bias, rel_bias, *tensors = ctx.saved_tensors
+        q, k, v, out, lse, bias, rel_bias, *tensors = ctx.saved_tensors
         packed = k is None
         rows = q.unbind(4) if packed else (q, k, v)
         table = rel_bias if bias is None else bias
         need_bias_grad = ctx.needs_input_grad[6] or ctx.needs_input_grad[7]
         dq, dk, dv, dtable = _KERNELS[backend].backward[kind](
-            unit_stride(grad_out), *rows, lse, bias, rel_bias, *constants, *tensors, packed, need_bias_grad
+            unit_stride(grad_out), *rows, out, lse, bias, rel_bias, *constants, *tensors, packed, need_bias_grad
         )
         if packed:
             dk = dv = None

@@ -12,3 +12,19 @@ backward = {
     "temporal": _ops.temporal_attention_native_backward.default,
     "spatial": _ops.spatial_attention_native_backward.default,
 }
+
+_MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
+
+
+def backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bool, bool]:
+    """Whether the backward on q's device needs forward's out, and its log-sum-exp."""
+    return (False, True) if q.device.type == "cpu" else cuda_backward_needs(kind, q, k)
+
+
+def cuda_backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bool, bool]:
+    """Short sequences are computed again on chip, from q, k and v alone; what all frames share is not summed there."""
+    L = q.shape[1] if kind == "temporal" else q.shape[2] * q.shape[3]
+    S = k.shape[1] if kind == "temporal" else L if k.dim() == 6 else k.shape[-3]
+    tile_bytes = (16 if max(L, S) <= 16 else 32) * q.shape[-1] * q.element_size()
+    long = max(L, S) > _MAX_SHORT or tile_bytes > _MAX_SHORT_TILE_BYTES or k.dim() == 4
+    return long, long

@@ -1,7 +1,11 @@
+// Second stages of the bias gradient.
+//
 // bias_fold: the gradient of a relative table from the sums (N, L, S) of the pairs of query and key that share its entries.
 //
 //   grid   (ceil(N * entries / kReduceThreads), 1, 1)
 //   block  kReduceThreads threads             a thread an entry, its pairs in order
+//
+// bias_sum: tables added up in order, a thread an entry
 #pragma once
 
 #include "attention/tile.cuh"
@@ -22,6 +26,16 @@ __global__ void __launch_bounds__(kReduceThreads) bias_fold_kernel(SequenceAtten
     }
   }
   p.dbias.data[index] = sum;
+}
+
+// tables (count, size); sums (size).
+template <class = void>
+__global__ void __launch_bounds__(kReduceThreads) bias_sum_kernel(const float* tables, int64_t count, int64_t size, float* sums) {
+  const int64_t index = int64_t(blockIdx.x) * kReduceThreads + threadIdx.x;
+  if (index >= size) return;
+  float sum = 0;
+  for (int64_t table = 0; table < count; ++table) sum += tables[table * size + index];
+  sums[index] = sum;
 }
 
 }  // namespace vdiff::attention

@@ -1,0 +1,147 @@
+// long_attention_dq: the gradient of the queries, and delta = rowsum(dout * out) for those of keys and values.   contract: DESIGN.md 4
+//
+//   grid, block, tile as long_attention_fwd
+//   smem   (2 * rows + 2 * kTileColumns) * (D up to a multiple of 16, + 8) * 2 B (struct LongDqMemory); D = 64: 37 KiB
+//   bytes  (4 L + 2 S) D elements a sequence where k and v stay in L2: q, dout and out are read, dq is written
+//   flops  6 L S D a sequence                  scores and dp are computed here and again for dk and dv: no atomics, one order
+//   async  v of the next tile is on its way while ds k is computed, k after it
+//   acc    fp32; ds is rounded to T as an operand
+//
+//   delta = rowsum(dout * out)                 (1)
+//   for each tile of keys:
+//     p   = exp(scale * q k^T + bias - lse)    (2)
+//     dp  = dout v^T                           (3)
+//     ds  = scale * p * (dp - delta)           (4)
+//     acc = acc + ds k                         (5)
+#pragma once
+
+#include "attention/long_sequences.cuh"
+
+namespace vdiff::attention {
+
+template <class T, int kClass>
+struct LongDqMemory {
+  using S = LongShape<T, kClass>;
+  static constexpr int kKeys = kTileColumns<T, kClass>;
+  int64_t* offsets;
+  float* weights;
+  Tile<T> sQ, sG, sK, sV;
+
+  static __host__ __device__ int64_t bytes(int warps, int64_t D) {
+    const int64_t rows = (2 * kWarpRows * warps + 2 * kKeys) * row_elements<T>(D) * int64_t(sizeof(T));
+    return rows + kKeys * int64_t(sizeof(int64_t)) + warps * Weights<S, T>::kScratch * int64_t(sizeof(float));
+  }
+
+  __device__ LongDqMemory(char* base, int warps, int64_t D) {
+    const int ld = row_elements<T>(D);
+    offsets = reinterpret_cast<int64_t*>(base);
+    weights = reinterpret_cast<float*>(offsets + kKeys);
+    sQ = {reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), ld};
+    sG = {sQ.row(kWarpRows * warps), ld};
+    sK = {sG.row(kWarpRows * warps), ld};
+    sV = {sK.row(kKeys), ld};
+  }
+};
+
+// rowsum(a b) of the lane's two rows of 16.
+template <class T>
+__device__ void row_products(float (&sum)[2], const Tile<T>& sA, const Tile<T>& sB, int columns) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int row = lane_id() / 4 + 8 * half;
+    sum[half] = 0;
+    for (int d = lane_id() % 4; d < columns; d += 4) sum[half] = fmaf(load_acc(sA.row(row) + d), load_acc(sB.row(row) + d), sum[half]);
+    sum[half] = over_row(sum[half], [](float a, float b) { return a + b; });
+  }
+}
+
+// delta: fp32, as lse.
+template <class T, int kClass>
+__global__ void __launch_bounds__(kLongWarps* kWarp) long_attention_dq_kernel(SequenceAttentionBwd p, LongPlan plan, float* delta) {
+  using Memory = LongDqMemory<T, kClass>;
+  using S = typename Memory::S;
+  constexpr int kKeys = Memory::kKeys;
+  extern __shared__ __align__(16) char shared_memory[];
+  const Memory shared(shared_memory, plan.warps, p.D);
+  const int warp = threadIdx.x / kWarp;
+  const int rows = kWarpRows * plan.warps;
+  const int64_t sequence = divide(blockIdx.x, plan.tiles);
+  const RowRange queries{(blockIdx.x - sequence * plan.tiles) * rows, p.L, rows};
+  const SequenceRange own = one_sequence(p, sequence);
+  const Tile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
+  const int columns = padded_columns(p.D);
+  const ScoreRows<S, false> score_rows(p, sequence, queries.first + kWarpRows * warp);
+  const int64_t end = p.causal ? min(p.S, queries.first + rows) : p.S;
+
+  // (1) delta = rowsum(dout * out), with out where q will be
+  load_rows(this_block(), p, p.out, own, queries, shared.sQ);
+  load_rows(this_block(), p, p.grad_out, own, queries, shared.sG);
+  ptx::copy_commit();
+  ptx::copy_wait<0>();
+  __syncthreads();
+  float rDelta[2], shift[2];
+  row_products(rDelta, sQ, sG, columns);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const int64_t i = score_rows.row[half];
+    shift[half] = shift_of(row_value(p, p.lse, score_rows.place, i, 0));
+    if (lane_id() % 4 == 0 && i < p.L) delta[offset_of(p.lse, score_rows.place) + p.lse.row.at(i)] = rDelta[half];
+  }
+  __syncthreads();
+  load_rows(this_block(), p, p.q, own, queries, shared.sQ);
+  load_rows(this_block(), p, p.k, own, {0, p.S, kKeys}, shared.sK);
+  load_rows(this_block(), p, p.v, own, {0, p.S, kKeys}, shared.sV);
+  ptx::copy_commit();
+
+  Accumulators<S, kClass> rDQ = {};
+  for (int64_t first = 0; first < end; first += kKeys) {
+    ptx::copy_wait<0>();
+    __syncthreads();
+    if (p.rotary != nullptr) {
+      if (first == 0) rotate_rows(this_block(), p, 1, queries, shared.sQ);
+      rotate_rows(this_block(), p, 1, {first, p.S, kKeys}, shared.sK);
+    }
+    column_offsets<S, false>(p, first, shared.offsets);
+    if (p.rotary != nullptr || p.bias.data != nullptr) __syncthreads();
+
+    // (2) p = exp(scale * q k^T + bias - lse), (3) dp = dout v^T
+    Scores<S> rP, rS;
+    scores<S>(rP, sQ, shared.sK, columns);
+    score_rows.finish(p, rP[0], first, shared.offsets);
+    scores<S>(rS, sG, shared.sV, columns);
+
+    // (4) ds = scale * p * (dp - delta)
+#pragma unroll
+    for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+      for (int e = 0; e < 4; ++e) {
+        const float probability = ptx::exp2_approx(fmaf(rP[0][n][e], kLog2e, -shift[e / 2]));
+        rS[0][n][e] = p.scale * probability * (rS[0][n][e] - rDelta[e / 2]);
+      }
+    }
+    const Weights<S, T> gradients(rS, shared.weights + warp * Weights<S, T>::kScratch);
+    __syncthreads();  // nobody reads v any more
+    const bool more = first + kKeys < end;
+    if (more) load_rows(this_block(), p, p.v, own, {first + kKeys, p.S, kKeys}, shared.sV);
+    ptx::copy_commit();
+
+    // (5) acc = acc + ds k
+    accumulate<S, kClass>(rDQ, gradients, shared.sK.data, sQ.ld, columns);
+    __syncthreads();  // nobody reads k any more
+    if (more) load_rows(this_block(), p, p.k, own, {first + kKeys, p.S, kKeys}, shared.sK);
+    ptx::copy_commit();
+  }
+
+#pragma unroll
+  for (int c = 0; c < kClass / kColumns; ++c) {
+    if (c * kColumns >= columns) continue;
+    for_each_pair(rDQ[c], c * kColumns, [&](int row, int column, float first, float second) {
+      rotate_back(p, queries.first + kWarpRows * warp + row, column, first, second);
+      store_pair(sQ.row(row) + column, first, second);
+    });
+  }
+  __syncthreads();
+  store_rows(this_block(), p, p.dq, own, queries, shared.sQ);
+}
+
+}  // namespace vdiff::attention
