@@ -132,7 +132,8 @@ def test_a_result_that_hangs_on_the_order_is_a_finding():
     report = kernel.launch(1, 128, arguments, seed=tuple(range(6)))
     assert {finding.kind for finding in report.findings} == {"result changes with the interleaving"}
     kernel = compiled(BUGS)["last_blockILi0E"]
-    kernel.launch(64, 32, CASES["last_block"][2](), seed=tuple(range(6))).assert_clean()
+    for _ in range(20):  # each seed on several host threads, which meet elsewhere every time
+        kernel.launch(64, 32, CASES["last_block"][2](), seed=tuple(range(6))).assert_clean()
 
 
 def test_lanes_of_a_warp_may_write_the_same_value():

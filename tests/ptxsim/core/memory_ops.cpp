@@ -1,4 +1,6 @@
 // Loads, stores, atomics and asynchronous copies.
+#include <mutex>
+
 #include "formats.h"
 #include "lanes.h"
 
@@ -73,6 +75,13 @@ uint32_t locate(Warp& warp, const Instruction& i, uint32_t mask, Space space, ui
   return parts.global | parts.shared | parts.local;
 }
 
+// What host threads must do one at a time: a strong access, whose value and clock (strong_access) belong together.
+std::mutex strong_accesses;
+
+std::unique_lock<std::mutex> alone_if_strong(const Instruction& i) {
+  return i.option & kStrong ? std::unique_lock(strong_accesses) : std::unique_lock<std::mutex>();
+}
+
 // ---- ld, st
 
 template <Space kSpace> Flow load(Warp& warp, const Instruction& i, uint32_t mask) {
@@ -80,6 +89,7 @@ template <Space kSpace> Flow load(Warp& warp, const Instruction& i, uint32_t mas
   uint8_t* where[kLanes];
   addresses(warp, i, mask, i.count, at);
   const uint32_t bytes = uint32_t(i.bytes) * i.count;
+  const auto alone = alone_if_strong(i);
   const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access_of(i, true, false), nullptr, where);
   for (int part = 0; part < i.count; part++) {
     uint8_t* d = warp.at<uint8_t>(i.o[part]);
@@ -111,6 +121,7 @@ template <Space kSpace> Flow store(Warp& warp, const Instruction& i, uint32_t ma
     const uint8_t* from = warp.at<uint8_t>(i.o[part + 1]);
     for_lanes(mask, [&](int lane) { std::memcpy(values + lane * bytes + part * i.bytes, from + lane * wide, i.bytes); });
   }
+  const auto alone = alone_if_strong(i);
   const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access_of(i, false, true), values, where);
   if (warp.block->machine->launch->check && kSpace != Space::Shared && kSpace != Space::Local) {
     // Lanes that write other bytes to one address in one instruction: which of them stays is open.
@@ -288,18 +299,15 @@ template <class Format> struct AtomicAddPair {
   }
 };
 
-std::atomic_flag atomic_lock = ATOMIC_FLAG_INIT;   // of all atomics of all host threads
-
 // o = d, address, b, c
 template <class F, class T, Space kSpace> Flow atomic(Warp& warp, const Instruction& i, uint32_t mask) {
   uint64_t at[kLanes];
   uint8_t* where[kLanes];
   addresses(warp, i, mask, 1, at);
+  const std::lock_guard alone(strong_accesses);
   const uint32_t found = locate(warp, i, mask, kSpace, at, sizeof(T), access_of(i, true, true), nullptr, where);
   T* d = warp.at<T>(i.o[0]);
   const T *b = warp.at<T>(i.o[2]), *c = warp.at<T>(i.o[3]);
-  while (atomic_lock.test_and_set(std::memory_order_acquire)) {
-  }
   for_lanes(found, [&](int lane) {
     T old;
     std::memcpy(&old, where[lane], sizeof old);
@@ -307,7 +315,6 @@ template <class F, class T, Space kSpace> Flow atomic(Warp& warp, const Instruct
     std::memcpy(where[lane], &fresh, sizeof fresh);
     d[lane] = old;
   });
-  atomic_lock.clear(std::memory_order_release);
   return Flow::Next;
 }
 
