@@ -29,7 +29,7 @@ __device__ inline SequenceRange one_sequence(const SequenceAttention& p, int64_t
 template <class S, bool kTransposed>
 struct ScoreRows {
   SequenceIndex place;
-  int64_t row[2];         // of the lane's two rows
+  int row[2];             // of the lane's two rows
   int64_t row_offset[2];  // into the bias table
   const bool* focus;      // null: none
   bool isolated[2];
@@ -38,8 +38,8 @@ struct ScoreRows {
     const RowLine& line = kTransposed ? p.bias.key : p.bias.query;
     focus = p.focus_present == nullptr ? nullptr : p.focus_present + place.index[0] * p.stride_focus_b;
     for (int half = 0; half < 2; ++half) {
-      row[half] = first_row + lane_id() / 4 + 8 * half;
-      const int64_t there = min(row[half], (kTransposed ? p.S : p.L) - 1);
+      row[half] = int(first_row) + lane_id() / 4 + 8 * half;
+      const int64_t there = min(int64_t(row[half]), (kTransposed ? p.S : p.L) - 1);
       row_offset[half] = p.bias.data == nullptr ? 0 : place.n * p.bias.stride_n + line.at(there);
       isolated[half] = focus != nullptr && focus[there * p.stride_focus_i];
     }

@@ -3,13 +3,11 @@
 import functools
 
 import pytest
-import torch
 
 from .compile import TritonKernel, from_cuda
 from .golden import Golden, figures
 from .launcher import Launchers, plain_name
-from .memory import Struct
-from .module import Module
+from .module import Module, tensors_of
 from .registers import Resources, resources
 from .report import Report
 
@@ -55,17 +53,15 @@ class Simulate:
         """Calls a C++ launcher; each kernel that it launches is held as by calling this. Returns their reports.
 
         arguments: as those of Launchers.call. memory: the tensors that pointers within them lie in, beside those of its Structs.
-        blocks: {part of a kernel's name: (first, number)}, of which to run only a slice of the grid.
+        blocks: of a kernel's number of blocks, the (first, number) to run, where that is to be a slice of them.
         """
         reports = []
-        tensors = [*memory, *(a for a in arguments if isinstance(a, torch.Tensor))]
-        tensors += [tensor for a in arguments if isinstance(a, Struct) for _, tensor in a.tensors]
+        tensors = (*memory, *tensors_of(arguments))
 
         def run(kernel, grid, block, args, shared_bytes):
             name = plain_name(kernel.name)
-            slices = [span for part, span in (blocks or {}).items() if part in name]
             takes = launchers.kernel(kernel.name)[1]
-            options = dict(memory=tuple(tensors), blocks=slices[0] if slices else None, seeds=seeds)
+            options = dict(memory=tensors, blocks=blocks(grid[0]) if blocks else None, seeds=seeds)
             reports.append(self._held(kernel, takes, grid, block, args, shared_bytes, case=f"{case} {name}".strip(), **options))
 
         with launchers.simulated(run):

@@ -25,6 +25,7 @@ def figures(report: Report, takes: Resources, shared_bytes: int) -> dict[str, in
         "block barriers": counts.barriers,
         "registers": takes.registers,
         "spilled bytes": takes.spilled_bytes,
+        "stack bytes": takes.stack_bytes,
         "shared bytes": takes.shared_bytes + shared_bytes,
     }
 

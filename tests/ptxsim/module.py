@@ -142,7 +142,7 @@ class Kernel:
         return Report(self.name, json.loads(answer), lowered)
 
     def _launch_each(self, grid, block, args, shared_bytes, seeds, *, memory, **options) -> Report:
-        tensors = list(dict.fromkeys([*_tensors_of(args), *memory]))
+        tensors = list(dict.fromkeys([*tensors_of(args), *memory]))
         before = [Snapshot(tensor) for tensor in tensors]
         report, first = None, []
         for seed in seeds:
@@ -171,7 +171,8 @@ class Kernel:
         return (ctypes.c_uint8 * len(data)).from_buffer(data)
 
 
-def _tensors_of(args) -> list[torch.Tensor]:
+def tensors_of(args) -> list[torch.Tensor]:
+    """Those among arguments and those that their Structs point to."""
     return [tensor for value in args for tensor in (
         [value] if isinstance(value, torch.Tensor) else [t for _, t in value.tensors] if isinstance(value, Struct) else []
     )]  # fmt: skip

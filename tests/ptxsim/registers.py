@@ -1,4 +1,4 @@
-"""What ptxas makes of PTX: registers, spills and shared memory of each kernel; how many blocks a multiprocessor then holds."""
+"""What ptxas makes of PTX: registers, spills, stack and shared memory of each kernel."""
 
 import functools
 import os
@@ -11,24 +11,13 @@ from pathlib import Path
 
 from .compile import nvcc
 
-# Of a multiprocessor of compute capability 8.0 (CUDA C++ Programming Guide, "Technical Specifications per Compute Capability").
-SM80_REGISTERS, SM80_SHARED, SM80_THREADS, SM80_BLOCKS = 65536, 164 * 1024, 2048, 32
-SHARED_OF_A_BLOCK = 1024  # that the system takes of each block's share
-REGISTER_UNIT = 256  # registers of a warp are given out in this many
-
 
 @dataclass(frozen=True)
 class Resources:
     registers: int  # of a thread
     spilled_bytes: int  # of a thread, stores and loads
+    stack_bytes: int  # of a thread
     shared_bytes: int  # static
-
-    def blocks_of_sm80(self, threads: int, dynamic_shared: int = 0) -> int:
-        """How many blocks of so many threads a multiprocessor holds at once."""
-        warps = -(-threads // 32)
-        of_warp = -(-self.registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
-        shared = -(-(self.shared_bytes + dynamic_shared + SHARED_OF_A_BLOCK) // 128) * 128
-        return min(SM80_REGISTERS // (of_warp * warps), SM80_SHARED // shared, SM80_THREADS // threads, SM80_BLOCKS)
 
 
 @functools.cache
@@ -65,6 +54,7 @@ def parsed_resources(log: str) -> dict[str, Resources]:
     found = {}
     for name, text in re.findall(r"Compiling entry function '(.+?)'(.*?)(?=Compiling entry function|\Z)", log, re.S):
         stores, loads = map(int, re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", text).groups())
-        shared = re.search(r"(\d+) bytes smem", text)
-        found[name] = Resources(int(re.search(r"Used (\d+) registers", text)[1]), stores + loads, int(shared[1]) if shared else 0)
+        number = {what: int((re.search(rf"(\d+) bytes {what}", text) or "00")[1]) for what in ("smem", "stack")}
+        registers = int(re.search(r"Used (\d+) registers", text)[1])
+        found[name] = Resources(registers, stores + loads, number["stack"], number["smem"])
     return found

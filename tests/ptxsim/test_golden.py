@@ -12,6 +12,7 @@ from tests.ptxsim import core_library, empty, from_triton, registers
 from tests.ptxsim.__main__ import main
 from tests.ptxsim.fixtures import compiled
 from tests.ptxsim.golden import Golden
+from tests.ptxsim.gpus import GPUS
 from tests.ptxsim.registers import Resources
 
 KERNELS = Path(__file__).parent / "kernels"
@@ -84,12 +85,13 @@ def test_another_compiler_is_named(tmp_path):
 def test_what_a_kernel_takes():
     takes = registers.resources(compiled(KERNELS / "attention.cu").text)["attention"]
     assert takes.spilled_bytes == 0 and takes.shared_bytes == 4 * 3 * T * D * 2
+    A100 = GPUS[0]
     # Occupancy by registers, shared memory, threads and blocks: one limit at a time.
-    assert Resources(64, 0, 0).blocks_of_sm80(128) == 8
-    assert Resources(16, 0, 24 * 1024).blocks_of_sm80(128) == 6
-    assert Resources(16, 0, 0).blocks_of_sm80(1024) == 2
-    assert Resources(16, 0, 0).blocks_of_sm80(32) == 32
-    assert Resources(16, 0, 0).blocks_of_sm80(128, dynamic_shared=82 * 1024 - 1024) == 2
+    assert A100.blocks_at_once(Resources(64, 0, 0, 0), 128) == 8
+    assert A100.blocks_at_once(Resources(16, 0, 0, 24 * 1024), 128) == 6
+    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 1024) == 2
+    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 32) == 32
+    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 128, dynamic_shared=82 * 1024 - 1024) == 2
 
 
 # The command line

@@ -1,0 +1,273 @@
+"""What the CUDA attention kernels take and move, without a GPU: simulated (tests/ptxsim), and compiled for four GPUs.
+
+`python -m benchmarks.gpu_static` prints a table of counts for each operator call, beside the floor and the bytes that eager
+PyTorch and its fused SDPA move for the same call, and one of registers and occupancy. Counts are facts. The last table is an
+estimate: the roofline that the counts leave room for, which no GPU has confirmed.
+"""
+
+import argparse
+import json
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from benchmarks.bytes_moved import Frames, Pixels, bytes_of, eager, sdpa
+from tests.ops.attention.simulated import SimulatedKernels
+from tests.ptxsim.gpus import GPUS
+from tests.ptxsim.launcher import plain_name
+from tests.ptxsim.module import tensors_of
+from tests.ptxsim.registers import resources
+from vdiff_kernels.ops.attention.native import cuda_backward_needs
+
+SECTOR = 32
+BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of an operator. Small: of its ratios, only that of the bias gradient knows the number of sequences."""
+
+    kind: str
+    T: int
+    H: int
+    W: int
+    N: int
+    D: int
+    B: int = 1
+    bias: str | None = None  # "rel", "dense"
+    context: int = 0  # shared by the frames
+    dtype: str = "bfloat16"
+
+    def __str__(self) -> str:
+        shape = f"B{self.B} T{self.T} H{self.H} W{self.W} N{self.N} D{self.D}"
+        more = [f"{self.bias} bias" if self.bias else "", f"S{self.context}" if self.context else ""]
+        return " ".join(word for word in [self.kind, self.dtype, shape, *more] if word)
+
+    def tensors(self):
+        dtype = getattr(torch, self.dtype)
+        q = torch.randn(self.B, self.T, self.H, self.W, self.N, self.D).to(dtype)
+        keys = (self.B, self.context, self.N, self.D) if self.context else q.shape
+        k, v = (torch.randn(keys).to(dtype) for _ in range(2))
+        return q, k, v
+
+    def table(self):
+        """(bias, rel_bias)"""
+        if self.kind == "temporal":
+            dense, relative = (self.N, self.T, self.T), (self.N, 2 * self.T - 1)
+        else:
+            dense, relative = (self.N, self.H * self.W, self.H * self.W), (self.N, 2 * self.H - 1, 2 * self.W - 1)
+        return torch.randn(dense) if self.bias == "dense" else None, torch.randn(relative) if self.bias == "rel" else None
+
+    @property
+    def lengths(self) -> tuple[int, int, int]:
+        """(sequences, queries, keys)"""
+        pixels = self.H * self.W
+        if self.kind == "temporal":
+            return self.B * pixels * self.N, self.T, self.T
+        return self.B * self.T * self.N, pixels, self.context or pixels
+
+
+CALLS = [
+    Call("temporal", 16, 64, 64, 8, 64, bias="rel"),
+    Call("temporal", 16, 4, 8, 8, 40, bias="rel"),
+    Call("temporal", 16, 4, 8, 8, 80),
+    Call("temporal", 16, 4, 8, 8, 160),
+    Call("temporal", 8, 4, 8, 8, 64, bias="rel"),
+    Call("temporal", 24, 4, 8, 8, 64),
+    Call("temporal", 32, 4, 8, 8, 32, bias="rel"),
+    Call("temporal", 16, 4, 8, 8, 64, bias="rel", dtype="float32"),
+    Call("temporal", 64, 2, 4, 2, 64, bias="rel"),
+    Call("spatial", 1, 16, 16, 2, 64),
+    Call("spatial", 1, 16, 16, 2, 64, bias="rel"),
+    Call("spatial", 1, 16, 16, 2, 40),
+    Call("spatial", 2, 16, 16, 2, 64, context=77),
+    Call("spatial", 1, 16, 16, 2, 64, dtype="float32"),
+]
+
+
+@dataclass
+class Launch:
+    """A kernel of a call: its counts, and what it takes on each GPU."""
+
+    kernel: str
+    blocks: int
+    threads: int
+    shared_bytes: int
+    registers: dict[str, int]
+    spilled_bytes: int
+    stack_bytes: int
+    occupancy: dict[str, float]
+    report: object = field(repr=False)
+
+
+class Recorder:
+    """Runs launches as SimulatedKernels wants them run, and keeps what they did. figures: of each arch, by kernel."""
+
+    def __init__(self):
+        self.launches: list[Launch] = []
+        self._figures: dict[tuple[str, int], dict] = {}
+
+    def _takes(self, launchers, kernel, gpu):
+        if gpu.arch == 80:
+            return launchers.kernel(kernel.name)[1]
+        key = kernel.module.text, gpu.arch
+        if key not in self._figures:
+            self._figures[key] = resources(*key)
+        return self._figures[key][kernel.name]
+
+    def __call__(self, launchers, function, *arguments, memory=()):
+        tensors = (*memory, *tensors_of(arguments))
+
+        def run(kernel, grid, block, args, shared_bytes):
+            report = kernel.launch(grid, block, args, shared_bytes, memory=tensors).assert_clean()
+            takes = {gpu.name: self._takes(launchers, kernel, gpu) for gpu in GPUS}
+            threads = block[0]
+            self.launches.append(
+                Launch(
+                    plain_name(kernel.name), grid[0], threads, shared_bytes,
+                    {name: one.registers for name, one in takes.items()},
+                    max(one.spilled_bytes for one in takes.values()), max(one.stack_bytes for one in takes.values()),
+                    {gpu.name: gpu.occupancy(takes[gpu.name], threads, shared_bytes) for gpu in GPUS}, report,
+                )
+            )  # fmt: skip
+
+        with launchers.simulated(run):
+            launchers.call(function, *arguments)
+
+
+@dataclass
+class Row:
+    """The counts of one call in one direction, over its floor."""
+
+    call: str
+    direction: str
+    floor_bytes: int  # each operand read once, each result written once
+    unique: float  # unique sectors
+    request: float  # sectors of the requests over those that their bytes would fill
+    passes: float  # sectors of all requests, over the floor: what L1 and L2 serve
+    wide: float  # the share of global requests that are of 16 bytes a lane
+    mma: float  # flops of the tensor cores over those of the math; 0: FFMA
+    wavefronts: float  # of shared memory, over the ideal
+    barriers: int  # of blocks, each
+    instructions: int  # of warps
+    flops: int
+    eager_bytes: float
+    sdpa_bytes: float
+    launches: list[Launch] = field(repr=False)
+
+    def misses(self) -> list[str]:
+        return [name for name, bar in BARS.items() if getattr(self, name) > bar]
+
+
+def measure(call: Call, direction: str, recorder: Recorder) -> Row:
+    kernels = SimulatedKernels(recorder)
+    (q, k, v), (bias, rel_bias) = call.tensors(), call.table()
+    need_out, need_lse = cuda_backward_needs(call.kind, q, k)
+    options = (call.D**-0.5, False, None, None) if call.kind == "temporal" else (call.D**-0.5,)
+    recorder.launches = []
+    forward = direction == "forward"
+    out, lse = kernels.forward[call.kind](q, k, v, bias, rel_bias, *options, not forward and need_lse)
+    sequences, L, S = call.lengths
+    table = bias if rel_bias is None else rel_bias
+    if forward:
+        operands = [q, k, v, out] + ([] if table is None else [table])
+    else:
+        recorder.launches = []
+        needed = out if need_out else None, lse if need_lse else None
+        kernels.backward[call.kind](torch.randn_like(q), q, k, v, *needed, bias, rel_bias, *options, False, table is not None)
+        operands = [q, k, v, q, q, k, v] + [t for t in needed if t is not None] + ([] if table is None else [table, table])
+    floor = sum(t.numel() * t.element_size() for t in operands)
+    flops = (4 if forward else 10) * sequences * L * S * call.D
+
+    counts = [launch.report.counts for launch in recorder.launches]
+    total = [c.total for c in counts]
+    whole = sum(c.unique_read_sectors + c.unique_written_sectors for c in counts)
+    shared_ideal, sectors_ideal = sum(t.ideal_wavefronts for t in total), sum(t.ideal_sectors for t in total)
+    dense = torch.empty(call.N, L, S) if table is not None else None
+    arguments = [q, k, v] if dense is None else [q, k, v, dense]
+    if call.context:
+        arguments[1:3] = [t[:, None].expand(-1, call.T, -1, -1, -1) for t in (k, v)]
+    layout = Frames if call.kind == "temporal" else Pixels
+    theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, sdpa)]
+    return Row(
+        str(call), direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
+        sum(t.sectors for t in total) * SECTOR / floor, sum(c.wide_global for c in counts) / sum(t.requests for t in total),
+        sum(c.mma_flops for c in counts) / flops, sum(t.wavefronts for t in total) / max(1, shared_ideal),
+        sum(c.barriers for c in counts), sum(sum(c.instructions.values()) for c in counts), flops, *theirs,
+        list(recorder.launches),
+    )  # fmt: skip
+
+
+def print_counts(rows: list[Row]) -> None:
+    print("| call | floor | unique sectors | sectors/request | all requests | 16-byte | tensor-core flops | wavefronts ", end="")
+    print("| eager | SDPA |\n" + "|---" * 10 + "|")
+    for row in rows:
+        marked = {name: f"{getattr(row, name):.3f}{' ✗' if name in row.misses() else ''}" for name in BARS}
+        mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
+        cells = [
+            f"{row.call}, {row.direction}", f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"],
+            f"{row.passes:.2f}", f"{row.wide:.0%}", mma, marked["wavefronts"], f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
+        ]  # fmt: skip
+        print(f"| {' | '.join(cells)} |")
+
+
+def print_kernels(rows: list[Row]) -> None:
+    names = [gpu.name for gpu in GPUS]
+    each = " / ".join(names)
+    print(f"\n| kernel | threads | shared memory | registers {each} | spills, stack | warps at once {each} |")
+    print("|---" * 6 + "|")
+    seen = set()
+    for launch in (launch for row in rows for launch in row.launches):
+        key = launch.kernel, launch.threads, launch.shared_bytes
+        if key in seen:
+            continue
+        seen.add(key)
+        registers = " / ".join(str(launch.registers[name]) for name in names)
+        occupancy = " / ".join(f"{launch.occupancy[name]:.0%}" for name in names)
+        print(
+            f"| {launch.kernel} | {launch.threads} | {launch.shared_bytes / 1024:.1f} KiB | {registers} "
+            f"| {launch.spilled_bytes}, {launch.stack_bytes} | {occupancy} |"
+        )
+
+
+def print_estimates(rows: list[Row]) -> None:
+    print("\nAn estimate on paper, of no GPU's clock: the least time for what was counted (bytes: unique sectors; flops;")
+    print("instructions issued), over the least time for the floor's bytes and flops. 1.00: only the floor is in the way.\n")
+    print(f"| call | {' | '.join(gpu.name for gpu in GPUS)} |")
+    print("|---|" + "---|" * len(GPUS))
+    for row in rows:
+        half = "float32" not in row.call
+        cells = []
+        for gpu in GPUS:
+            counted, bound = gpu.least_seconds(
+                row.unique * row.floor_bytes, row.flops * max(1.0, row.mma), half, row.instructions
+            )
+            floor, _ = gpu.least_seconds(row.floor_bytes, row.flops, half, 0)
+            cells.append(f"{counted / floor:.2f} ({bound})")
+        print(f"| {row.call}, {row.direction} | {' | '.join(cells)} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="calls whose text has this in it")
+    parser.add_argument("--json", metavar="FILE", help="the rows, as JSON")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    recorder = Recorder()
+    chosen = [call for call in CALLS if options.only in str(call)]
+    if not chosen:
+        parser.error(f"--only is {options.only!r}; expected a part of one of: {'; '.join(map(str, CALLS))}")
+    rows = [measure(call, direction, recorder) for call in chosen for direction in ("forward", "backward")]
+    print_counts(rows)
+    print_kernels(rows)
+    print_estimates(rows)
+    if options.json:
+        for row in rows:
+            for launch in row.launches:
+                launch.report = None
+        with open(options.json, "w") as file:
+            json.dump([asdict(row) for row in rows], file, indent=1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The GPUs that the kernels are built for: how many blocks a multiprocessor holds, and what the data sheets promise."""
+
+from dataclasses import dataclass
+
+from .registers import Resources
+
+REGISTERS = 65536  # of a multiprocessor, in quarters, one for each of its schedulers
+SCHEDULERS = 4
+REGISTER_UNIT = 256  # registers of a warp are given out in this many
+SHARED_UNIT = 128
+SHARED_OF_A_BLOCK = 1024  # that the system takes of each block's share
+
+
+@dataclass(frozen=True)
+class GPU:
+    """Limits: CUDA C++ Programming Guide, "Technical Specifications per Compute Capability". Peaks: data sheets, dense."""
+
+    name: str
+    arch: int
+    multiprocessors: int
+    clock: float  # Hz, boost
+    shared_bytes: int  # of a multiprocessor
+    threads: int
+    blocks: int
+    bandwidth: float  # bytes a second
+    half_flops: float  # a second, tensor cores, bfloat16 with float32 accumulation
+    float_flops: float
+
+    def blocks_at_once(self, takes: Resources, threads: int, dynamic_shared: int = 0) -> int:
+        """How many blocks a multiprocessor holds at once: the rules of cuda_occupancy.h."""
+        warps = -(-threads // 32)
+        of_warp = -(-takes.registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
+        by_registers = REGISTERS // SCHEDULERS // of_warp * SCHEDULERS // warps
+        shared = -(-(takes.shared_bytes + dynamic_shared + SHARED_OF_A_BLOCK) // SHARED_UNIT) * SHARED_UNIT
+        return min(by_registers, self.shared_bytes // shared, self.threads // 32 // warps, self.blocks)
+
+    def occupancy(self, takes: Resources, threads: int, dynamic_shared: int = 0) -> float:
+        """The share of a multiprocessor's warps that those blocks are."""
+        return self.blocks_at_once(takes, threads, dynamic_shared) * -(-threads // 32) / (self.threads // 32)
+
+    def least_seconds(self, moved: float, flops: float, half: bool, warp_instructions: float) -> tuple[float, str]:
+        """The roofline: the longest of moving the bytes, doing the flops and issuing the instructions, and which it is."""
+        bounds = {
+            "bytes": moved / self.bandwidth,
+            "flops": flops / (self.half_flops if half else self.float_flops),
+            "issue": warp_instructions / (self.multiprocessors * SCHEDULERS * self.clock),
+        }
+        longest = max(bounds, key=bounds.get)
+        return bounds[longest], longest
+
+
+GPUS = (
+    GPU("A100", 80, 108, 1.41e9, 164 << 10, 2048, 32, 2.04e12, 312e12, 19.5e12),
+    GPU("H100", 90, 132, 1.83e9, 228 << 10, 2048, 32, 3.35e12, 989e12, 67e12),
+    GPU("RTX 4090", 89, 128, 2.52e9, 100 << 10, 1536, 24, 1.01e12, 165e12, 82.6e12),
+    GPU("B200", 100, 148, 1.85e9, 228 << 10, 2048, 32, 7.7e12, 2250e12, 75e12),
+)
