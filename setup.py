@@ -8,6 +8,7 @@ Environment:
 """
 
 import os
+import platform
 import shlex
 import shutil
 import subprocess
@@ -28,6 +29,13 @@ TORCH_MINIMUM = (2, 10)
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 FLAGS = ["-O3", "-std=c++17", "-Icsrc"]
 CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall"]
+# The CPU kernels, cpu_*.cpp, are compiled once for each of these, and the best that the processor has is chosen at run time. No
+# errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning.
+KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
+X86_64 = platform.machine() in ("x86_64", "AMD64")
+AVX2 = ["-mavx2", "-mfma", "-mf16c"]
+AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
+INSTRUCTION_SETS = {"baseline": []} | ({"avx2": AVX2, "avx512": AVX512} if X86_64 else {})
 # Every cubin comes from the one PTX for compute_80, which is the one that the tests execute.
 NVCC_FLAGS = [
     "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_80]",
@@ -102,13 +110,19 @@ def ninja_file(directory: Path, nvcc: str | None, torch: Path) -> str:
 
     lines = [f"builddir = {directory}\n"]
     lines.append(ninja_rule("cxx", CXX, *FLAGS, *CXX_FLAGS, *defines, "-isystem", str(torch / "include"), compiles=True))
+    for name, flags in INSTRUCTION_SETS.items():
+        lines.append(ninja_rule(name, CXX, *FLAGS, *CXX_FLAGS, *KERNEL_FLAGS, *flags, f"-DVDIFF_ISA={name}", compiles=True))
     if nvcc:
         lines.append(ninja_rule("cuda", nvcc, *FLAGS, *NVCC_FLAGS, compiles=True))
     lines.append(ninja_rule("link", *link, *options, *libraries, compiles=False))
     objects = []
     for source in sources:
-        objects.append(f"{directory}/{source}.o")
-        lines.append(f"build {objects[-1]}: {'cuda' if source.suffix == '.cu' else 'cxx'} {source}")
+        if source.name.startswith("cpu_"):
+            units = {name: f"{directory}/{source}.{name}.o" for name in INSTRUCTION_SETS}
+        else:
+            units = {"cuda" if source.suffix == ".cu" else "cxx": f"{directory}/{source}.o"}
+        lines += [f"build {unit}: {rule} {source}" for rule, unit in units.items()]
+        objects += units.values()
     lines.append(f"build {directory}/_C.so: link {' '.join(objects)}\n")
     return "\n".join(lines)
 

@@ -11,6 +11,7 @@
 #include "common/parallel.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 constexpr int64_t kMaxChunks = 16;
 constexpr int64_t kMaxTableBytes = int64_t(64) << 20;
@@ -82,4 +83,5 @@ class BiasGradient {
   Scratch<int64_t> columns_;  // (S,)
 };
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

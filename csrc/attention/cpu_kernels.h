@@ -1,13 +1,14 @@
 // The CPU kernels of this folder. No torch, no STL.
 #pragma once
 
+#include "common/isa.h"
 #include "attention/params.h"
 
 namespace vdiff {
 
-void cpu_temporal_attention(const TemporalAttentionFwdParams& params);
-void cpu_temporal_attention_backward(const TemporalAttentionBwdParams& params);
-void cpu_spatial_attention(const SpatialAttentionFwdParams& params);
-void cpu_spatial_attention_backward(const SpatialAttentionBwdParams& params);
+VDIFF_CPU_KERNEL(cpu_temporal_attention, TemporalAttentionFwdParams)
+VDIFF_CPU_KERNEL(cpu_temporal_attention_backward, TemporalAttentionBwdParams)
+VDIFF_CPU_KERNEL(cpu_spatial_attention, SpatialAttentionFwdParams)
+VDIFF_CPU_KERNEL(cpu_spatial_attention_backward, SpatialAttentionBwdParams)
 
 }  // namespace vdiff

@@ -21,6 +21,7 @@
 #include "common/scratch.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 // ------------------------------------------------------------------------------------------------------------------ views
 
@@ -392,4 +393,5 @@ class SequenceBackward {
   int64_t rows_ = 0;
 };
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -15,6 +15,7 @@
 #include "common/dispatch.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 namespace {
 
 constexpr int64_t kTaskQueries = 64;
@@ -116,4 +117,5 @@ void cpu_spatial_attention_backward(const SpatialAttentionBwdParams& params) {
   dispatch(params.dtype, [&](auto tag) { attention_backward<typename decltype(tag)::type>(params); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

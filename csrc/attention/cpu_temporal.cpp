@@ -11,6 +11,7 @@
 #include "common/dispatch.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 namespace {
 
 constexpr int64_t kTaskSequences = 16;
@@ -135,4 +136,5 @@ void cpu_temporal_attention_backward(const TemporalAttentionBwdParams& params) {
   dispatch(params.dtype, [&](auto tag) { attention_backward<typename decltype(tag)::type>(params); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -4,6 +4,7 @@
 #include "common/scalar.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 template <class T>
 struct TypeTag {
@@ -25,4 +26,5 @@ void dispatch(DType dtype, const Body& body) {
   }
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -13,6 +13,7 @@
 #include "common/scalar.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 template <class acc>
 constexpr int64_t kGemmColumns = 32 / int64_t(sizeof(acc));
@@ -81,4 +82,5 @@ void gemm(const GemmParams<acc>& p) {
   }
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

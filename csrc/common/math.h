@@ -3,7 +3,10 @@
 
 #include <math.h>
 
+#include "common/isa.h"
+
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 inline float exp_of(float x) { return expf(x); }
 inline double exp_of(double x) { return exp(x); }
@@ -14,4 +17,5 @@ inline double sin_of(double x) { return sin(x); }
 inline float erf_of(float x) { return erff(x); }
 inline double erf_of(double x) { return erf(x); }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

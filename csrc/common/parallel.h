@@ -3,12 +3,16 @@
 
 #include <cstdint>
 
+#include "common/isa.h"
+
 namespace vdiff {
 
 using RangeFunction = void (*)(int64_t begin, int64_t end, void* context);
 
 // Calls function on ranges that cover [begin, end), each at least grain long but for the last. Rethrows what it throws.
 void parallel_ranges(int64_t begin, int64_t end, int64_t grain, RangeFunction function, void* context);
+
+inline namespace VDIFF_ISA {
 
 // body(index) for every index in [begin, end). Which thread runs an index depends on the pool; what it computes must not.
 template <class Body>
@@ -22,4 +26,5 @@ void parallel_for(int64_t begin, int64_t end, const Body& body) {
       const_cast<Body*>(&body));
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -4,6 +4,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "common/isa.h"
+
 namespace vdiff {
 
 struct Half {
@@ -25,6 +27,8 @@ struct Accumulator<double> {
 };
 template <class T>
 using acc_t = typename Accumulator<T>::type;
+
+inline namespace VDIFF_ISA {
 
 inline uint32_t float_bits(float value) {
   uint32_t bits;
@@ -94,4 +98,5 @@ T max_of(T a, T b) {
   return a < b ? b : a;
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -5,7 +5,10 @@
 #include <cstdlib>
 #include <new>
 
+#include "common/isa.h"
+
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 template <class T>
 class Scratch {
@@ -31,4 +34,5 @@ class Scratch {
   T* data_;
 };
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

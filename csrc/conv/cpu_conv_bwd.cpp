@@ -21,6 +21,7 @@
 #include "norm/prologue.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -219,4 +220,5 @@ void cpu_norm_act_conv_backward(const NormActConvBackwardParams& p) {
   dispatch(p.dtype, [&](auto tag) { ConvBackward<typename decltype(tag)::type>(p).run(); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

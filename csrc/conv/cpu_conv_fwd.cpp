@@ -18,6 +18,7 @@
 #include "norm/prologue.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -52,4 +53,5 @@ void cpu_norm_act_conv(const NormActConvParams& p) {
   dispatch(p.dtype, [&](auto tag) { norm_act_conv<typename decltype(tag)::type>(p); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -1,11 +1,12 @@
 // The CPU kernels of this folder. No torch, no STL.
 #pragma once
 
+#include "common/isa.h"
 #include "conv/params.h"
 
 namespace vdiff {
 
-void cpu_norm_act_conv(const NormActConvParams& p);
-void cpu_norm_act_conv_backward(const NormActConvBackwardParams& p);
+VDIFF_CPU_KERNEL(cpu_norm_act_conv, NormActConvParams)
+VDIFF_CPU_KERNEL(cpu_norm_act_conv_backward, NormActConvBackwardParams)
 
 }  // namespace vdiff

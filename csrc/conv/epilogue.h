@@ -5,6 +5,7 @@
 #include "conv/params.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 template <class acc>
 class Epilogue {
@@ -25,4 +26,5 @@ class Epilogue {
   Scratch<acc> offset_;  // (B, T, Co): bias + temb
 };
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -16,6 +16,7 @@
 #include "conv/params.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 constexpr int64_t kTapRows = 3;
 constexpr int64_t kTileElements = 1 << 16;  // of an operand, about: 256 KiB of float
@@ -156,4 +157,5 @@ void convolve(const ConvSizes& s, const PackedWeight<T>& weight, const Fill& fil
   });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -15,6 +15,7 @@
 #include "feedforward/projection.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -116,4 +117,5 @@ void cpu_geglu_backward(const GegluBackwardParams& p) {
   dispatch(p.dtype, [&](auto tag) { GegluBackward<typename decltype(tag)::type>(p).run(); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -14,6 +14,7 @@
 #include "feedforward/projection.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -45,4 +46,5 @@ void cpu_geglu(const GegluParams& p) {
   dispatch(p.dtype, [&](auto tag) { geglu<typename decltype(tag)::type>(p); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

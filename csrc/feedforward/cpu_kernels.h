@@ -1,11 +1,12 @@
 // The CPU kernels of this folder. No torch, no STL.
 #pragma once
 
+#include "common/isa.h"
 #include "feedforward/params.h"
 
 namespace vdiff {
 
-void cpu_geglu(const GegluParams& p);
-void cpu_geglu_backward(const GegluBackwardParams& p);
+VDIFF_CPU_KERNEL(cpu_geglu, GegluParams)
+VDIFF_CPU_KERNEL(cpu_geglu_backward, GegluBackwardParams)
 
 }  // namespace vdiff

@@ -7,6 +7,7 @@
 #include "common/scratch.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 constexpr int64_t kBlockRows = 64;  // rows of x in a task
 
@@ -52,4 +53,5 @@ void project(
   }
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

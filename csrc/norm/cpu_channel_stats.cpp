@@ -18,6 +18,7 @@
 #include "norm/cpu_kernels.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -111,4 +112,5 @@ void cpu_channel_stats(const ChannelStatsParams& p) {
   dispatch(p.dtype, [&](auto tag) { channel_stats<typename decltype(tag)::type>(p); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

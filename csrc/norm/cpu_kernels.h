@@ -1,12 +1,13 @@
 // The CPU kernels of this folder. No torch, no STL.
 #pragma once
 
+#include "common/isa.h"
 #include "norm/params.h"
 
 namespace vdiff {
 
-void cpu_channel_stats(const ChannelStatsParams& p);
-void cpu_norm_act(const NormActParams& p);
-void cpu_norm_act_backward(const NormActBackwardParams& p);
+VDIFF_CPU_KERNEL(cpu_channel_stats, ChannelStatsParams)
+VDIFF_CPU_KERNEL(cpu_norm_act, NormActParams)
+VDIFF_CPU_KERNEL(cpu_norm_act_backward, NormActBackwardParams)
 
 }  // namespace vdiff

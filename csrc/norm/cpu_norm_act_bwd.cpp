@@ -19,6 +19,7 @@
 #include "norm/prologue.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -208,4 +209,5 @@ void cpu_norm_act_backward(const NormActBackwardParams& p) {
   dispatch(p.dtype, [&](auto tag) { norm_act_backward<typename decltype(tag)::type>(p); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

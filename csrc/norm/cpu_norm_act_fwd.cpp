@@ -15,6 +15,7 @@
 #include "norm/prologue.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 namespace {
 
@@ -44,4 +45,5 @@ void cpu_norm_act(const NormActParams& p) {
   dispatch(p.dtype, [&](auto tag) { norm_act<typename decltype(tag)::type>(p); });
 }
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff

@@ -13,6 +13,7 @@
 #include "norm/params.h"
 
 namespace vdiff {
+inline namespace VDIFF_ISA {
 
 // sum_i value(i), in eight fixed lanes: vectorises without reordering anything.
 template <class acc, class Value>
@@ -170,4 +171,5 @@ class Prologue {
   Scratch<acc> mean_, rstd_;    // (units, C)
 };
 
+}  // namespace VDIFF_ISA
 }  // namespace vdiff
