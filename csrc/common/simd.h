@@ -43,21 +43,24 @@ template <class acc>
 
 // ----------------------------------------------------------------------------------------------------------------- memory
 
-template <class acc>
-[[gnu::always_inline]] inline Vec<acc> load_vector(const acc* from) {
-  Vec<acc> value;
+[[gnu::always_inline]] inline Vec<float> load_vector(const float* from) {
+  Vec<float> value;
   __builtin_memcpy(&value, from, sizeof(value));
   return value;
 }
 
-template <class acc>
-[[gnu::always_inline]] inline void store_vector(acc* to, Vec<acc> value) {
-  __builtin_memcpy(to, &value, sizeof(value));
+[[gnu::always_inline]] inline Vec<double> load_vector(const double* from) {
+  Vec<double> value;
+  __builtin_memcpy(&value, from, sizeof(value));
+  return value;
 }
+
+[[gnu::always_inline]] inline void store_vector(float* to, Vec<float> value) { __builtin_memcpy(to, &value, sizeof(value)); }
+[[gnu::always_inline]] inline void store_vector(double* to, Vec<double> value) { __builtin_memcpy(to, &value, sizeof(value)); }
 
 [[gnu::always_inline]] inline Vec<float> load_vector(const Half* from) {
 #if defined(__AVX512F__)
-  return (Vec<float>)_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
+  return (Vec<float>)_mm512_maskz_cvtph_ps(0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(from)));
 #elif defined(__AVX2__)
   return (Vec<float>)_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(from)));
 #else
@@ -69,9 +72,10 @@ template <class acc>
 
 [[gnu::always_inline]] inline void store_vector(Half* to, Vec<float> value) {
 #if defined(__AVX512F__)
-  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), _mm512_cvtps_ph((__m512)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  const __m256i half = _mm512_maskz_cvtps_ph(0xffff, (__m512)value, _MM_FROUND_TO_NEAREST_INT);
+  _mm256_storeu_si256(reinterpret_cast<__m256i*>(to), half);
 #elif defined(__AVX2__)
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(to), _mm256_cvtps_ph((__m256)value, _MM_FROUND_TO_NEAREST_INT));
 #else
   for (int64_t lane = 0; lane < kLanes<float>; ++lane) to[lane] = from_acc<Half>(value[lane]);
 #endif
@@ -116,23 +120,25 @@ template <class V>
   return a > b ? a : b;
 }
 
-// The sum of the lanes, by halves: an order of its own, the same at every call.
-template <class acc>
-[[gnu::always_inline]] inline acc sum_of(Vec<acc> value) {
-  acc lanes[kLanes<acc>];
+// All lanes of one, taken together by halves: an order of its own, the same at every call.
+template <class V, class Combine>
+[[gnu::always_inline]] inline auto reduce_lanes(V value, const Combine& combine) {
+  constexpr int64_t kCount = sizeof(V) / sizeof(value[0]);
+  decltype(value[0] + value[0]) lanes[kCount];
   store_vector(lanes, value);
-  for (int64_t half = kLanes<acc> / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  for (int64_t half = kCount / 2; half > 0; half /= 2)
+    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] = combine(lanes[lane], lanes[lane + half]);
   return lanes[0];
 }
 
-template <class acc>
-[[gnu::always_inline]] inline acc max_of(Vec<acc> value) {
-  acc lanes[kLanes<acc>];
-  store_vector(lanes, value);
-  for (int64_t half = kLanes<acc> / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] = max_of(lanes[lane], lanes[lane + half]);
-  return lanes[0];
+template <class V>
+[[gnu::always_inline]] inline auto sum_of(V value) {
+  return reduce_lanes(value, [](auto a, auto b) { return a + b; });
+}
+
+template <class V>
+[[gnu::always_inline]] inline auto max_of(V value) {
+  return reduce_lanes(value, [](auto a, auto b) { return a > b ? a : b; });
 }
 
 // 2^n * (1 + r + ... + r^6/720) with x = n log 2 + r, |r| <= log 2 / 2; log 2 in two parts, of which n times the first is exact.
