@@ -28,6 +28,13 @@ int best() {
   return isa;
 }
 
+// -1 where there is none of that name, or the processor lacks it.
+int find(const char* name) {
+  int isa = kCount - 1;
+  while (isa >= 0 && (std::strcmp(name, kNames[isa]) != 0 || !supported(isa))) --isa;
+  return isa;
+}
+
 int in_use = best();
 
 }  // namespace
@@ -37,12 +44,9 @@ int isa_in_use() { return in_use; }
 }  // namespace vdiff
 
 const char* vdiff_isa() { return vdiff::kNames[vdiff::in_use]; }
+int vdiff_has_isa(const char* name) { return vdiff::find(name) >= 0; }
 
-int vdiff_use_isa(const char* name) {
-  for (int isa = 0; isa < vdiff::kCount; ++isa) {
-    if (std::strcmp(name, vdiff::kNames[isa]) != 0 || !vdiff::supported(isa)) continue;
-    vdiff::in_use = isa;
-    return 1;
-  }
-  return 0;
+void vdiff_use_isa(const char* name) {
+  const int isa = vdiff::find(name);
+  if (isa >= 0) vdiff::in_use = isa;
 }

@@ -22,9 +22,11 @@ namespace vdiff {
 int isa_in_use();
 }  // namespace vdiff
 
-// For ctypes: the name of the instruction set in use; and to choose one, 1 or, where the name or the processor lacks it, 0.
+// For ctypes (vdiff_kernels/ops/library.py): the one in use; whether there are kernels for one, and a processor that has
+// it; to use such a one, while no kernel runs.
 extern "C" __attribute__((visibility("default"))) const char* vdiff_isa();
-extern "C" __attribute__((visibility("default"))) int vdiff_use_isa(const char* name);
+extern "C" __attribute__((visibility("default"))) int vdiff_has_isa(const char* name);
+extern "C" __attribute__((visibility("default"))) void vdiff_use_isa(const char* name);
 
 #if defined(__x86_64__)
 #define VDIFF_CPU_KERNEL(name, Params)                                                                    \

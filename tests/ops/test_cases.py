@@ -1,14 +1,47 @@
 """Every operator, on every hostile case, dtype and backend: forward and every gradient within the error budget."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
+import vdiff_kernels
 from vdiff_kernels import testing
+from vdiff_kernels.ops import library
 
 
 @pytest.mark.parametrize("dtype", testing.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("case", testing.CASES, ids=str)
 def test_case(case, dtype, backend):
     testing.check(case, dtype, backend)
+
+
+@pytest.fixture(params=library.instruction_sets()[:-1])
+def instruction_set(request):
+    """Each of the processor's but the best, which every other test runs by."""
+    best = library.instruction_set()
+    library.use_instruction_set(request.param)
+    yield request.param
+    library.use_instruction_set(best)
+
+
+@pytest.mark.parametrize("dtype", testing.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("case", testing.CASES, ids=str)
+def test_case_by_instruction_set(case, dtype, instruction_set):
+    assert library.instruction_set() == instruction_set
+    testing.check(case, dtype, "cpu")
+
+
+def test_the_environment_chooses_an_instruction_set():
+    def answer(name):
+        program = "import vdiff_kernels; print(vdiff_kernels.availability('cpu'))"
+        run = [sys.executable, "-c", program]
+        return subprocess.run(run, env={**os.environ, "VDIFF_CPU_ISA": name}, capture_output=True, text=True, check=True).stdout
+
+    assert answer("baseline").strip().endswith("by baseline kernels")
+    assert "VDIFF_CPU_ISA: instruction set is 'mmx'; expected one of baseline" in answer("mmx")
+    assert vdiff_kernels.availability("cpu").reason.endswith(f"by {library.instruction_sets()[-1]} kernels")
 
 
 def test_case_names_are_unique():

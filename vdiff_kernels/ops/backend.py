@@ -70,7 +70,8 @@ def availability(name: str) -> Availability:
         return Availability(name, False, f"the compiled library has no operator for {name}")
     if name == "cuda" and not torch.cuda.is_available():
         return Availability(name, False, "torch.cuda.is_available() is False: no GPU, no driver, or a CPU build of torch")
-    return Availability(name, True, f"the compiled library serves {', '.join(sorted(_SERVED[name]))}")
+    by = f", by {library.instruction_set()} kernels" if name == "cpu" else ""
+    return Availability(name, True, f"the compiled library serves {', '.join(sorted(_SERVED[name]))}{by}")
 
 
 class backend:

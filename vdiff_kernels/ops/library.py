@@ -11,6 +11,8 @@ Conventions of every schema below:
 - An output that was not asked for is a tensor of shape (0,).
 """
 
+import ctypes
+import os
 from pathlib import Path
 
 import torch
@@ -220,7 +222,33 @@ def load() -> str | None:
         torch.ops.load_library(LIBRARY_FILE)
     except OSError as error:
         return f"the compiled library did not load: {error}"
+    wanted = os.environ.get("VDIFF_CPU_ISA")
+    if wanted:
+        try:
+            use_instruction_set(wanted)
+        except ValueError as error:
+            return f"the environment variable VDIFF_CPU_ISA: {error}"
     return None
+
+
+def instruction_sets() -> list[str]:
+    """Those that the library has CPU kernels for and this processor has, the best last: it is used unless another is chosen."""
+    has = ctypes.CDLL(str(LIBRARY_FILE)).vdiff_has_isa
+    return [name for name in ("baseline", "avx2", "avx512") if has(name.encode())]
+
+
+def instruction_set() -> str:
+    """The one whose CPU kernels are in use."""
+    name = ctypes.CDLL(str(LIBRARY_FILE)).vdiff_isa
+    name.restype = ctypes.c_char_p
+    return name().decode()
+
+
+def use_instruction_set(name: str) -> None:
+    """Chooses the CPU kernels, for tests and measurements; while none runs. Raises ValueError for one that is not there."""
+    if name not in instruction_sets():
+        raise ValueError(f"instruction set is {name!r}; expected one of {', '.join(instruction_sets())}")
+    ctypes.CDLL(str(LIBRARY_FILE)).vdiff_use_isa(name.encode())
 
 
 def has_kernel(name: str, dispatch_key: str) -> bool:
