@@ -1,0 +1,31 @@
+"""Run: python -m benchmarks.cpu [table ...] [--only TEXT], the tables being modules of this package.
+
+Each row is measured in one process, its contenders interleaved; --only keeps the rows whose label contains TEXT.
+"""
+
+import argparse
+
+import torch
+
+from ..timing import Machine
+from . import attention
+
+TABLES = {"attention": attention}
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.splitlines()[0])
+    parser.add_argument("tables", nargs="*", choices=[[], *TABLES], metavar="table", help=", ".join(TABLES))
+    parser.add_argument("--only", default="", help="rows whose label contains this")
+    options = parser.parse_args()
+    torch.manual_seed(0)
+    machine = Machine.measure()
+    print(machine, flush=True)
+    for name in options.tables or TABLES:
+        for case in TABLES[name].cases():
+            if options.only in case.label:
+                print(case.measure().text(machine), flush=True)
+
+
+if __name__ == "__main__":
+    main()
