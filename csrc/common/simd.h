@@ -100,6 +100,7 @@ typedef uint16_t HalfBits __attribute__((vector_size(kVectorBytes / 2)));
 // The first count lanes, 0 <= count <= kLanes; the others are 0, and stay as they are in memory.
 template <class T>
 [[gnu::always_inline]] inline Vec<acc_t<T>> load_part(const T* from, int64_t count) {
+  if (count == kLanes<acc_t<T>>) return load_vector(from);
   T lanes[kLanes<acc_t<T>>] = {};
   for (int64_t lane = 0; lane < count; ++lane) lanes[lane] = from[lane];
   return load_vector(lanes);
@@ -107,6 +108,7 @@ template <class T>
 
 template <class T>
 [[gnu::always_inline]] inline void store_part(T* to, Vec<acc_t<T>> value, int64_t count) {
+  if (count == kLanes<acc_t<T>>) return store_vector(to, value);
   T lanes[kLanes<acc_t<T>>];
   store_vector(lanes, value);
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];

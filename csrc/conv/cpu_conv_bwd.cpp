@@ -113,20 +113,20 @@ class ConvBackward {
   void weight_gradient() {
     const Tiles tiles(s_, s_.Ci);
     const int64_t taps = s_.temporal ? 1 : 3;
-    const int64_t rows = kTapRows * taps * s_.Ci, stride = gemm_stride<acc>(s_.Co);
+    const int64_t rows = kTapRows * taps * s_.Ci, stride = s_.Co;
     Scratch<acc> sum(rows * stride);  // (3, taps, Ci, stride)
     sum.zero(rows * stride);
     const int64_t slab = min_of(tiles.count(), kSlabTiles);
     int64_t h_count = 0, dy_count = 0;  // the largest tile's
     for (int64_t i = 0; i < slab; ++i) {
       h_count = max_of(h_count, tiles[i].operand_pixels() * s_.Ci);
-      dy_count = max_of(dy_count, tiles[i].rows * tiles[i].columns * stride);
+      dy_count = max_of(dy_count, dy_panels(tiles[i], nullptr).size());
     }
     Scratch<acc> h(slab * h_count), dy(slab * dy_count);
     const int64_t blocks = ceil_div(taps * s_.Ci, kWeightRows);
     for (int64_t first = 0; first < tiles.count(); first += kSlabTiles) {
       const int64_t count = min_of(kSlabTiles, tiles.count() - first);
-      parallel_for(0, count, [&](int64_t i) { fill_tile(tiles[first + i], stride, h + i * h_count, dy + i * dy_count); });
+      parallel_for(0, count, [&](int64_t i) { fill_tile(tiles[first + i], h + i * h_count, dy + i * dy_count); });
       parallel_for(0, kTapRows * blocks, [&](int64_t task) {
         for (int64_t i = 0; i < count; ++i) {
           add_products(
@@ -144,15 +144,22 @@ class ConvBackward {
     });
   }
 
-  // h, the tile's operand, and dy (rows, columns, stride), zeros in the columns from Co on.
-  void fill_tile(const Tile& tile, int64_t stride, acc* h, acc* dy) const {
+  // A tile's dy as the products' right side: (rows * columns, Co).
+  GemmPanels<acc> dy_panels(const Tile& tile, const acc* dy) const { return {dy, tile.rows * tile.columns, s_.Co}; }
+
+  // h, the tile's operand, and dy in panels, zeros in the columns from Co on.
+  void fill_tile(const Tile& tile, acc* h, acc* dy) const {
     fill_operand(s_, tile, s_.Ci, [&](const Pixel& i, acc* row) { fill_h(i, row); }, h);
+    const GemmPanels<acc> panels = dy_panels(tile, dy);
+    constexpr int64_t kColumns = kGemmColumns<acc>;
+    Scratch<acc> pixel_dy(s_.Co);
+    for (int64_t i = 0; i < panels.size(); ++i) dy[i] = 0;
     for (int64_t row = 0; row < tile.rows; ++row) {
-      for (int64_t column = 0; column < tile.columns; ++column, dy += stride) {
+      for (int64_t column = 0; column < tile.columns; ++column, dy += kColumns) {
         Pixel pixel;
         tile.locate(s_, row, column, pixel);
-        fill_dy(pixel, dy);
-        for (int64_t c = s_.Co; c < stride; ++c) dy[c] = 0;
+        fill_dy(pixel, pixel_dy);
+        for (int64_t c = 0; c < s_.Co; ++c) dy[c / kColumns * panels.K * kColumns + c % kColumns] = pixel_dy[c];
       }
     }
   }
@@ -161,15 +168,14 @@ class ConvBackward {
   void add_products(
       const Tile& tile, int64_t i_tap, int64_t first, int64_t stride, const acc* h, const acc* dy, acc* sum) const {
     const int64_t line = tile.operand_columns() * s_.Ci, depth = tile.tap_columns * s_.Ci;
-    const bool joined = tile.tap_columns == 1;  // without padding between them, the rows are one
-    const int64_t rows = joined ? 1 : tile.rows;
-    const int64_t columns = joined ? tile.rows * tile.columns : tile.columns;
-    for (int64_t row = 0; row < rows; ++row) {
-      gemm<acc>(
-          {1, min_of(kWeightRows, depth - first), gemm_columns<acc>(s_.Co), columns,  //
-           h + (row + i_tap) * line + first, 0, 1, s_.Ci,                             //
-           dy + row * columns * stride, stride, sum + (i_tap * depth + first) * stride, 0, stride});
-    }
+    const acc* from = h + i_tap * line + first;
+    acc* to = sum + (i_tap * depth + first) * stride;
+    const auto add = [&](int64_t m, int64_t n, Vec<acc> value, int64_t count) {
+      store_part(to + m * stride + n, value + load_part(to + m * stride + n, count), count);
+    };
+    gemm<acc>(
+        min_of(kWeightRows, depth - first), {tile.rows, tile.columns, line, s_.Ci}, [&](int64_t m) { return from + m; },
+        dy_panels(tile, dy), add);
   }
 
   // (5)

@@ -2,7 +2,7 @@
 //                                                                              contract: params.h, NormActConvParams
 //   task     a tile of outputs (tiles.h): a band of rows of a frame, or a block of pixels of a clip
 //   scratch  the tile's operand h and result y in acc; per call the weight in acc, (3, taps * Ci, Co)
-//   acc      acc_t, in runs of kGemmDepth products (gemm.h); one rounding, at the store
+//   acc      acc_t, summed as in gemm.h; one rounding, at the store
 //   flops    2 * 9 * Ci * Co per pixel, or 2 * 3 * Ci * Co; norm and act once per pixel, twice for those that two bands read
 //
 //   h   = act(norm(x)), zeros around                                                                 (1)

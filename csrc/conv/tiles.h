@@ -87,7 +87,7 @@ void fill_operand(const ConvSizes& s, const Tile& tile, int64_t C, const Fill& f
   }
 }
 
-// The weight as the products' right side: (3, tap_columns * in, gemm_stride(out)), zeros in the columns from out on.
+// The weight as the products' right side: (3 * tap_columns * in, out).
 template <class T>
 class PackedWeight {
  public:
@@ -98,42 +98,30 @@ class PackedWeight {
       : in_(transposed ? s.Co : s.Ci),
         out_(transposed ? s.Ci : s.Co),
         tap_columns_(s.temporal ? 1 : 3),
-        stride_(gemm_stride<acc>(out_)),
-        packed_(kTapRows * tap_columns_ * in_ * stride_) {
-    const int64_t stride_in = transposed ? weight.stride_co : weight.stride_ci;
-    const int64_t stride_out = transposed ? weight.stride_ci : weight.stride_co;
-    parallel_for(0, kTapRows * tap_columns_ * in_, [&](int64_t i) {
-      const int64_t tap = i / in_;
-      const int64_t row = transposed ? 2 - tap / tap_columns_ : tap / tap_columns_;
-      const int64_t column = transposed ? tap_columns_ - 1 - tap % tap_columns_ : tap % tap_columns_;
-      const T* from = static_cast<const T*>(weight.data) + row * weight.stride_row + column * weight.stride_column +
-                      i % in_ * stride_in;
-      acc* to = packed_ + i * stride_;
-      for (int64_t c = 0; c < out_; ++c) to[c] = to_acc(from[c * stride_out]);
-      for (int64_t c = out_; c < stride_; ++c) to[c] = 0;
-    });
-  }
+        panels_(kTapRows * tap_columns_ * in_, out_, transposed ? weight.stride_ci : weight.stride_co, [&](int64_t k) {
+          const int64_t tap = k / in_;
+          const int64_t row = transposed ? 2 - tap / tap_columns_ : tap / tap_columns_;
+          const int64_t column = transposed ? tap_columns_ - 1 - tap % tap_columns_ : tap % tap_columns_;
+          return static_cast<const T*>(weight.data) + row * weight.stride_row + column * weight.stride_column +
+                 k % in_ * (transposed ? weight.stride_co : weight.stride_ci);
+        }) {}
 
   int64_t in() const { return in_; }
   int64_t out() const { return out_; }
-  int64_t stride() const { return stride_; }  // of a pixel of y, too
 
-  // y (rows, columns, stride) from the tile's operand.
+  // y (rows, columns, out) from the tile's operand.
   void apply(const Tile& tile, const acc* operand, acc* y) const {
     const int64_t line = tile.operand_columns() * in_;
-    const int64_t depth = tap_columns_ * in_;
-    for (int64_t i = 0; i < tile.rows * tile.columns * stride_; ++i) y[i] = 0;
-    for (int64_t i = 0; i < kTapRows; ++i) {
-      gemm<acc>(
-          {tile.rows, tile.columns, gemm_columns<acc>(out_), depth,                //
-           operand + i * line, line, in_, 1,                                       //
-           packed_.get() + i * depth * stride_, stride_, y, tile.columns * stride_, stride_});
-    }
+    const auto row = [&](int64_t m) { return operand + m / tile.columns * line + m % tile.columns * in_; };
+    const auto store = [&](int64_t m, int64_t n, Vec<acc> value, int64_t count) {
+      store_part(y + m * out_ + n, value, count);
+    };
+    gemm<acc>(tile.rows * tile.columns, {kTapRows, tap_columns_ * in_, line, 1}, row, panels_, store);
   }
 
  private:
-  int64_t in_, out_, tap_columns_, stride_;
-  Scratch<acc> packed_;
+  int64_t in_, out_, tap_columns_;
+  PackedPanels<acc> panels_;
 };
 
 // store(pixel, y of weight.out()) for every pixel, of the convolution of what fill(pixel, row of weight.in()) gives.
@@ -143,12 +131,12 @@ void convolve(const ConvSizes& s, const PackedWeight<T>& weight, const Fill& fil
   parallel_for(0, tiles.count(), [&](int64_t i) {
     const Tile tile = tiles[i];
     Scratch<acc_t<T>> operand(tile.operand_pixels() * weight.in());
-    Scratch<acc_t<T>> y(tile.rows * tile.columns * weight.stride());
+    Scratch<acc_t<T>> y(tile.rows * tile.columns * weight.out());
     fill_operand(s, tile, weight.in(), fill, operand.get());
     weight.apply(tile, operand, y);
     acc_t<T>* row_y = y;
     for (int64_t row = 0; row < tile.rows; ++row) {
-      for (int64_t column = 0; column < tile.columns; ++column, row_y += weight.stride()) {
+      for (int64_t column = 0; column < tile.columns; ++column, row_y += weight.out()) {
         Pixel pixel;
         tile.locate(s, row, column, pixel);
         store(pixel, row_y);

@@ -30,19 +30,16 @@ class GegluBackward {
   explicit GegluBackward(const GegluBackwardParams& p)
       : p_(p),
         E2_(2 * p.E),
-        width_x_(gemm_stride<acc>(p.C)),
-        width_ab_(gemm_stride<acc>(E2_)),
-        transposed_(p.C * width_ab_),
-        weight_(E2_ * width_x_),
-        dweight_(E2_ * width_x_),
+        transposed_(p.C, E2_, p.stride_weight_e, [&](int64_t c) { return weight() + c * p.stride_weight_c; }),
+        weight_(E2_, p.C, p.stride_weight_c, [&](int64_t e) { return weight() + e * p.stride_weight_e; }),
+        dweight_(E2_ * p.C),
         dbias_(E2_),
-        x_(min_of(p.M, kSlabRows) * width_x_),
-        dab_(min_of(p.M, kSlabRows) * width_ab_) {}
+        x_(min_of(p.M, kSlabRows) * p.C),
+        dab_(min_of(p.M, kSlabRows) * E2_) {}
 
   void run() {
     const int64_t blocks = ceil_div(E2_, kWeightRows);
-    pack_weight();
-    dweight_.zero(E2_ * width_x_);
+    dweight_.zero(E2_ * p_.C);
     dbias_.zero(E2_);
     for (int64_t first = 0; first < p_.M; first += kSlabRows) {
       const int64_t count = min_of(kSlabRows, p_.M - first);
@@ -54,28 +51,24 @@ class GegluBackward {
     }
     parallel_for(0, E2_, [&](int64_t e) {
       T* to = static_cast<T*>(p_.dweight) + e * p_.C;
-      for (int64_t c = 0; c < p_.C; ++c) to[c] = from_acc<T>(dweight_[e * width_x_ + c]);
+      for (int64_t c = 0; c < p_.C; ++c) to[c] = from_acc<T>(dweight_[e * p_.C + c]);
       if (p_.dbias) static_cast<acc*>(p_.dbias)[e] = acc(dbias_[e]);
     });
   }
 
  private:
-  void pack_weight() {
-    const T* weight = static_cast<const T*>(p_.weight);
-    pack_transposed(weight, p_.stride_weight_e, p_.stride_weight_c, E2_, p_.C, transposed_.get(), width_ab_);
-    pack_transposed(weight, p_.stride_weight_c, p_.stride_weight_e, p_.C, E2_, weight_.get(), width_x_);
-  }
+  const T* weight() const { return static_cast<const T*>(p_.weight); }
 
   // Rows [begin, begin + count) of the slab that starts at row slab.
   void row_gradients(int64_t slab, int64_t begin, int64_t count) {
     const int64_t C = p_.C, E = p_.E, first = slab + begin;
-    acc* x = x_ + begin * width_x_;
-    acc* ab = dab_ + begin * width_ab_;
-    load_rows(static_cast<const T*>(p_.x) + first * p_.stride_x, p_.stride_x, count, C, x, width_x_);
-    project<acc>(x, width_x_, transposed_, static_cast<const acc*>(p_.bias), count, C, E2_, ab, width_ab_);  // (1)
+    acc* x = x_ + begin * p_.C;
+    acc* ab = dab_ + begin * E2_;
+    load_rows(static_cast<const T*>(p_.x) + first * p_.stride_x, p_.stride_x, count, C, x);
+    project<acc>(x, transposed_, static_cast<const acc*>(p_.bias), count, ab);                            // (1)
     for (int64_t m = 0; m < count; ++m) {                                                                     // (2)
       const T* grad = static_cast<const T*>(p_.grad) + (first + m) * p_.stride_grad;
-      acc* a = ab + m * width_ab_;
+      acc* a = ab + m * E2_;
       acc* b = a + E;
       for (int64_t e = 0; e < E; ++e) {
         const acc g = to_acc(grad[e]), cdf = normal_cdf(b[e]);
@@ -84,31 +77,34 @@ class GegluBackward {
         b[e] = db;
       }
     }
-    Scratch<acc> dx(count * width_x_);
-    dx.zero(count * width_x_);
-    gemm<acc>({1, count, gemm_columns<acc>(C), E2_, ab, 0, width_ab_, 1, weight_, width_x_, dx, 0, width_x_});  // (3)
-    for (int64_t m = 0; m < count; ++m) {
-      T* to = static_cast<T*>(p_.dx) + (first + m) * C;
-      for (int64_t c = 0; c < C; ++c) to[c] = from_acc<T>(dx[m * width_x_ + c]);
-    }
+    T* dx = static_cast<T*>(p_.dx) + first * C;
+    const auto store = [&](int64_t m, int64_t c, Vec<acc> value, int64_t columns) {
+      store_part(dx + m * C + c, value, columns);
+    };
+    gemm<acc>(count, unit_depth(E2_), [&](int64_t m) { return ab + m * E2_; }, weight_.panels(), store);  // (3)
   }
 
   // (4): rows [first, first + kWeightRows), from the slab's count rows.
   void weight_gradients(int64_t first, int64_t count) {
     const int64_t rows = min_of(kWeightRows, E2_ - first);
-    gemm<acc>(
-        {1, rows, gemm_columns<acc>(p_.C), count, dab_ + first, 0, 1, width_ab_, x_, width_x_,
-         dweight_ + first * width_x_, 0, width_x_});
+    const PackedPanels<acc> x(count, p_.C, 1, [&](int64_t m) { return x_.get() + m * p_.C; });
+    acc* sums = dweight_ + first * p_.C;
+    const auto add = [&](int64_t e, int64_t c, Vec<acc> value, int64_t columns) {
+      acc* to = sums + e * p_.C + c;
+      store_part(to, value + load_part(to, columns), columns);
+    };
+    gemm<acc>(rows, {1, count, 0, E2_}, [&](int64_t e) { return dab_.get() + first + e; }, x.panels(), add);
     for (int64_t m = 0; m < count; ++m) {
-      for (int64_t e = first; e < first + rows; ++e) dbias_[e] += dab_[m * width_ab_ + e];
+      for (int64_t e = first; e < first + rows; ++e) dbias_[e] += dab_[m * E2_ + e];
     }
   }
 
   const GegluBackwardParams& p_;
-  int64_t E2_, width_x_, width_ab_;
-  Scratch<acc> transposed_, weight_, dweight_;  // (C, width_ab), (2E, width_x), (2E, width_x)
-  Scratch<double> dbias_;                       // (2E,)
-  Scratch<acc> x_, dab_;                        // (slab, width_x), (slab, width_ab)
+  int64_t E2_;
+  PackedPanels<acc> transposed_, weight_;  // (C, 2E), (2E, C)
+  Scratch<acc> dweight_;                   // (2E, C)
+  Scratch<double> dbias_;                  // (2E,)
+  Scratch<acc> x_, dab_;                   // (slab, C), (slab, 2E)
 };
 
 }  // namespace

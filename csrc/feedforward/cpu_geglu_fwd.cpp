@@ -2,7 +2,7 @@
 //
 //   task     kBlockRows rows of x
 //   scratch  rows of x and of [a | b] in acc; per call the weight in acc, transposed (C, 2E)
-//   acc      acc_t, in runs of kGemmDepth products (gemm.h); one rounding, at the store
+//   acc      acc_t, summed as in gemm.h; one rounding, at the store
 //   flops    4 * C * E per row
 //
 //   [a | b] = x weight^T + bias                                                                       (1)
@@ -22,17 +22,15 @@ template <class T>
 void geglu(const GegluParams& p) {
   using acc = acc_t<T>;
   const int64_t C = p.C, E = p.E;
-  const int64_t width_ab = gemm_stride<acc>(2 * E);
-  Scratch<acc> packed(C * width_ab);
-  pack_transposed(
-      static_cast<const T*>(p.weight), p.stride_weight_e, p.stride_weight_c, 2 * E, C, packed.get(), width_ab);
+  const T* weight = static_cast<const T*>(p.weight);
+  const PackedPanels<acc> packed(C, 2 * E, p.stride_weight_e, [&](int64_t c) { return weight + c * p.stride_weight_c; });
   parallel_for(0, ceil_div(p.M, kBlockRows), [&](int64_t task) {
     const int64_t first = task * kBlockRows, count = min_of(kBlockRows, p.M - first);
-    Scratch<acc> x(count * C), ab(count * width_ab);
-    load_rows(static_cast<const T*>(p.x) + first * p.stride_x, p.stride_x, count, C, x.get(), C);
-    project<acc>(x, C, packed, static_cast<const acc*>(p.bias), count, C, 2 * E, ab, width_ab);  // (1)
+    Scratch<acc> x(count * C), ab(count * 2 * E);
+    load_rows(static_cast<const T*>(p.x) + first * p.stride_x, p.stride_x, count, C, x.get());
+    project<acc>(x, packed, static_cast<const acc*>(p.bias), count, ab);  // (1)
     for (int64_t m = 0; m < count; ++m) {
-      const acc* a = ab + m * width_ab;
+      const acc* a = ab + m * 2 * E;
       const acc* b = a + E;
       T* out = static_cast<T*>(p.out) + (first + m) * E;
       for (int64_t e = 0; e < E; ++e) out[e] = from_acc<T>(a[e] * (b[e] * normal_cdf(b[e])));  // (2)
