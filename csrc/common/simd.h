@@ -3,7 +3,7 @@
 //
 //   lanes     kLanes<acc>: 4 floats at baseline, 8 with AVX2, 16 with AVX-512
 //   memory    any alignment; Half and BFloat16 widen to float and round to nearest even
-//   math      exp and sigmoid of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays NaN; double by
+//   math      exp, log and sigmoid of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays NaN; double by
 //             the C library
 #pragma once
 
@@ -39,6 +39,32 @@ constexpr int64_t kLanes = kVectorBytes / int64_t(sizeof(acc));
 template <class acc>
 [[gnu::always_inline]] inline Vec<acc> splat(acc value) {
   return value - Vec<acc>{};
+}
+
+// The numbers of a vector's lanes as template arguments, to write constant vectors with.
+template <int64_t... lane>
+struct LaneList {};
+template <int64_t count, int64_t... lane>
+struct LanesBelow : LanesBelow<count - 1, count - 1, lane...> {};
+template <int64_t... lane>
+struct LanesBelow<0, lane...> {
+  using type = LaneList<lane...>;
+};
+template <class V>
+using LanesOf = typename LanesBelow<int64_t(sizeof(V) / sizeof(V{}[0]))>::type;
+template <class V>
+using MaskOf = decltype(V{} < V{});  // as many integers, -1 or 0
+
+template <class V, int64_t... lane>
+[[gnu::always_inline]] inline MaskOf<V> first_lanes(int64_t count, LaneList<lane...>) {
+  using Integer = decltype(MaskOf<V>{}[0] + 0);
+  return MaskOf<V>{Integer(lane)...} < Integer(count);
+}
+
+// -1 in the first count lanes.
+template <class V>
+[[gnu::always_inline]] inline MaskOf<V> first_lanes(int64_t count) {
+  return first_lanes<V>(count, LanesOf<V>{});
 }
 
 // ----------------------------------------------------------------------------------------------------------------- memory
@@ -114,6 +140,24 @@ template <class T>
   for (int64_t lane = 0; lane < count; ++lane) to[lane] = lanes[lane];
 }
 
+#if defined(__AVX2__)
+[[gnu::always_inline]] inline Vec<float> load_part(const float* from, int64_t count) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
+#else
+  return (Vec<float>)_mm256_maskload_ps(from, (__m256i)first_lanes<Vec<float>>(count));
+#endif
+}
+
+[[gnu::always_inline]] inline void store_part(float* to, Vec<float> value, int64_t count) {
+#if defined(__AVX512F__)
+  _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), (__m512)value);
+#else
+  _mm256_maskstore_ps(to, (__m256i)first_lanes<Vec<float>>(count), (__m256)value);
+#endif
+}
+#endif
+
 // ------------------------------------------------------------------------------------------------------------------- math
 
 // The larger of each lane; b where either is NaN.
@@ -122,15 +166,57 @@ template <class V>
   return a > b ? a : b;
 }
 
+// a where the lane's number has no bit in `half`, the lane of b `half` below it where it has; or, high, the other ones of both.
+template <int64_t half, bool high, class V, int64_t... lane>
+[[gnu::always_inline]] inline V interleave(V a, V b, LaneList<lane...>) {
+  constexpr int64_t kCount = sizeof...(lane);
+  return __builtin_shuffle(a, b, MaskOf<V>{((lane & half) ? kCount + (high ? lane : lane ^ half) : high ? lane ^ half : lane)...});
+}
+
+template <int64_t half, class V, int64_t... lane>
+[[gnu::always_inline]] inline V swap_lanes(V value, LaneList<lane...>) {
+  return __builtin_shuffle(value, MaskOf<V>{(lane ^ half)...});
+}
+
+// The lanes 2m and 2m + 1 in each other's place.
+template <class V>
+[[gnu::always_inline]] inline V swap_pairs(V value) {
+  return swap_lanes<1>(value, LanesOf<V>{});
+}
+
+template <int64_t half, class V, int64_t kCount>
+[[gnu::always_inline]] inline void transpose_from(V (&rows)[kCount]) {
+  if constexpr (half < kCount) {
+#pragma GCC unroll 16
+    for (int64_t row = 0; row < kCount; ++row) {
+      if (row & half) continue;
+      const V a = rows[row], b = rows[row + half];
+      rows[row] = interleave<half, false>(a, b, LanesOf<V>{});
+      rows[row + half] = interleave<half, true>(a, b, LanesOf<V>{});
+    }
+    transpose_from<2 * half>(rows);
+  }
+}
+
+// Lane l of row r becomes lane r of row l.
+template <class V, int64_t kCount>
+[[gnu::always_inline]] inline void transpose_lanes(V (&rows)[kCount]) {
+  transpose_from<1>(rows);
+}
+
 // All lanes of one, taken together by halves: an order of its own, the same at every call.
+template <int64_t half, class V, class Combine>
+[[gnu::always_inline]] inline auto reduce_from(V value, const Combine& combine) {
+  if constexpr (half == 0) {
+    return value[0];
+  } else {
+    return reduce_from<half / 2>(combine(value, swap_lanes<half>(value, LanesOf<V>{})), combine);
+  }
+}
+
 template <class V, class Combine>
 [[gnu::always_inline]] inline auto reduce_lanes(V value, const Combine& combine) {
-  constexpr int64_t kCount = sizeof(V) / sizeof(value[0]);
-  decltype(value[0] + value[0]) lanes[kCount];
-  store_vector(lanes, value);
-  for (int64_t half = kCount / 2; half > 0; half /= 2)
-    for (int64_t lane = 0; lane < half; ++lane) lanes[lane] = combine(lanes[lane], lanes[lane + half]);
-  return lanes[0];
+  return reduce_from<int64_t(sizeof(V) / sizeof(value[0])) / 2>(value, combine);
 }
 
 template <class V>
@@ -143,11 +229,11 @@ template <class V>
   return reduce_lanes(value, [](auto a, auto b) { return a > b ? a : b; });
 }
 
-// 2^n * (1 + r + ... + r^6/720) with x = n log 2 + r, |r| <= log 2 / 2; log 2 in two parts, of which n times the first is exact.
-[[gnu::always_inline]] inline Vec<float> exp_of(Vec<float> x) {
-  constexpr float kRound = 0x1.8p23f;  // adding it leaves the nearest integer in the lowest bits
-  const Vec<float> shifted = x * 1.44269504088896341f + kRound;
-  const Vec<float> n = shifted - kRound;
+// exp(r) of |r| <= log 2 / 2, without its power of two; x = n log 2 + r, log 2 in two parts, of which n times the first is exact.
+constexpr float kExpRound = 0x1.8p23f;  // adding it leaves the nearest integer in the lowest bits
+
+[[gnu::always_inline]] inline Vec<float> exp_series(Vec<float> x, Vec<float> shifted) {
+  const Vec<float> n = shifted - kExpRound;
   const Vec<float> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
   Vec<float> series = splat(1.9875691500e-4f);  // Cephes' expf, S. Moshier
   series = series * r + 1.3981999507e-3f;
@@ -155,15 +241,55 @@ template <class V>
   series = series * r + 4.1665795894e-2f;
   series = series * r + 1.6666665459e-1f;
   series = series * r + 5.0000001201e-1f;
-  series = series * (r * r) + r + 1.0f;
-  const Vec<int32_t> power = ((Vec<int32_t>)shifted - (Vec<int32_t>)splat(kRound)) << 23;
+  return series * (r * r) + r + 1.0f;
+}
+
+[[gnu::always_inline]] inline Vec<float> exp_of(Vec<float> x) {
+  const Vec<float> shifted = x * 1.44269504088896341f + kExpRound;
+  const Vec<float> series = exp_series(x, shifted);
+  const Vec<int32_t> power = ((Vec<int32_t>)shifted - (Vec<int32_t>)splat(kExpRound)) << 23;
   const Vec<float> result = (Vec<float>)((Vec<int32_t>)series + power);
   const Vec<float> capped = x > 88.7228f ? splat(__builtin_inff()) : result;
   return x < -87.3365f ? Vec<float>{} : x != x ? x : capped;
 }
 
+// exp_of x <= 0, for softmax.
+[[gnu::always_inline]] inline Vec<float> exp_of_nonpositive(Vec<float> x) {
+  const Vec<float> shifted = x * 1.44269504088896341f + kExpRound;
+  const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted << 23) + 0x3f800000);
+  const Vec<float> result = exp_series(x, shifted) * power;  // a product, so that NaN stays NaN
+  return x < -87.3365f ? Vec<float>{} : result;
+}
+
 [[gnu::always_inline]] inline Vec<double> exp_of(Vec<double> x) {
   for (int64_t lane = 0; lane < kLanes<double>; ++lane) x[lane] = ::exp(x[lane]);
+  return x;
+}
+
+[[gnu::always_inline]] inline Vec<double> exp_of_nonpositive(Vec<double> x) { return exp_of(x); }
+
+// Of a normal x > 0; 0 gives -inf; infinity and NaN stay.
+[[gnu::always_inline]] inline Vec<float> log_of(Vec<float> x) {
+  const Vec<int32_t> bits = (Vec<int32_t>)x;
+  const Vec<int32_t> above = (bits & 0x7fffff) > 0x3504f3;  // the mantissa exceeds sqrt 2: halve it
+  const Vec<float> m = (Vec<float>)((bits & 0x7fffff) | (above ? Vec<int32_t>{} + 0x3f000000 : Vec<int32_t>{} + 0x3f800000));
+  const Vec<float> e = __builtin_convertvector((bits >> 23) - 127 - above, Vec<float>);
+  const Vec<float> r = m - 1.0f, square = r * r;
+  Vec<float> series = splat(7.0376836292e-2f);  // Cephes' logf, S. Moshier
+  series = series * r - 1.1514610310e-1f;
+  series = series * r + 1.1676998740e-1f;
+  series = series * r - 1.2420140846e-1f;
+  series = series * r + 1.4249322787e-1f;
+  series = series * r - 1.6668057665e-1f;
+  series = series * r + 2.0000714765e-1f;
+  series = series * r - 2.4999993993e-1f;
+  series = series * r + 3.3333331174e-1f;
+  const Vec<float> result = (r + ((series * r * square - 2.12194440e-4f * e) - 0.5f * square)) + 0.693359375f * e;
+  return x == 0.0f ? splat(-__builtin_inff()) : x < __builtin_inff() ? result : x;
+}
+
+[[gnu::always_inline]] inline Vec<double> log_of(Vec<double> x) {
+  for (int64_t lane = 0; lane < kLanes<double>; ++lane) x[lane] = ::log(x[lane]);
   return x;
 }
 
