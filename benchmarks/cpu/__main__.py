@@ -8,9 +8,9 @@ import argparse
 import torch
 
 from ..timing import Machine
-from . import attention
+from . import attention, conv
 
-TABLES = {"attention": attention}
+TABLES = {"attention": attention, "conv": conv}
 
 
 def main():

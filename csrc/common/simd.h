@@ -142,6 +142,7 @@ template <class T>
 
 #if defined(__AVX2__)
 [[gnu::always_inline]] inline Vec<float> load_part(const float* from, int64_t count) {
+  if (count == kLanes<float>) return load_vector(from);
 #if defined(__AVX512F__)
   return (Vec<float>)_mm512_maskz_loadu_ps(__mmask16((1u << count) - 1), from);
 #else
@@ -150,6 +151,7 @@ template <class T>
 }
 
 [[gnu::always_inline]] inline void store_part(float* to, Vec<float> value, int64_t count) {
+  if (count == kLanes<float>) return store_vector(to, value);
 #if defined(__AVX512F__)
   _mm512_mask_storeu_ps(to, __mmask16((1u << count) - 1), (__m512)value);
 #else
@@ -157,6 +159,20 @@ template <class T>
 #endif
 }
 #endif
+
+// value in the first count lanes, 0 in the others.
+template <class V>
+[[gnu::always_inline]] inline V keep_lanes(V value, int64_t count) {
+  return first_lanes<V>(count) ? value : V{};
+}
+
+// body(i, part) for every vector of count elements: part of them from i on, a constant for all but the last.
+template <class acc, class Body>
+[[gnu::always_inline]] inline void for_vectors(int64_t count, const Body& body) {
+  int64_t i = 0;
+  for (; i + kLanes<acc> <= count; i += kLanes<acc>) body(i, kLanes<acc>);
+  if (i < count) body(i, count - i);
+}
 
 // ------------------------------------------------------------------------------------------------------------------- math
 

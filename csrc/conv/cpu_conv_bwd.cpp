@@ -1,8 +1,8 @@
 // norm_act_conv backward.                                                      contract: params.h, NormActConvBackwardParams
 //
-//   task     a tile of pixels (tiles.h) for dx, dmix and the operands of dweight; kWeightRows rows of dweight; a band of
+//   task     a tile of pixels (tiles.h) for dx, dmix and the operands of dweight; rows of dweight by a panel of columns; a band of
 //            pixels of a frame for dbias and dtemb
-//   scratch  dx: dh (B, T, H, W, Ci) acc; dweight: one sum in acc, and operands h and dy of kSlabTiles tiles
+//   scratch  dx: dh (B, T, H, W, Ci) acc; dweight: one sum in acc, 4/3 of it, and operands h and dy, transformed, of kSlabTiles tiles
 //   acc      acc_t; double across pixels for dbias, dtemb and dmix
 //
 //   dy      = (1 - mix) grad                                                                          (1)
@@ -11,12 +11,12 @@
 //   dweight = sum over pixels of h^T dy, for every tap                                                (4)
 //   dh      = conv(dy) with channels exchanged and taps turned round;  dx = norm and act backward     (5)
 //
-// Deterministic: tiles, slabs and bands follow from the sizes alone; a row of dweight is summed by one task at a time, slab
+// Deterministic: tiles, slabs and bands follow from the sizes alone; an element of dweight is summed by one task at a time, slab
 // after slab and tile after tile in order; every other sum runs in order, too.
 #include "common/dispatch.h"
+#include "conv/convolve.h"
 #include "conv/cpu_kernels.h"
 #include "conv/epilogue.h"
-#include "conv/tiles.h"
 #include "norm/cpu_kernels.h"
 #include "norm/prologue.h"
 
@@ -27,7 +27,7 @@ namespace {
 
 constexpr int64_t kBandPixels = 64;
 constexpr int64_t kSlabTiles = 16;
-constexpr int64_t kWeightRows = 48;
+constexpr int64_t kWeightRows = 16 * kGemmRows;
 
 template <class T>
 class ConvBackward {
@@ -57,7 +57,7 @@ class ConvBackward {
   void fill_dy(const Pixel& i, acc* dy) const {
     const T* grad = grad_at(i.b, i.t, i.h, i.w);
     const acc factor = epilogue_.factor(i.b, i.t);
-    for (int64_t c = 0; c < s_.Co; ++c) dy[c] = factor * to_acc(grad[c]);
+    for_vectors<acc>(s_.Co, [&](int64_t c, int64_t part) { store_part(dy + c, factor * load_part(grad + c, part), part); });
   }
 
   // (2)
@@ -94,12 +94,11 @@ class ConvBackward {
   void mix_gradient() {
     const int64_t frames = s_.B * s_.T, pixels = s_.H * s_.W;
     Scratch<acc> products(frames * pixels);  // (B, T, H, W): sum_c(grad y)
-    const PackedWeight<T> weight(p_.weight, s_, false);
-    const auto store = [&](const Pixel& i, const acc* y) {
-      const T* grad = grad_at(i.b, i.t, i.h, i.w);
-      const acc* offset = epilogue_.offset(i.b, i.t);
-      products[(i.b * s_.T + i.t) * pixels + i.h * s_.W + i.w] =
-          lane_sum<acc>(s_.Co, [&](int64_t c) { return to_acc(grad[c]) * (y[c] + offset[c]); });
+    products.zero(frames * pixels);
+    const TransformedWeight<T> weight(p_.weight, s_, false);
+    const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t count) {
+      y = (y + load_part(epilogue_.offset(i.b, i.t) + n, count)) * load_part(grad_at(i.b, i.t, i.h, i.w) + n, count);
+      products[(i.b * s_.T + i.t) * pixels + i.h * s_.W + i.w] += sum_of(keep_lanes(y, count));
     };
     convolve(s_, weight, [&](const Pixel& i, acc* h) { fill_h(i, h); }, store);
     for (int64_t i_frame = 0; i_frame < frames; ++i_frame) {
@@ -111,85 +110,98 @@ class ConvBackward {
 
   // (4)
   void weight_gradient() {
-    const Tiles tiles(s_, s_.Ci);
-    const int64_t taps = s_.temporal ? 1 : 3;
-    const int64_t rows = kTapRows * taps * s_.Ci, stride = s_.Co;
-    Scratch<acc> sum(rows * stride);  // (3, taps, Ci, stride)
-    sum.zero(rows * stride);
-    const int64_t slab = min_of(tiles.count(), kSlabTiles);
-    int64_t h_count = 0, dy_count = 0;  // the largest tile's
-    for (int64_t i = 0; i < slab; ++i) {
-      h_count = max_of(h_count, tiles[i].operand_pixels() * s_.Ci);
-      dy_count = max_of(dy_count, dy_panels(tiles[i], nullptr).size());
-    }
-    Scratch<acc> h(slab * h_count), dy(slab * dy_count);
-    const int64_t blocks = ceil_div(taps * s_.Ci, kWeightRows);
-    for (int64_t first = 0; first < tiles.count(); first += kSlabTiles) {
-      const int64_t count = min_of(kSlabTiles, tiles.count() - first);
-      parallel_for(0, count, [&](int64_t i) { fill_tile(tiles[first + i], h + i * h_count, dy + i * dy_count); });
-      parallel_for(0, kTapRows * blocks, [&](int64_t task) {
+    const Tiling tiling(s_, s_.Ci);
+    const int64_t taps = s_.temporal ? 1 : 3, rows = taps * s_.Ci, Co = s_.Co;
+    const int64_t line = tiling.operand_columns() * s_.Ci;
+    const int64_t h_size = tiling.largest() * kProducts * line, slab = min_of(tiling.count(), kSlabTiles);
+    const GemmPanels<acc> largest = {nullptr, tiling.largest() * tiling.columns(), Co};
+    Scratch<acc> h(slab * h_size), dy(slab * kProducts * largest.size());
+    Scratch<acc> sums(kProducts * rows * Co);
+    sums.zero(kProducts * rows * Co);
+    const int64_t blocks = ceil_div(rows, kWeightRows), panels = largest.count();
+    for (int64_t first = 0; first < tiling.count(); first += kSlabTiles) {
+      const int64_t count = min_of(kSlabTiles, tiling.count() - first);
+      const auto dy_panels = [&](int64_t i, int64_t product) -> GemmPanels<acc> {
+        const int64_t positions = tiling[first + i].count * tiling.columns();
+        return {dy + (i * kProducts + product) * largest.size(), positions, Co};
+      };
+      parallel_for(0, 2 * count, [&](int64_t task) {
+        const int64_t i = task / 2;
+        if (task % 2 == 0) {
+          const auto fill = [&](const Pixel& at, acc* to) { fill_h(at, to); };
+          fill_operand(tiling, tiling[first + i], s_.Ci, fill, h + i * h_size);
+        } else {
+          transform_dy(tiling, tiling[first + i], largest.size(), dy_panels(i, 0).count(), dy + i * kProducts * largest.size());
+        }
+      });
+      parallel_for(0, kProducts * blocks * panels, [&](int64_t task) {
+        const int64_t product = task / (blocks * panels), m = task / panels % blocks * kWeightRows;
+        acc* to = sums + (product * rows + m) * Co;
+        const auto add = [&](int64_t row, int64_t n, Vec<acc> value, int64_t part) {
+          store_part(to + row * Co + n, value + load_part(to + row * Co + n, part), part);
+        };
         for (int64_t i = 0; i < count; ++i) {
-          add_products(
-              tiles[first + i], task / blocks, task % blocks * kWeightRows, stride, h + i * h_count, dy + i * dy_count, sum);
+          const acc* from = h + i * h_size + product * line + m;
+          gemm<acc>(
+              min_of(kWeightRows, rows - m), {tiling[first + i].count, tiling.columns(), kProducts * line, s_.Ci},
+              [&](int64_t row) { return from + row; }, dy_panels(i, product), task % panels, task % panels + 1, add);
         }
       });
     }
-    parallel_for(0, s_.Co, [&](int64_t co) {
-      for (int64_t ci = 0; ci < s_.Ci; ++ci) {
-        for (int64_t tap = 0; tap < kTapRows * taps; ++tap) {
-          static_cast<T*>(p_.dweight)[(co * s_.Ci + ci) * kTapRows * taps + tap] =
-              from_acc<T>(sum[(tap * s_.Ci + ci) * stride + co]);
-        }
-      }
-    });
+    parallel_for(0, s_.Ci, [&](int64_t ci) { store_weight(ci, taps, sums); });
   }
 
-  // A tile's dy as the products' right side: (rows * columns, Co).
-  GemmPanels<acc> dy_panels(const Tile& tile, const acc* dy) const { return {dy, tile.rows * tile.columns, s_.Co}; }
-
-  // h, the tile's operand, and dy in panels, zeros in the columns from Co on.
-  void fill_tile(const Tile& tile, acc* h, acc* dy) const {
-    fill_operand(s_, tile, s_.Ci, [&](const Pixel& i, acc* row) { fill_h(i, row); }, h);
-    const GemmPanels<acc> panels = dy_panels(tile, dy);
+  // dy (4, panels of a tile), transformed, zeros beyond the plane and in the columns from Co on; products size apart.
+  void transform_dy(const Tiling& tiling, const Tile& tile, int64_t size, int64_t panels, acc* to) const {
     constexpr int64_t kColumns = kGemmColumns<acc>;
-    Scratch<acc> pixel_dy(s_.Co);
-    for (int64_t i = 0; i < panels.size(); ++i) dy[i] = 0;
-    for (int64_t row = 0; row < tile.rows; ++row) {
-      for (int64_t column = 0; column < tile.columns; ++column, dy += kColumns) {
-        Pixel pixel;
-        tile.locate(s_, row, column, pixel);
-        fill_dy(pixel, pixel_dy);
-        for (int64_t c = 0; c < s_.Co; ++c) dy[c / kColumns * panels.K * kColumns + c % kColumns] = pixel_dy[c];
+    const int64_t Co = s_.Co, columns = tiling.columns(), positions = tile.count * columns;
+    Scratch<acc> rows(2 * panels * kColumns);
+    acc* row[2] = {rows.get(), rows + panels * kColumns};
+    for (int64_t position = 0; position < positions; ++position, to += kColumns) {
+      const Unit unit = tiling.unit(tile.first + position / columns);
+      for (int64_t i = 0; i < 2; ++i) {
+        const bool inside = tiling.has_column(unit, position % columns) && tiling.has_row(unit.row + i);
+        if (inside) fill_dy(tiling.pixel(unit, unit.row + i, position % columns), row[i]);
+        for (int64_t c = inside ? Co : 0; c < panels * kColumns; ++c) row[i][c] = 0;
+      }
+      for (int64_t c = 0; c < panels * kColumns; c += kLanes<acc>) {
+        const Vec<acc> dy0 = load_vector(row[0] + c), dy1 = load_vector(row[1] + c);
+        acc* at = to + c / kColumns * positions * kColumns + c % kColumns;
+        store_vector(at, dy0);
+        store_vector(at + size, dy0 + dy1);
+        store_vector(at + 2 * size, dy0 - dy1);
+        store_vector(at + 3 * size, -dy1);
       }
     }
   }
 
-  // Rows [first, first + kWeightRows) of tap row i_tap of the sum += the tile's h^T dy.
-  void add_products(
-      const Tile& tile, int64_t i_tap, int64_t first, int64_t stride, const acc* h, const acc* dy, acc* sum) const {
-    const int64_t line = tile.operand_columns() * s_.Ci, depth = tile.tap_columns * s_.Ci;
-    const acc* from = h + i_tap * line + first;
-    acc* to = sum + (i_tap * depth + first) * stride;
-    const auto add = [&](int64_t m, int64_t n, Vec<acc> value, int64_t count) {
-      store_part(to + m * stride + n, value + load_part(to + m * stride + n, count), count);
-    };
-    gemm<acc>(
-        min_of(kWeightRows, depth - first), {tile.rows, tile.columns, line, s_.Ci}, [&](int64_t m) { return from + m; },
-        dy_panels(tile, dy), add);
+  // dweight of an input channel from sums (4, taps, Ci, Co).
+  void store_weight(int64_t ci, int64_t taps, const acc* sums) const {
+    const int64_t product = taps * s_.Ci * s_.Co;
+    for (int64_t tap = 0; tap < taps; ++tap) {
+      for (int64_t co = 0; co < s_.Co; ++co) {
+        const acc* u = sums + (tap * s_.Ci + ci) * s_.Co + co;
+        const acc even = acc(0.5) * (u[product] + u[2 * product]), odd = acc(0.5) * (u[product] - u[2 * product]);
+        T* to = static_cast<T*>(p_.dweight) + (co * s_.Ci + ci) * 3 * taps + tap;
+        to[0] = from_acc<T>(u[0] + even);
+        to[taps] = from_acc<T>(odd);
+        to[2 * taps] = from_acc<T>(even + u[3 * product]);
+      }
+    }
   }
 
   // (5)
   void input_gradient() {
     const int64_t Ci = s_.Ci, count = s_.B * s_.T * s_.H * s_.W * Ci;
     const bool bare = p_.norm.kind == NormKind::None && !p_.norm.silu;
-    const PackedWeight<T> weight(p_.weight, s_, true);
+    const TransformedWeight<T> weight(p_.weight, s_, true);
     Scratch<acc> dh(bare ? 0 : count);
-    const auto store = [&](const Pixel& i, const acc* y) {
-      const int64_t at = (((i.b * s_.T + i.t) * s_.H + i.h) * s_.W + i.w) * Ci;
+    const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t part) {
+      const int64_t at = (((i.b * s_.T + i.t) * s_.H + i.h) * s_.W + i.w) * Ci + n;
       if (bare) {
-        for (int64_t c = 0; c < Ci; ++c) static_cast<T*>(p_.dx)[at + c] = from_acc<T>(y[c]);
+        store_part(static_cast<T*>(p_.dx) + at, y, part);
       } else {
-        for (int64_t c = 0; c < Ci; ++c) dh[at + c] = y[c];
+        store_part(dh + at, y, part);
       }
     };
     convolve(s_, weight, [&](const Pixel& i, acc* dy) { fill_dy(i, dy); }, store);

@@ -1,9 +1,10 @@
 // norm_act_conv forward: out = conv(act(norm(x))) + bias + temb, then + residual or mixed with it.
 //                                                                              contract: params.h, NormActConvParams
-//   task     a tile of outputs (tiles.h): a band of rows of a frame, or a block of pixels of a clip
-//   scratch  the tile's operand h and result y in acc; per call the weight in acc, (3, taps * Ci, Co)
+//   task     a tile of outputs (tiles.h): pairs of rows of frames, or of frames of a clip
+//   scratch  the tile's operand h, transformed, in acc; per call the transformed weight in acc, 4/3 of it
 //   acc      acc_t, summed as in gemm.h; one rounding, at the store
-//   flops    2 * 9 * Ci * Co per pixel, or 2 * 3 * Ci * Co; norm and act once per pixel, twice for those that two bands read
+//   flops    2 * 6 * Ci * Co per pixel, or 2 * 2 * Ci * Co, by transform.h: 2/3 of plain sums; norm and act once per pixel, twice
+//            for those that two tiles read
 //
 //   h   = act(norm(x)), zeros around                                                                 (1)
 //   y   = sum over taps of h W                                                                        (2)
@@ -13,8 +14,8 @@
 // Deterministic: an output is computed by one task, in an order that does not depend on the tile.
 #include "common/dispatch.h"
 #include "conv/cpu_kernels.h"
+#include "conv/convolve.h"
 #include "conv/epilogue.h"
-#include "conv/tiles.h"
 #include "norm/prologue.h"
 
 namespace vdiff {
@@ -27,22 +28,19 @@ void norm_act_conv(const NormActConvParams& p) {
   using acc = acc_t<T>;
   const ConvSizes& s = p.sizes;
   const Prologue<acc> prologue(p.norm, s.B, s.T, s.Ci);
-  const PackedWeight<T> weight(p.weight, s, false);
+  const TransformedWeight<T> weight(p.weight, s, false);
   const Epilogue<acc> epilogue(p.bias, p.temb, p.mix, s);
 
   const auto fill = [&](const Pixel& i, acc* h) {  // (1)
     prologue.apply(static_cast<const T*>(p.x) + p.stride_x.at(i.b, i.t, i.h, i.w), i.b, i.t, h);
   };
-  const auto store = [&](const Pixel& i, acc* y) {
-    const acc* offset = epilogue.offset(i.b, i.t);
-    for (int64_t c = 0; c < s.Co; ++c) y[c] += offset[c];  // (3)
+  const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t count) {
+    y += load_part(epilogue.offset(i.b, i.t) + n, count);  // (3)
     if (p.residual) {                                      // (4)
       const T* residual = static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w);
-      const acc factor = epilogue.factor(i.b, i.t);
-      for (int64_t c = 0; c < s.Co; ++c) y[c] = to_acc(residual[c]) + factor * y[c];
+      y = load_part(residual + n, count) + epilogue.factor(i.b, i.t) * y;
     }
-    T* out = static_cast<T*>(p.out) + (((i.b * s.T + i.t) * s.H + i.h) * s.W + i.w) * s.Co;
-    for (int64_t c = 0; c < s.Co; ++c) out[c] = from_acc<T>(y[c]);
+    store_part(static_cast<T*>(p.out) + (((i.b * s.T + i.t) * s.H + i.h) * s.W + i.w) * s.Co + n, y, count);
   };
   convolve(s, weight, fill, store);  // (2)
 }

@@ -2,7 +2,7 @@
 //                                                                              contract: params.h, NormActBackwardParams
 //   task     a band of kBandPixels pixels of one frame, in pass 1 and in pass 2; a frame in the sum between them
 //   scratch  per band and per frame 2 x C double; tables as in prologue.h
-//   acc      acc_t within a pixel, double across pixels
+//   acc      acc_t within a pixel and across kRunPixels of them, double across more
 //
 //   n, u   = normalize(x), n * gain + offset;  du = dh * act'(u)                                        (1)
 //   sum_n  = sum(du * n), sum_1 = sum(du)        per channel, over a band, then over a frame           (2)
@@ -24,6 +24,7 @@ inline namespace VDIFF_ISA {
 namespace {
 
 constexpr int64_t kBandPixels = 64;
+constexpr int64_t kRunPixels = 16;
 
 // G is the type of the incoming gradient: T or acc_t<T>.
 template <class T, class G>
@@ -49,7 +50,7 @@ class Backward {
     parallel_for(0, frames_, [&](int64_t i_frame) { sum_frame(i_frame); });
     parameter_gradients();
     if (!group_ || p_.C == 0) return;
-    for (int64_t i_u = 0; i_u < prologue_.units(p_.B); ++i_u) fill_group_means(i_u);
+    parallel_for(0, prologue_.units(p_.B), [&](int64_t i_u) { fill_group_means(i_u); });
     parallel_for(0, frames_ * bands_, [&](int64_t task) { pass_2(task); });
   }
 
@@ -71,41 +72,64 @@ class Backward {
   // (1): n, du (C,); returns the pixel's rstd.
   acc differentiate(int64_t b, int64_t t, const G* grad, const T* x, acc* n, acc* du) {
     const acc rstd = prologue_.normalize(x, b, t, n);
-    prologue_.affine(n, b, du);
-    prologue_.activate_backward(grad, du, du);
+    for_vectors<acc>(p_.C, [&](int64_t c, int64_t part) {
+      const Vec<acc> u = prologue_.affine(load_part(n + c, part), b, c, part);
+      store_part(du + c, prologue_.activate_backward(load_part(grad + c, part), u), part);
+    });
     return rstd;
   }
 
   void pass_1(int64_t task) {
     const int64_t C = p_.C;
-    Scratch<acc> n(C), du(C);
-    double* sum_n = band_sums_ + (with_sums_ ? task * 2 * C : 0);
-    double* sum_1 = sum_n + C;
-    for (int64_t c = 0; with_sums_ && c < C; ++c) sum_n[c] = sum_1[c] = 0;
+    Scratch<acc> n(C), du(C), run(2 * C);  // run: the sums of kRunPixels pixels
+    double* sums = band_sums_ + (with_sums_ ? task * 2 * C : 0);
+    int64_t pixels = 0;
+    const auto flush = [&] {
+      for (int64_t i = 0; i < 2 * C; ++i) sums[i] += double(run[i]);
+      run.zero(2 * C);
+      pixels = 0;
+    };
+    if (with_sums_) {
+      for (int64_t i = 0; i < 2 * C; ++i) sums[i] = 0;
+      run.zero(2 * C);
+    }
     for_pixels(task, [&](int64_t b, int64_t t, const G* grad, const T* x, T* dx) {
       const acc rstd = differentiate(b, t, grad, x, n, du);
-      for (int64_t c = 0; with_sums_ && c < C; ++c) {  // (2)
-        sum_n[c] += double(du[c]) * double(n[c]);
-        sum_1[c] += double(du[c]);
+      if (with_sums_) {  // (2)
+        for_vectors<acc>(C, [&](int64_t c, int64_t part) {
+          const Vec<acc> d = load_part(du + c, part);
+          store_part(run + c, load_part(run + c, part) + d * load_part(n + c, part), part);
+          store_part(run + C + c, load_part(run + C + c, part) + d, part);
+        });
+        if (++pixels == kRunPixels) flush();
       }
       if (!group_) store_pixel(b, rstd, n, du, dx);
     });
+    if (with_sums_) flush();
   }
 
-  // (3); overwrites du.
-  void store_pixel(int64_t b, acc rstd, const acc* n, acc* du, T* dx) {
+  // dn of the channels from c on.
+  [[gnu::always_inline]] Vec<acc> gained(const acc* du, int64_t b, int64_t c, int64_t part) const {
+    const Vec<acc> value = load_part(du + c, part);
+    return prologue_.has_affine() ? value * load_part(prologue_.gain(b) + c, part) : value;
+  }
+
+  // (3)
+  void store_pixel(int64_t b, acc rstd, const acc* n, const acc* du, T* dx) {
     const int64_t C = p_.C;
     const NormKind kind = prologue_.kind();
-    if (prologue_.has_affine()) {
-      const acc* gain = prologue_.gain(b);
-      for (int64_t c = 0; c < C; ++c) du[c] *= gain[c];
-    }
+    acc mean_n = 0, mean_1 = 0;
     if (kind != NormKind::None) {
-      const acc mean_n = lane_sum<acc>(C, [&](int64_t c) { return du[c] * n[c]; }) / acc(C);
-      const acc mean_1 = kind == NormKind::Rms ? 0 : lane_sum<acc>(C, [&](int64_t c) { return du[c]; }) / acc(C);
-      for (int64_t c = 0; c < C; ++c) du[c] = rstd * (du[c] - mean_1 - n[c] * mean_n);
+      mean_n = sum_vectors<acc>(C, [&](int64_t c, int64_t part) {
+                 return gained(du, b, c, part) * load_part(n + c, part);
+               }) / acc(C);
     }
-    for (int64_t c = 0; c < C; ++c) dx[c] = from_acc<T>(du[c]);
+    if (kind == NormKind::Layer) {
+      mean_1 = sum_vectors<acc>(C, [&](int64_t c, int64_t part) { return gained(du, b, c, part); }) / acc(C);
+    }
+    for_vectors<acc>(C, [&](int64_t c, int64_t part) {
+      store_part(dx + c, rstd * (gained(du, b, c, part) - mean_1 - load_part(n + c, part) * mean_n), part);
+    });
   }
 
   void sum_frame(int64_t i_frame) {
@@ -177,11 +201,10 @@ class Backward {
       const acc* mean_n = group_means_ + prologue_.unit(b, t) * 2 * C;
       const acc* mean_1 = mean_n + C;
       differentiate(b, t, grad, x, n, du);
-      if (prologue_.has_affine()) {
-        const acc* gain = prologue_.gain(b);
-        for (int64_t c = 0; c < C; ++c) du[c] *= gain[c];
-      }
-      for (int64_t c = 0; c < C; ++c) dx[c] = from_acc<T>(rstd[c] * (du[c] - mean_1[c] - n[c] * mean_n[c]));
+      for_vectors<acc>(C, [&](int64_t c, int64_t part) {
+        const Vec<acc> d = gained(du, b, c, part) - load_part(mean_1 + c, part);
+        store_part(dx + c, load_part(rstd + c, part) * (d - load_part(n + c, part) * load_part(mean_n + c, part)), part);
+      });
     });
   }
 

@@ -30,11 +30,12 @@ void norm_act(const NormActParams& p) {
       const T* x = static_cast<const T*>(p.x) + p.stride_x.at(b, t, h, w);
       T* out = static_cast<T*>(p.out) + (task * p.W + w) * p.C;
       prologue.apply(x, b, t, row.get());  // (1)
-      if (p.residual) {                    // (2)
-        const T* residual = static_cast<const T*>(p.residual) + p.stride_residual.at(b, t, h, w);
-        for (int64_t c = 0; c < p.C; ++c) row[c] += to_acc(residual[c]);
-      }
-      for (int64_t c = 0; c < p.C; ++c) out[c] = from_acc<T>(row[c]);
+      const T* residual =
+          p.residual ? static_cast<const T*>(p.residual) + p.stride_residual.at(b, t, h, w) : nullptr;
+      for_vectors<acc>(p.C, [&](int64_t c, int64_t part) {
+        const Vec<acc> value = load_part(row + c, part);
+        store_part(out + c, residual ? value + load_part(residual + c, part) : value, part);  // (2)
+      });
     }
   });
 }

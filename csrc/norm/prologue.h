@@ -8,26 +8,22 @@
 // The mean is subtracted first, not folded into the offset: x may be large beside its deviation.
 #pragma once
 
-#include "common/math.h"
+#include <math.h>
+
+#include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/simd.h"
 #include "norm/params.h"
 
 namespace vdiff {
 inline namespace VDIFF_ISA {
 
-// sum_i value(i), in eight fixed lanes: vectorises without reordering anything.
+// sum over i of value(i, part), vectors of which the lanes from part on are 0.
 template <class acc, class Value>
-acc lane_sum(int64_t count, const Value& value) {
-  constexpr int64_t kLanes = 8;
-  acc lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= count; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += value(i + lane);
-  }
-  for (int64_t lane = 0; i + lane < count; ++lane) lanes[lane] += value(i + lane);
-  acc sum = 0;
-  for (int64_t lane = 0; lane < kLanes; ++lane) sum += lanes[lane];
-  return sum;
+[[gnu::always_inline]] inline acc sum_vectors(int64_t count, const Value& value) {
+  Vec<acc> sum = {};
+  for_vectors<acc>(count, [&](int64_t i, int64_t part) { sum += value(i, part); });
+  return sum_of(sum);
 }
 
 template <class acc>
@@ -47,7 +43,7 @@ class Prologue {
         rstd_(kind_ == NormKind::Group ? units(B) * C : 0) {
     if (has_affine_) fill_affine(norm, B);
     if (kind_ == NormKind::Group && C > 0) {
-      for (int64_t i_u = 0; i_u < units(B); ++i_u) fill_group(norm, i_u);
+      parallel_for(0, units(B), [&](int64_t i_u) { fill_group(norm, i_u); });
     }
   }
 
@@ -61,65 +57,63 @@ class Prologue {
   int64_t unit(int64_t i_b, int64_t i_t) const { return clip_ ? i_b : i_b * T_ + i_t; }
   const acc* gain(int64_t i_b) const { return gain_.get() + i_b * C_; }      // (C,) where has_affine
   const acc* offset(int64_t i_b) const { return offset_.get() + i_b * C_; }  // (C,) where has_affine
+  const acc* mean(int64_t i_u) const { return mean_.get() + i_u * C_; }      // (C,) where kind is Group
   const acc* rstd(int64_t i_u) const { return rstd_.get() + i_u * C_; }      // (C,) where kind is Group
 
   // n (C,) from a pixel's x (C,). Returns the pixel's rstd for layer and rms, else 1.
   template <class T>
   acc normalize(const T* x, int64_t i_b, int64_t i_t, acc* n) const {
     if (kind_ == NormKind::Group) {
-      const acc* mean = mean_.get() + unit(i_b, i_t) * C_;
-      const acc* rstd = rstd_.get() + unit(i_b, i_t) * C_;
-      for (int64_t c = 0; c < C_; ++c) n[c] = (to_acc(x[c]) - mean[c]) * rstd[c];
+      const acc* mean = this->mean(unit(i_b, i_t));
+      const acc* rstd = this->rstd(unit(i_b, i_t));
+      for_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+        store_part(n + c, (load_part(x + c, part) - load_part(mean + c, part)) * load_part(rstd + c, part), part);
+      });
       return 1;
     }
-    for (int64_t c = 0; c < C_; ++c) n[c] = to_acc(x[c]);
-    if (kind_ == NormKind::None) return 1;
-    acc mean = 0;  // of n, after a first mean has been taken off: the second corrects the rounding of the first
-    if (kind_ == NormKind::Layer) {
-      const acc first = lane_sum<acc>(C_, [&](int64_t c) { return n[c]; }) / acc(C_);
-      for (int64_t c = 0; c < C_; ++c) n[c] -= first;
-      mean = lane_sum<acc>(C_, [&](int64_t c) { return n[c]; }) / acc(C_);
+    if (kind_ == NormKind::None) {
+      for_vectors<acc>(C_, [&](int64_t c, int64_t part) { store_part(n + c, load_part(x + c, part), part); });
+      return 1;
     }
-    const acc square = lane_sum<acc>(C_, [&](int64_t c) { return (n[c] - mean) * (n[c] - mean); }) / acc(C_);
+    acc first = 0, mean = 0;  // mean: of x - first, corrects the rounding of first
+    if (kind_ == NormKind::Layer) {
+      first = sum_vectors<acc>(C_, [&](int64_t c, int64_t part) { return load_part(x + c, part); }) / acc(C_);
+      mean = sum_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+               return keep_lanes(load_part(x + c, part) - first, part);
+             }) / acc(C_);
+    }
+    const acc square = sum_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+                         const Vec<acc> d = load_part(x + c, part) - first - mean;
+                         return keep_lanes(d * d, part);
+                       }) / acc(C_);
     const acc rstd = acc(1 / sqrt(double(square) + eps_));
-    for (int64_t c = 0; c < C_; ++c) n[c] = (n[c] - mean) * rstd;
+    for_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+      store_part(n + c, (load_part(x + c, part) - first - mean) * rstd, part);
+    });
     return rstd;
   }
 
-  // u from n; u may be n.
-  void affine(const acc* n, int64_t i_b, acc* u) const {
-    if (has_affine_) {
-      const acc* gain = this->gain(i_b);
-      const acc* offset = this->offset(i_b);
-      for (int64_t c = 0; c < C_; ++c) u[c] = n[c] * gain[c] + offset[c];
-    } else if (u != n) {
-      for (int64_t c = 0; c < C_; ++c) u[c] = n[c];
-    }
-  }
-
-  void activate(acc* u) const {
-    if (!silu_) return;
-    for (int64_t c = 0; c < C_; ++c) u[c] = u[c] / (1 + exp_of(-u[c]));
-  }
-
-  // du = dh act'(u); du may be u.
-  template <class G>
-  void activate_backward(const G* dh, const acc* u, acc* du) const {
-    if (!silu_) {
-      for (int64_t c = 0; c < C_; ++c) du[c] = to_acc(dh[c]);
-      return;
-    }
-    for (int64_t c = 0; c < C_; ++c) {
-      const acc sigmoid = 1 / (1 + exp_of(-u[c]));
-      du[c] = to_acc(dh[c]) * (sigmoid * (1 + u[c] * (1 - sigmoid)));
-    }
-  }
-
+  // h (C,) from a pixel's x (C,).
   template <class T>
   void apply(const T* x, int64_t i_b, int64_t i_t, acc* h) const {
     normalize(x, i_b, i_t, h);
-    affine(h, i_b, h);
-    activate(h);
+    if (!has_affine_ && !silu_) return;
+    for_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+      const Vec<acc> u = affine(load_part(h + c, part), i_b, c, part);
+      store_part(h + c, silu_ ? u * sigmoid_of(u) : u, part);
+    });
+  }
+
+  // u of the channels from c on, from their n.
+  [[gnu::always_inline]] Vec<acc> affine(Vec<acc> n, int64_t i_b, int64_t c, int64_t part) const {
+    return has_affine_ ? n * load_part(gain(i_b) + c, part) + load_part(offset(i_b) + c, part) : n;
+  }
+
+  // du = dh act'(u)
+  [[gnu::always_inline]] Vec<acc> activate_backward(Vec<acc> dh, Vec<acc> u) const {
+    if (!silu_) return dh;
+    const Vec<acc> sigmoid = sigmoid_of(u);
+    return dh * (sigmoid * (1 + u * (1 - sigmoid)));
   }
 
  private:
@@ -138,27 +132,29 @@ class Prologue {
     }
   }
 
-  // mean_g = avg(mean_c), var_g = avg(var_c + (mean_c - mean_g)^2), over the group's channels and the unit's frames.
+  // mean_g = avg(mean_c), var_g = avg(var_c + (mean_c - mean_g)^2), over the group's channels and the unit's frames; the means
+  // from the first of them on, that their size cancels nothing.
   void fill_group(const NormParams& norm, int64_t i_u) {
     const int64_t frames = frames_per_unit();
     const int64_t width = C_ / norm.groups;
     const acc* stats = static_cast<const acc*>(norm.stats) + i_u * frames * C_ * 2;  // (frames, C, 2)
     for (int64_t g = 0; g < norm.groups; ++g) {
-      double mean = 0, variance = 0;
-      for (int64_t t = 0; t < frames; ++t) {
-        for (int64_t c = g * width; c < (g + 1) * width; ++c) mean += stats[(t * C_ + c) * 2];
-      }
-      mean /= double(frames * width);
+      const double first = stats[2 * g * width];
+      double offsets = 0, squares = 0, variances = 0;
       for (int64_t t = 0; t < frames; ++t) {
         for (int64_t c = g * width; c < (g + 1) * width; ++c) {
-          const double offset = stats[(t * C_ + c) * 2] - mean;
-          variance += stats[(t * C_ + c) * 2 + 1] + offset * offset;
+          const double offset = stats[(t * C_ + c) * 2] - first;
+          offsets += offset;
+          squares += offset * offset;
+          variances += stats[(t * C_ + c) * 2 + 1];
         }
       }
-      variance /= double(frames * width);
+      const double count = double(frames * width), shift = offsets / count;
+      const double spread = squares / count - shift * shift;
+      const acc rstd = acc(1 / sqrt((spread < 0 ? 0 : spread) + variances / count + eps_));
       for (int64_t c = g * width; c < (g + 1) * width; ++c) {
-        mean_[i_u * C_ + c] = acc(mean);
-        rstd_[i_u * C_ + c] = acc(1 / sqrt(variance + eps_));
+        mean_[i_u * C_ + c] = acc(first + shift);
+        rstd_[i_u * C_ + c] = rstd;
       }
     }
   }
