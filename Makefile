@@ -24,7 +24,7 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_AR
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
 INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help sample test test-full golden build cuda abi clean
+.PHONY: help sample test test-full golden build cuda abi sanitize clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -49,6 +49,14 @@ cuda: build ## the same with the CUDA kernels (needs nvcc, no GPU)
 
 abi: ## one library file under torch 2.10, 2.13 and 2.14 (needs nvcc, no GPU; downloads several GB)
 	tests/abi_check.sh $(ABI_DIR)
+
+# A build of its own beside the one in place; PyTorch's leaks are not ours.
+SANITIZED = build/sanitized
+sanitize: build $(INSTALLED_TESTS) ## the CPU kernels' cases under the address and undefined behaviour sanitizers
+	CXXFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined' LDFLAGS='-fsanitize=address,undefined' \
+		VDIFF_CUDA=0 VDIFF_BUILD=$(SANITIZED) $(VENV_PYTHON) setup.py --quiet build --build-lib $(SANITIZED)/lib
+	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libubsan.so)" \
+		ASAN_OPTIONS=detect_leaks=0 $(VENV_PYTHON) -m pytest -o pythonpath='. $(SANITIZED)/lib' tests/ops/test_cases.py $(PYTEST_ARGS)
 
 clean: ## what was built; .venv stays
 	rm -rf build dist vdiff_kernels.egg-info vdiff_kernels/_C.so

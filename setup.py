@@ -4,6 +4,8 @@ Environment:
     VDIFF_CUDA  auto: CUDA kernels where nvcc is found (default); 0: never; 1: nvcc or fail
     CUDA_HOME   where to look for bin/nvcc before PATH
     CXX         the C++ compiler, g++ by default
+    CXXFLAGS    more flags for it, LDFLAGS for the linker
+    VDIFF_BUILD where objects go, build/cpu or build/cuda by default
     MAX_JOBS    how many compilers run at once, ninja's choice by default
 """
 
@@ -23,12 +25,13 @@ except ImportError as error:
 
 ROOT = Path(__file__).resolve().parent
 CXX = os.environ.get("CXX", "g++")
+MORE_CXX_FLAGS, MORE_LINK_FLAGS = (shlex.split(os.environ.get(name, "")) for name in ("CXXFLAGS", "LDFLAGS"))
 
 # The library speaks the stable ABI of torch 2.10 and so serves that and every newer one.
 TORCH_MINIMUM = (2, 10)
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 FLAGS = ["-O3", "-std=c++17", "-Icsrc"]
-CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall"]
+CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", *MORE_CXX_FLAGS]
 # The CPU kernels, cpu_*.cpp, are compiled once for each of these, and the best that the processor has is chosen at run time. No
 # errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast"]
@@ -114,7 +117,7 @@ def ninja_file(directory: Path, nvcc: str | None, torch: Path) -> str:
         lines.append(ninja_rule(name, CXX, *FLAGS, *CXX_FLAGS, *KERNEL_FLAGS, *flags, f"-DVDIFF_ISA={name}", compiles=True))
     if nvcc:
         lines.append(ninja_rule("cuda", nvcc, *FLAGS, *NVCC_FLAGS, compiles=True))
-    lines.append(ninja_rule("link", *link, *options, *libraries, compiles=False))
+    lines.append(ninja_rule("link", *link, *options, *libraries, *MORE_LINK_FLAGS, compiles=False))
     objects = []
     for source in sources:
         if source.name.startswith("cpu_"):
@@ -134,7 +137,7 @@ class BuildLibrary(build_ext):
     def build_extension(self, extension):
         nvcc, torch, ninja = chosen_nvcc(), torch_directory(), ninja_program()
         print(f"vdiff_kernels: building CPU kernels {f'and CUDA kernels ({nvcc})' if nvcc else 'only'}", flush=True)
-        directory = Path("build", "cuda" if nvcc else "cpu")
+        directory = Path(os.environ.get("VDIFF_BUILD") or Path("build", "cuda" if nvcc else "cpu"))
         (ROOT / directory).mkdir(parents=True, exist_ok=True)
         (ROOT / directory / "build.ninja").write_text(ninja_file(directory, nvcc, torch))
         jobs = ["-j", os.environ["MAX_JOBS"]] if os.environ.get("MAX_JOBS") else []
