@@ -1,6 +1,7 @@
 // The C++ implementation of every native operator; schemas and fakes are in vdiff_kernels/ops/library.py.
 #include <torch/csrc/stable/library.h>
 
+#include "attention/layer_operators.h"
 #include "attention/operators.h"
 #include "conv/operators.h"
 #include "feedforward/operators.h"
@@ -14,6 +15,10 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
   m.impl("temporal_attention_native_backward", TORCH_BOX(&vdiff::temporal_attention_backward));
   m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
   m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
+  m.impl("temporal_layer_native", TORCH_BOX(&vdiff::temporal_layer));
+  m.impl("temporal_layer_native_backward", TORCH_BOX(&vdiff::temporal_layer_backward));
+  m.impl("spatial_layer_native", TORCH_BOX(&vdiff::spatial_layer));
+  m.impl("spatial_layer_native_backward", TORCH_BOX(&vdiff::spatial_layer_backward));
   m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
   m.impl("norm_act_native", TORCH_BOX(&vdiff::norm_act));
   m.impl("norm_act_native_backward", TORCH_BOX(&vdiff::norm_act_backward));

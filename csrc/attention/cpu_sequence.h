@@ -74,20 +74,20 @@ struct Sequence {
 
 // ------------------------------------------------------------------------------------------------------------------- rows
 
-// Rows in scratch are padded with zeros to a multiple of kLanes, so that no inner loop has a tail.
-constexpr int64_t kLanes = 8;
+// Rows in scratch are padded with zeros to a multiple of kRowLanes, so that no inner loop has a tail.
+constexpr int64_t kRowLanes = 8;
 
 // The terms of one block of a long sum of rows.
 constexpr int64_t kBlockRows = 64;
 
-inline int64_t padded(int64_t count) { return ceil_div(count, kLanes) * kLanes; }
+inline int64_t padded(int64_t count) { return ceil_div(count, kRowLanes) * kRowLanes; }
 
 // width: padded.
 template <class A>
 A dot(const A* __restrict a, const A* __restrict b, int64_t width) {
-  A lane[kLanes] = {};
-  for (int64_t d = 0; d < width; d += kLanes)
-    for (int64_t l = 0; l < kLanes; ++l) lane[l] += a[d + l] * b[d + l];
+  A lane[kRowLanes] = {};
+  for (int64_t d = 0; d < width; d += kRowLanes)
+    for (int64_t l = 0; l < kRowLanes; ++l) lane[l] += a[d + l] * b[d + l];
   return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
 }
 

@@ -1,6 +1,7 @@
 // The torch side of attention: check, allocate, fill the params, dispatch, call the kernel.
 #include "attention/operators.h"
 
+#include "attention/arguments.h"
 #include "attention/cpu_kernels.h"
 #include "common/operands.h"
 #ifdef VDIFF_WITH_CUDA
@@ -10,7 +11,6 @@
 namespace vdiff {
 namespace {
 
-constexpr int64_t kMaxHeadDim = 256;
 constexpr char kQ[] = "(B, T, H, W, N, D)";
 
 // ---------------------------------------------------------------------------------------------------------------- checks
@@ -30,22 +30,6 @@ void check_qkv(const char* op, const Tensor& q, const Tensor& k, const Tensor& v
   check_like_q("v", v);
 }
 
-// At most one of the two, floating, on q's device; its shape is the caller's.
-void check_biases(const char* op, const Tensor& q, const OptionalTensor& bias, const OptionalTensor& rel_bias) {
-  STD_TORCH_CHECK(!bias || !rel_bias, op, ": bias and rel_bias are both given; expected at most one");
-  const OptionalTensor& table = bias ? bias : rel_bias;
-  if (!table) return;
-  check_device(op, bias ? "bias" : "rel_bias", *table, "q", q);
-  dtype_of(*table);  // raises where it is not floating
-}
-
-void check_acc(const char* op, const char* name, const Tensor& tensor, const Tensor& q) {
-  check_device(op, name, tensor, "q", q);
-  STD_TORCH_CHECK(
-      tensor.scalar_type() == acc_scalar_type(q), op, ": ", name, " has another dtype; expected ",
-      acc_scalar_type(q) == torch::headeronly::ScalarType::Double ? "float64" : "float32");
-}
-
 // As q in all but strides.
 void check_like_q(const char* op, const char* name, const Tensor& tensor, const Tensor& q) {
   check_shape(op, name, tensor, kQ, {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4), q.size(5)});
@@ -56,7 +40,7 @@ void check_like_q(const char* op, const char* name, const Tensor& tensor, const 
 
 void check_lse(const char* op, const Tensor& lse, const Tensor& q) {
   check_shape(op, "lse", lse, "(B, T, H, W, N)", {q.size(0), q.size(1), q.size(2), q.size(3), q.size(4)});
-  check_acc(op, "lse", lse, q);
+  check_acc(op, "lse", lse, "q", q);
   STD_TORCH_CHECK(lse.is_contiguous(), op, ": lse is not contiguous; expected the one that the forward operator returned");
 }
 
@@ -81,14 +65,6 @@ InputRows input_rows(const Tensor& tensor) {
 OutputRows output_rows(const Tensor& tensor) {
   void* data = tensor.mutable_data_ptr();
   return tensor.dim() == 6 ? pixel_rows(data, tensor) : context_rows(data, tensor);
-}
-
-AttentionBias bias_table(const OptionalTensor& bias, const OptionalTensor& rel_bias) {
-  if (!bias && !rel_bias) return {};
-  const Tensor& table = bias ? *bias : *rel_bias;
-  const int64_t last = table.dim() - 1;
-  return {table.const_data_ptr(), dtype_of(table),     !bias,
-          table.stride(0),        table.stride(last - 1), table.stride(last)};
 }
 
 // ---------------------------------------------------------------------------------------------------------------- results
@@ -166,41 +142,12 @@ void fill_temporal(
   const int64_t S = k.size(1);
   check_shape(op, "k", k, "(B, S, H, W, N, D)", {B, S, H, W, N, D});
   check_shape(op, "v", v, "(B, S, H, W, N, D)", {B, S, H, W, N, D});
-  check_biases(op, q, bias, rel_bias);
-  if (bias) check_shape(op, "bias", *bias, "(N, T, S)", {N, T, S});
-  if (rel_bias) check_shape(op, "rel_bias", *rel_bias, "(N, T+S-1)", {N, T + S - 1});
-  STD_TORCH_CHECK(
-      S == T || (!focus_present && !rotary), op, ": ", focus_present ? "focus_present" : "rotary",
-      " is given with S = ", S, " and T = ", T, "; expected S == T");
-
   params.q = input_rows(q);
   params.k = input_rows(k);
   params.v = input_rows(v);
-  params.bias = bias_table(bias, rel_bias);
   params.B = B, params.T = T, params.S = S, params.H = H, params.W = W, params.N = N, params.D = D;
-  params.scale = scale;
   params.dtype = dtype_of(q);
-  params.causal = causal;
-  if (focus_present) {
-    check_device(op, "focus_present", *focus_present, "q", q);
-    STD_TORCH_CHECK(
-        focus_present->scalar_type() == torch::headeronly::ScalarType::Bool, op,
-        ": focus_present has another dtype; expected bool");
-    check_shape(op, "focus_present", *focus_present, "(B, T)", {B, T});
-    params.focus_present = static_cast<const bool*>(focus_present->const_data_ptr());
-    params.stride_focus_b = focus_present->stride(0);
-    params.stride_focus_t = focus_present->stride(1);
-  }
-  if (rotary) {
-    check_acc(op, "rotary", *rotary, q);
-    check_rank(op, "rotary", *rotary, 2);
-    params.R = 2 * rotary->size(1);
-    STD_TORCH_CHECK(params.R <= D, op, ": rotary has R = ", params.R, "; expected at most D = ", D);
-    check_shape(op, "rotary", *rotary, "(T, R/2)", {T, params.R / 2});
-    params.rotary = rotary->const_data_ptr();
-    params.stride_rotary_t = rotary->stride(0);
-    params.stride_rotary_r = rotary->stride(1);
-  }
+  fill_temporal_options(op, "q", q, {bias, rel_bias, scale, causal, focus_present, rotary}, params);
 }
 
 // ---------------------------------------------------------------------------------------------------------------- spatial
@@ -221,21 +168,16 @@ void fill_spatial(
   };
   check_source("k", k);
   check_source("v", v);
-  check_biases(op, q, bias, rel_bias);
   STD_TORCH_CHECK(!context || !rel_bias, op, ": rel_bias is given with context k, v; expected bias (N, H*W, S) or none");
-  if (bias) check_shape(op, "bias", *bias, "(N, H*W, S)", {N, H * W, S});
-  if (rel_bias) check_shape(op, "rel_bias", *rel_bias, "(N, 2H-1, 2W-1)", {N, 2 * H - 1, 2 * W - 1});
-
   params.q = input_rows(q);
   params.k = input_rows(k);
   params.v = input_rows(v);
-  params.bias = bias_table(bias, rel_bias);
   params.B = B, params.T = T, params.H = H, params.W = W, params.N = N, params.D = D;
   params.KH = context ? 1 : H;
   params.KW = context ? S : W;
-  params.scale = scale;
   params.dtype = dtype_of(q);
   params.shared_context = rank == 4;
+  fill_spatial_options(op, "q", q, {bias, rel_bias, scale}, params);
 }
 
 // ------------------------------------------------------------------------------------------------------------------- runs

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "common/scalar.h"
+#include "norm/params.h"
 
 namespace vdiff {
 
@@ -76,5 +77,58 @@ struct SpatialAttentionBwdParams : SpatialAttentionParams {
   OutputRows dk, dv;   // as k and v; summed over the frames where they share it
   void* dbias;         // as the bias, acc, contiguous, null: not wanted
 };
+
+// A weight (rows, columns) as nn.Linear holds it.
+struct LinearWeight {
+  const void* data;  // of dtype
+  int64_t stride_row, stride_column;
+};
+
+// What stands around the attention of a layer: out = linear(attention(linear(norm(x) + pos_emb))) + residual.
+struct LayerParams {
+  const void* x;        // (B, T, H, W, C)
+  LinearWeight w_qkv;   // (3*N*D, C)
+  LinearWeight w_out;   // (Co, N*D)
+  const void* b_qkv;    // (3*N*D,) acc, null: none
+  const void* b_out;    // (Co,) acc, null: none
+  const void* pos_emb;  // (T, C) acc, contiguous, null: none
+  NormParams norm;      // layer, rms or none, without scale and shift
+  int64_t C, Co;
+  ImageStrides stride_x;
+};
+
+// Attention: TemporalAttentionParams or SpatialAttentionParams, whose q, k and v are not there.
+template <class Attention>
+struct LayerFwdParams {
+  Attention attention;
+  LayerParams layer;
+  const void* residual;  // (B, T, H, W, Co), null: none
+  void* out;             // (B, T, H, W, Co), contiguous
+  ImageStrides stride_residual;
+};
+
+template <class Attention>
+struct LayerBwdParams {
+  Attention attention;
+  LayerParams layer;
+  const void* grad_out;  // (B, T, H, W, Co)
+  void* dx;              // (B, T, H, W, C), contiguous
+  void* dw_qkv;          // (3*N*D, C) acc
+  void* dw_out;          // (Co, N*D) acc
+  // acc; null where not wanted:
+  void* db_qkv;          // (3*N*D,)
+  void* db_out;          // (Co,)
+  void* dnorm_weight;    // (C,)
+  void* dnorm_bias;      // (C,)
+  void* dpos_emb;        // (T, C)
+  void* dbias;           // as the bias
+  bool residual_is_x;    // x is the residual too, and dx of both; Co == C
+  ImageStrides stride_grad;
+};
+
+using TemporalLayerFwdParams = LayerFwdParams<TemporalAttentionParams>;
+using TemporalLayerBwdParams = LayerBwdParams<TemporalAttentionParams>;
+using SpatialLayerFwdParams = LayerFwdParams<SpatialAttentionParams>;
+using SpatialLayerBwdParams = LayerBwdParams<SpatialAttentionParams>;
 
 }  // namespace vdiff

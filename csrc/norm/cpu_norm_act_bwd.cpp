@@ -103,33 +103,9 @@ class Backward {
         });
         if (++pixels == kRunPixels) flush();
       }
-      if (!group_) store_pixel(b, rstd, n, du, dx);
+      if (!group_) prologue_.normalize_backward(b, rstd, n.get(), du.get(), dx);
     });
     if (with_sums_) flush();
-  }
-
-  // dn of the channels from c on.
-  [[gnu::always_inline]] Vec<acc> gained(const acc* du, int64_t b, int64_t c, int64_t part) const {
-    const Vec<acc> value = load_part(du + c, part);
-    return prologue_.has_affine() ? value * load_part(prologue_.gain(b) + c, part) : value;
-  }
-
-  // (3)
-  void store_pixel(int64_t b, acc rstd, const acc* n, const acc* du, T* dx) {
-    const int64_t C = p_.C;
-    const NormKind kind = prologue_.kind();
-    acc mean_n = 0, mean_1 = 0;
-    if (kind != NormKind::None) {
-      mean_n = sum_vectors<acc>(C, [&](int64_t c, int64_t part) {
-                 return gained(du, b, c, part) * load_part(n + c, part);
-               }) / acc(C);
-    }
-    if (kind == NormKind::Layer) {
-      mean_1 = sum_vectors<acc>(C, [&](int64_t c, int64_t part) { return gained(du, b, c, part); }) / acc(C);
-    }
-    for_vectors<acc>(C, [&](int64_t c, int64_t part) {
-      store_part(dx + c, rstd * (gained(du, b, c, part) - mean_1 - load_part(n + c, part) * mean_n), part);
-    });
   }
 
   void sum_frame(int64_t i_frame) {
@@ -202,7 +178,7 @@ class Backward {
       const acc* mean_1 = mean_n + C;
       differentiate(b, t, grad, x, n, du);
       for_vectors<acc>(C, [&](int64_t c, int64_t part) {
-        const Vec<acc> d = gained(du, b, c, part) - load_part(mean_1 + c, part);
+        const Vec<acc> d = prologue_.gained(du, b, c, part) - load_part(mean_1 + c, part);
         store_part(dx + c, load_part(rstd + c, part) * (d - load_part(n + c, part) * load_part(mean_n + c, part)), part);
       });
     });

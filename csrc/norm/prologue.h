@@ -116,6 +116,30 @@ class Prologue {
     return dh * (sigmoid * (1 + u * (1 - sigmoid)));
   }
 
+  // dn = du gain, of the channels from c on.
+  [[gnu::always_inline]] Vec<acc> gained(const acc* du, int64_t i_b, int64_t c, int64_t part) const {
+    const Vec<acc> value = load_part(du + c, part);
+    return has_affine_ ? value * load_part(gain(i_b) + c, part) : value;
+  }
+
+  // dx of a pixel from its n and du, for what normalises a pixel by itself: rstd (dn - mean(dn) - n mean(dn n)), rms without
+  // mean(dn). dx may be du.
+  template <class T>
+  void normalize_backward(int64_t i_b, acc rstd, const acc* n, const acc* du, T* dx) const {
+    acc mean_n = 0, mean_1 = 0;
+    if (kind_ != NormKind::None) {
+      mean_n = sum_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+                 return gained(du, i_b, c, part) * load_part(n + c, part);
+               }) / acc(C_);
+    }
+    if (kind_ == NormKind::Layer) {
+      mean_1 = sum_vectors<acc>(C_, [&](int64_t c, int64_t part) { return gained(du, i_b, c, part); }) / acc(C_);
+    }
+    for_vectors<acc>(C_, [&](int64_t c, int64_t part) {
+      store_part(dx + c, rstd * (gained(du, i_b, c, part) - mean_1 - load_part(n + c, part) * mean_n), part);
+    });
+  }
+
  private:
   void fill_affine(const NormParams& norm, int64_t B) {
     const acc* weight = static_cast<const acc*>(norm.weight);

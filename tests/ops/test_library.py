@@ -47,6 +47,7 @@ def calls():
     yield spatial, (q, context, context.clone(), torch.randn(2, 6, 4), None, 0.3, False)
     yield spatial_backward, (torch.randn_like(q), *packed, None, lse, None, torch.randn(2, 3, 5), 0.3, True, True)
     yield spatial_backward, (torch.randn_like(q), q, context, context.clone(), q, lse, None, None, 0.3, False, False)
+    yield from layer_calls()
     x = torch.randn(2, 3, 4, 5, 8)
     yield OPS.channel_stats_native.default, (x,)
     yield OPS.norm_act_native.default, (x, *group_norm(8), torch.randn_like(x))
@@ -62,6 +63,24 @@ def calls():
     rows, projection = torch.randn(7, 8), torch.randn(12, 8)
     yield OPS.geglu_native.default, (rows, projection, torch.rand(12))
     yield OPS.geglu_native_backward.default, (torch.randn(7, 6), rows, projection, None)
+
+
+def layer_calls():
+    x, out = torch.randn(2, 5, 2, 3, 12), torch.randn(2, 5, 2, 3, 10)  # N = 2, D = 8
+    layer = x, torch.randn(48, 12), torch.randn(48), torch.randn(10, 16), torch.randn(10), 2
+    full = *layer, "layer", torch.rand(12), torch.rand(12), 1e-5, torch.randn(5, 12)
+    bare = x, layer[1], None, layer[3], None, 2, "none", None, None, 0.0, None
+    square = *bare[:3], torch.randn(12, 16), *bare[4:]
+    forward, backward = OPS.temporal_layer_native.default, OPS.temporal_layer_native_backward.default
+    yield forward, (*full, out, torch.randn(2, 5, 5), None, *temporal_options())
+    yield forward, (*bare, None, None, torch.randn(2, 9), 0.3, False, None, None)
+    yield backward, (out, *full, torch.randn(2, 5, 5), None, *temporal_options(), False, True)
+    yield backward, (out, *bare, None, torch.randn(2, 9), 0.3, False, None, None, False, False)
+    forward, backward = OPS.spatial_layer_native.default, OPS.spatial_layer_native_backward.default
+    yield forward, (*full, out, torch.randn(2, 6, 6), None, 0.3)
+    yield forward, (*bare, None, None, torch.randn(2, 3, 5), 0.3)
+    yield backward, (out, *full, None, torch.randn(2, 3, 5), 0.3, False, True)
+    yield backward, (x, *square, torch.randn(2, 6, 6), None, 0.3, True, False)
 
 
 def name_of(call):

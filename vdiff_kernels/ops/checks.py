@@ -1,5 +1,6 @@
 """Argument checks shared by every public operator: one error that names the argument, what was given and what is allowed."""
 
+import dataclasses
 import functools
 
 import torch
@@ -126,18 +127,63 @@ def unit_stride(tensor: Tensor) -> Tensor:
 def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     """The dtype autocast asks of this tensor's device, None outside autocast. float64 is left alone, as PyTorch does."""
     device = tensor.device.type
-    if tensor.dtype == torch.float64 or device == "meta" or not torch.is_autocast_enabled(device):
+    if device == "meta" or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
 
 
-def cast(dtype: torch.dtype | None, *tensors: Tensor | None):
-    """The tensors in dtype; as they are where dtype or the tensor is None, or a tensor is not floating or is float64."""
+def autocast(first, *rest):
+    """The arguments as autocast on the first one's device wants them. Whatever is no tensor passes, for the checks to find."""
+    dtype = autocast_dtype(first) if isinstance(first, Tensor) else None
     if dtype is None:
-        return tensors
+        return first, *rest
     return tuple(
-        t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in tensors
+        t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in (first, *rest)
     )
+
+
+MAX_SIGNATURES = 4096
+_TENSORS = (Tensor, torch.nn.Parameter)
+_CONSTANTS = (type(None), bool, int, float, str)
+
+
+def once(check):
+    """Decorates a function that raises for wrong arguments: it runs once for each signature that passes, then 30 us are saved.
+
+    A signature is all that checks look at: shape, dtype, device, layout and requires_grad of tensors, and constants.
+    """
+    passed = set()
+
+    @functools.wraps(check)
+    def checked(*arguments):
+        signature = None if torch.compiler.is_compiling() else _signature(arguments)
+        if signature is not None and signature in passed:
+            return
+        check(*arguments)
+        if signature is not None:
+            if len(passed) >= MAX_SIGNATURES:
+                passed.clear()
+            passed.add(signature)
+
+    return checked
+
+
+def _signature(arguments) -> tuple | None:
+    """None where an argument is of a type that the checks know nothing of, or of a subclass of one, such as a fake tensor."""
+    parts = []
+    for value in arguments:
+        kind = type(value)
+        if kind in _TENSORS:
+            parts.append((value.shape, value.dtype, value.device, value.layout, value.requires_grad))
+        elif kind in _CONSTANTS:
+            parts.append((kind, value))
+        elif dataclasses.is_dataclass(kind):
+            parts.append((kind, _signature(vars(value).values())))
+            if parts[-1][1] is None:
+                return None
+        else:
+            return None
+    return tuple(parts)
 
 
 def differentiable_once(backward):

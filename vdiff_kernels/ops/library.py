@@ -129,6 +129,54 @@ def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad
     return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
 
 
+# ----------------------------------------------------------------------------------------------------- attention layers
+# x (B, T, H, W, C); w_qkv (3*N*D, C), w_out (Co, N*D); pos_emb (T, C); residual and out (B, T, H, W, Co). norm_kind "layer", "rms"
+# or "none". Backward computes all again from x; residual_is_x: x was the residual too, and dx is of both. dx is in x's dtype, the
+# other gradients acc; absent where the argument is, dbias unless need_bias_grad.
+_LAYER = (
+    "Tensor x, Tensor w_qkv, Tensor? b_qkv, Tensor w_out, Tensor? b_out, int num_heads, str norm_kind, Tensor? norm_weight, "
+    "Tensor? norm_bias, float norm_eps, Tensor? pos_emb"
+)
+_LAYER_GRADIENTS = (
+    "(Tensor dx, Tensor dw_qkv, Tensor db_qkv, Tensor dw_out, Tensor db_out, Tensor dnorm_weight, Tensor dnorm_bias, "
+    "Tensor dpos_emb, Tensor dbias)"
+)
+
+
+def _layer_forward(x, w_qkv, b_qkv, w_out, *_):
+    return x.new_empty((*x.shape[:4], w_out.shape[0]))
+
+
+def _layer_backward(
+    x, w_qkv, b_qkv, w_out, b_out, num_heads, norm_kind, norm_weight, norm_bias, norm_eps, pos_emb, bias, rel_bias, need_bias_grad
+):  # fmt: skip
+    table = (bias if rel_bias is None else rel_bias) if need_bias_grad else None
+    tensors = (w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias, pos_emb, table)
+    return _contiguous(x), *(_sums(x, _shape(tensor)) for tensor in tensors)
+
+
+@define("temporal_layer_native", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor")
+def _(x, *rest):
+    return _layer_forward(x, *rest)
+
+
+@define("temporal_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+def _(grad_out, *rest):
+    *layer, bias, rel_bias, _scale, _causal, _focus_present, _rotary, _residual_is_x, need_bias_grad = rest
+    return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
+
+
+@define("spatial_layer_native", f"{_LAYER}, Tensor? residual, {_SPATIAL}", "Tensor")
+def _(x, *rest):
+    return _layer_forward(x, *rest)
+
+
+@define("spatial_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_SPATIAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+def _(grad_out, *rest):
+    *layer, bias, rel_bias, _scale, _residual_is_x, need_bias_grad = rest
+    return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
+
+
 # --------------------------------------------------------------------------------------------------------------- norm
 # stats (B, T, C, 2), acc: mean and biased variance over (H, W) of each frame's channel. Every group norm, whatever its groups
 # and scope, follows from them.

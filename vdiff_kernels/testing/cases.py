@@ -275,7 +275,7 @@ class LayerCase(Case):
     biases: bool = True
     pos_emb: bool = False
     gate: bool = False
-    residual: bool = True
+    residual: str | None = "other"  # or "x": x itself
     tables = ("bias", "rel_bias", "norm.weight", "norm.bias")
 
     @property
@@ -300,7 +300,7 @@ class LayerCase(Case):
             leaves["pos_emb"] = rand(generator, a.T, self.C)
         if self.gate:
             leaves["gate"] = rand(generator, a.B, self.Co)
-        if self.residual:
+        if self.residual == "other":
             leaves["residual"] = rand(generator, a.B, a.T, a.H, a.W, self.Co)
         return leaves
 
@@ -311,6 +311,8 @@ class LayerCase(Case):
             groups = 4 if self.norm == "group" else None
             parameters = leaves.pop("norm.weight"), leaves.pop("norm.bias")
             leaves["norm"] = Norm(self.norm, *parameters, groups, scope=self.scope)
+        if self.residual == "x":
+            leaves["residual"] = positional[0]
         a = self.attention
         return function(*positional, num_heads=a.N, scale=a.scale, **a.constants(), **leaves, **arguments)
 

@@ -66,15 +66,19 @@ CONV_CASES = [
     ConvCase("no-batch", B=0, temb="clip", residual=True),
 ]
 LAYER_CASES = [
-    LayerCase("plain", norm=None, biases=False, residual=False),
+    LayerCase("plain", norm=None, biases=False, residual=None),
     LayerCase("seed", attention=TemporalCase("", B=2, T=5, H=3, W=3, N=3, D=8, bias="dense"), C=24, Co=24),
-    LayerCase("inner-wider", attention=TemporalCase("", T=4, N=4, D=16, rotary=8, bias="rel"), C=10, Co=6, residual=False),
+    LayerCase("inner-wider", attention=TemporalCase("", T=4, N=4, D=16, rotary=8, bias="rel"), C=10, Co=6, residual=None),
     LayerCase("animatediff", attention=TemporalCase("", T=6, N=2, D=5), C=10, Co=10, pos_emb=True),
     LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), norm="rms"),
-    LayerCase("gated", attention=TemporalCase("", B=2, T=3, N=2, D=4), C=8, Co=6, gate=True, residual=False),
+    LayerCase("gated", attention=TemporalCase("", B=2, T=3, N=2, D=4), C=8, Co=6, gate=True, residual=None),
     LayerCase("latte", attention=SpatialCase("", B=2, T=3, H=3, N=2, D=5), C=10, Co=10, gate=True, norm="layer"),
     LayerCase("spatial", attention=SpatialCase("", T=3, H=3, W=5, N=2, D=6, bias="rel"), C=16, Co=16, norm="group", scope="clip"),
     LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
+    # On the CPU a layer is computed in blocks of rows, its backward in batches of blocks: several of each, the last ones smaller.
+    LayerCase("many-blocks", attention=TemporalCase("", B=2, T=17, H=5, W=7, N=3, D=33, bias="rel", focus="frames"), C=70, Co=50),
+    LayerCase("many-batches", attention=TemporalCase("", T=4, H=15, W=19, N=2, D=200, bias="dense"), C=24, Co=24, residual="x"),
+    LayerCase("many-frames", attention=SpatialCase("", T=19, H=5, W=7, N=2, D=40, bias="rel"), C=36, Co=20),
 ]
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
 GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]

@@ -46,8 +46,20 @@ def temporal_attention(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
     """
+    q, k, v = checks.autocast(q, k, v)
+    _check_temporal_attention(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary)
+    name = resolve(backend, "temporal_attention", q)
+    arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale, causal=causal, focus_present=focus_present, rotary=rotary)
+    if name == "reference":
+        return _reference(reference.temporal_attention, q, k, v, **arguments)
+    options = _temporal_options(q, q.shape[-1], scale, causal, focus_present, rotary)
+    return attention("temporal", name, *map(checks.unit_stride, (q, k, v)), bias, rel_bias, options)
+
+
+@checks.once
+def _check_temporal_attention(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary) -> None:
     op = "temporal_attention"
-    q, k, v = _require_qkv(op, q, k, v)
+    _require_qkv(op, q, k, v)
     B, T, H, W, N, D = q.shape
     checks.require_extents(op, "q", q, T=T, N=N)
     checks.require_rank(op, "k", k, "(B, S, H, W, N, D)")
@@ -56,12 +68,6 @@ def temporal_attention(
     checks.require_shape(op, "v", v, "(B, S, H, W, N, D)", (B, S, H, W, N, D))
     checks.require_extents(op, "k", k, S=S)
     _require_temporal(op, "q", q, (B, T, S, N, D), bias, rel_bias, scale, causal, focus_present, rotary)
-    name = resolve(backend, op, q)
-    arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale, causal=causal, focus_present=focus_present, rotary=rotary)
-    if name == "reference":
-        return _reference(reference.temporal_attention, q, k, v, **arguments)
-    q, k, v = map(checks.unit_stride, (q, k, v))
-    return attention("temporal", name, q, k, v, bias, rel_bias, _temporal_options(q, D, scale, causal, focus_present, rotary))
 
 
 def spatial_attention(
@@ -90,8 +96,19 @@ def spatial_attention(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
     """
+    q, k, v = checks.autocast(q, k, v)
+    _check_spatial_attention(q, k, v, bias, rel_bias, scale)
+    name = resolve(backend, "spatial_attention", q)
+    if name == "reference":
+        return _reference(reference.spatial_attention, q, k, v, bias=bias, rel_bias=rel_bias, scale=scale)
+    options = _spatial_options(q.shape[-1], scale)
+    return attention("spatial", name, *map(checks.unit_stride, (q, k, v)), bias, rel_bias, options)
+
+
+@checks.once
+def _check_spatial_attention(q, k, v, bias, rel_bias, scale) -> None:
     op = "spatial_attention"
-    q, k, v = _require_qkv(op, q, k, v)
+    _require_qkv(op, q, k, v)
     B, T, H, W, N, D = q.shape
     checks.require_extents(op, "q", q, H=H, W=W, N=N)
     if k.dim() not in (4, 5, 6):
@@ -107,11 +124,6 @@ def spatial_attention(
     checks.require_shape(op, "v", v, letters, sizes)
     checks.require_extents(op, "k", k, S=S)
     _require_spatial(op, "q", q, (H, W, S, N, D), bias, rel_bias, scale, context)
-    name = resolve(backend, op, q)
-    if name == "reference":
-        return _reference(reference.spatial_attention, q, k, v, bias=bias, rel_bias=rel_bias, scale=scale)
-    q, k, v = map(checks.unit_stride, (q, k, v))
-    return attention("spatial", name, q, k, v, bias, rel_bias, _spatial_options(D, scale))
 
 
 def temporal_layer(
@@ -146,25 +158,37 @@ def temporal_layer(
         residual: (B, T, H, W, Co), x's dtype.
         bias, rel_bias, scale, causal, focus_present, rotary, backend: as in `temporal_attention`, with S = T.
 
-    Returns (B, T, H, W, Co) in x's dtype. The fused backends compose it of norm_act, linear, attention on one packed qkv, and
-    linear; they save what those save.
+    Returns (B, T, H, W, Co) in x's dtype. "cpu" computes the whole in blocks that stay in the cache and saves x alone: q, k, v and
+    the scores are never in memory, and backward computes them again. Beside it stand a group norm or one with scale and shift,
+    which goes before the layer, and composed of norm_act, linear, attention on one packed qkv and linear, as "cuda" always is:
+    a layer with a gate, and one whose bias wants the gradient of a table above fused_layer.MAX_TABLE.
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3; seeds' TemporalAttention.
     """
-    op = "temporal_layer"
-    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
-    x, w_qkv, b_qkv, w_out, b_out, residual = tensors
-    B, T = x.shape[:2]
-    checks.require_extents(op, "x", x, T=T)
-    _require_temporal(op, "x", x, (B, T, T, num_heads, D), bias, rel_bias, scale, causal, focus_present, rotary)
-    name = resolve(backend, op, x)
+    x, w_qkv, b_qkv, w_out, b_out, residual = checks.autocast(x, w_qkv, b_qkv, w_out, b_out, residual)
+    layer = x, w_qkv, b_qkv, w_out, b_out
+    _check_temporal_layer(
+        *layer, num_heads, norm, pos_emb, gate, residual, bias, rel_bias, scale, causal, focus_present, rotary
+    )  # fmt: skip
+    name = resolve(backend, "temporal_layer", x)
     around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate, residual=residual)
     if name == "reference":
         arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale, causal=causal, focus_present=focus_present, rotary=rotary)
-        return _reference(reference.temporal_layer, x, w_qkv, b_qkv, w_out, b_out, **around, **arguments)
-    options = _temporal_options(x, D, scale, causal, focus_present, rotary)
-    return fused_layer.compose("temporal", name, x, w_qkv, b_qkv, w_out, b_out, bias, rel_bias, options, **around)
+        return _reference(reference.temporal_layer, *layer, **around, **arguments)
+    options = _temporal_options(x, w_out.shape[1] // num_heads, scale, causal, focus_present, rotary)
+    return fused_layer.layer("temporal", name, *layer, bias, rel_bias, options, **around)
+
+
+@checks.once
+def _check_temporal_layer(
+    x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual, bias, rel_bias, scale, causal, focus_present, rotary
+) -> None:  # fmt: skip
+    op = "temporal_layer"
+    D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
+    B, T = x.shape[:2]
+    checks.require_extents(op, "x", x, T=T)
+    _require_temporal(op, "x", x, (B, T, T, num_heads, D), bias, rel_bias, scale, causal, focus_present, rotary)
 
 
 def spatial_layer(
@@ -188,19 +212,26 @@ def spatial_layer(
 
     Arguments as in `temporal_layer`; bias, rel_bias and scale as in `spatial_attention` with S = H*W. Returns (B, T, H, W, Co).
     """
+    x, w_qkv, b_qkv, w_out, b_out, residual = checks.autocast(x, w_qkv, b_qkv, w_out, b_out, residual)
+    layer = x, w_qkv, b_qkv, w_out, b_out
+    _check_spatial_layer(*layer, num_heads, norm, pos_emb, gate, residual, bias, rel_bias, scale)
+    name = resolve(backend, "spatial_layer", x)
+    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate, residual=residual)
+    if name == "reference":
+        return _reference(reference.spatial_layer, *layer, **around, bias=bias, rel_bias=rel_bias, scale=scale)
+    options = _spatial_options(w_out.shape[1] // num_heads, scale)
+    return fused_layer.layer("spatial", name, *layer, bias, rel_bias, options, **around)
+
+
+@checks.once
+def _check_spatial_layer(
+    x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual, bias, rel_bias, scale
+) -> None:  # fmt: skip
     op = "spatial_layer"
-    tensors, D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
-    x, w_qkv, b_qkv, w_out, b_out, residual = tensors
+    D = _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual)
     H, W = x.shape[2:4]
     checks.require_extents(op, "x", x, H=H, W=W)
     _require_spatial(op, "x", x, (H, W, H * W, num_heads, D), bias, rel_bias, scale, context=False)
-    name = resolve(backend, op, x)
-    around = dict(num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate, residual=residual)
-    if name == "reference":
-        arguments = dict(bias=bias, rel_bias=rel_bias, scale=scale)
-        return _reference(reference.spatial_layer, x, w_qkv, b_qkv, w_out, b_out, **around, **arguments)
-    options = _spatial_options(D, scale)
-    return fused_layer.compose("spatial", name, x, w_qkv, b_qkv, w_out, b_out, bias, rel_bias, options, **around)
 
 
 def _reference(definition, x, *tensors, **arguments):
@@ -227,11 +258,9 @@ def _require_qkv(op, q, k, v):
     checks.require_tensor(op, "q", q)
     checks.require_floating(op, "q", q)
     checks.require_rank(op, "q", q, _Q)
-    q, k, v = checks.cast(checks.autocast_dtype(q), q, k, v)
     checks.require_like(op, "k", k, "q", q)
     checks.require_like(op, "v", v, "q", q)
     _require_head_dim(op, "q", q.shape, q.shape[-1])
-    return q, k, v
 
 
 def _require_head_dim(op, name, shape, D):
@@ -295,12 +324,10 @@ def _require_spatial(op, like_name, like, sizes, bias, rel_bias, scale, context)
 
 
 def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual):
-    """Returns the tensors that autocast casts, cast, and D."""
+    """Returns D."""
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
     checks.require_rank(op, "x", x, "(B, T, H, W, C)")
-    tensors = checks.cast(checks.autocast_dtype(x), x, w_qkv, b_qkv, w_out, b_out, residual)
-    x, w_qkv, b_qkv, w_out, b_out, residual = tensors
     C = x.shape[-1]
     checks.require_positive_int(op, "num_heads", num_heads)
     checks.require_like(op, "w_qkv", w_qkv, "x", x)
@@ -327,4 +354,4 @@ def _require_layer(op, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, 
     if residual is not None:
         checks.require_like(op, "residual", residual, "x", x)
         checks.require_shape(op, "residual", residual, "(B, T, H, W, Co)", (*x.shape[:4], Co))
-    return tensors, D
+    return D

@@ -12,6 +12,14 @@ backward = {
     "temporal": _ops.temporal_attention_native_backward.default,
     "spatial": _ops.spatial_attention_native_backward.default,
 }
+layer_forward = {
+    "temporal": _ops.temporal_layer_native.default,
+    "spatial": _ops.spatial_layer_native.default,
+}
+layer_backward = {
+    "temporal": _ops.temporal_layer_native_backward.default,
+    "spatial": _ops.spatial_layer_native_backward.default,
+}
 
 _MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
 

@@ -52,11 +52,33 @@ def norm_act_conv(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: the residual blocks of Ho et al. 2022 (arXiv 2204.03458) and diffusers' TemporalConvLayer, TemporalResnetBlock.
     """
+    x, weight, temb, residual = checks.autocast(x, weight, temb, residual)
+    _check_norm_act_conv(x, weight, bias, norm, act, temb, residual, mix, stats, return_stats)
+    B, _, T = x.shape[:3]
+    name = resolve(backend, "norm_act_conv", x)
+    if name == "reference":
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.norm_act_conv(
+                x, weight, bias, norm=norm, act=act, temb=temb, residual=residual, mix=mix, stats=stats, return_stats=return_stats
+            )
+    if temb is not None:
+        temb = reference.per_frame(temb.to(acc_dtype(x.dtype)), 2).expand(B, T, weight.shape[0])
+    if mix is not None:
+        mix = reference.per_frame(mix.to(acc_dtype(x.dtype)), 1).expand(B, T)
+    residual = None if residual is None else residual.movedim(1, -1)
+    out, out_stats = autograd.norm_act_conv(
+        name, x.movedim(1, -1), weight, bias, norm, act, temb, residual, mix, stats, return_stats
+    )
+    out = out.movedim(-1, 1)
+    return (out, out_stats) if return_stats else out
+
+
+@checks.once
+def _check_norm_act_conv(x, weight, bias, norm, act, temb, residual, mix, stats, return_stats) -> None:
     op = "norm_act_conv"
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
     checks.require_rank(op, "x", x, _X)
-    x, weight, temb, residual = checks.cast(checks.autocast_dtype(x), x, weight, temb, residual)
     B, Ci, T, H, W = x.shape
     checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
     Co = _require_weight(op, "weight", weight, x, Ci, tuple(_KERNELS))
@@ -75,22 +97,6 @@ def norm_act_conv(
     if stats is not None:
         require_stats(op, stats, norm, x, (B, T, Ci))
     checks.require_bool(op, "return_stats", return_stats)
-    name = resolve(backend, op, x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.norm_act_conv(
-                x, weight, bias, norm=norm, act=act, temb=temb, residual=residual, mix=mix, stats=stats, return_stats=return_stats
-            )
-    if temb is not None:
-        temb = reference.per_frame(temb.to(acc_dtype(x.dtype)), 2).expand(B, T, Co)
-    if mix is not None:
-        mix = reference.per_frame(mix.to(acc_dtype(x.dtype)), 1).expand(B, T)
-    residual = None if residual is None else residual.movedim(1, -1)
-    out, out_stats = autograd.norm_act_conv(
-        name, x.movedim(1, -1), weight, bias, norm, act, temb, residual, mix, stats, return_stats
-    )
-    out = out.movedim(-1, 1)
-    return (out, out_stats) if return_stats else out
 
 
 def pseudo3d_conv(
@@ -114,11 +120,22 @@ def pseudo3d_conv(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Singer et al. 2022 (Make-A-Video, arXiv 2209.14792), section 3.2.
     """
+    x, w_spatial, w_temporal = checks.autocast(x, w_spatial, w_temporal)
+    _check_pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal)
+    name = resolve(backend, "pseudo3d_conv", x)
+    if name == "reference":
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal)
+    y = norm_act_conv(x, w_spatial, b_spatial, backend=name)
+    return norm_act_conv(y, w_temporal, b_temporal, backend=name)
+
+
+@checks.once
+def _check_pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal) -> None:
     op = "pseudo3d_conv"
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
     checks.require_rank(op, "x", x, _X)
-    x, w_spatial, w_temporal = checks.cast(checks.autocast_dtype(x), x, w_spatial, w_temporal)
     _, Ci, T, H, W = x.shape
     checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
     Cm = _require_weight(op, "w_spatial", w_spatial, x, Ci, ((1, 3, 3),))
@@ -126,12 +143,6 @@ def pseudo3d_conv(
     for name, value, letters, size in (("b_spatial", b_spatial, "(Cm,)", Cm), ("b_temporal", b_temporal, "(Co,)", Co)):
         if value is not None:
             checks.require_parameter(op, name, value, "x", x, letters, (size,))
-    name = resolve(backend, op, x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal)
-    y = norm_act_conv(x, w_spatial, b_spatial, backend=name)
-    return norm_act_conv(y, w_temporal, b_temporal, backend=name)
 
 
 def _require_weight(op: str, name: str, weight, x: Tensor, channels: int, kernels: tuple) -> int:

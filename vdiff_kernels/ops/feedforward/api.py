@@ -22,20 +22,25 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str | None
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Shazeer 2020 (arXiv 2002.05202).
     """
+    x, weight = checks.autocast(x, weight)
+    _check_geglu(x, weight, bias)
+    name = resolve(backend, "geglu", x)
+    if name == "reference":
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.geglu(x, weight, bias)
+    return autograd.geglu(name, x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], weight.shape[0] // 2)
+
+
+@checks.once
+def _check_geglu(x, weight, bias) -> None:
     op = "geglu"
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
     if x.dim() < 1:
         raise ValueError(f"{op}: x has shape (); expected at least 1 dimension (..., C)")
     checks.require_extents(op, "x", x, C=x.shape[-1])
-    x, weight = checks.cast(checks.autocast_dtype(x), x, weight)
     checks.require_like(op, "weight", weight, "x", x)
     if weight.dim() != 2 or weight.shape[0] % 2 != 0 or weight.shape[0] < 2 or weight.shape[1] != x.shape[-1]:
         raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}; expected (2E, C) with C = {x.shape[-1]}")
     if bias is not None:
         checks.require_parameter(op, "bias", bias, "x", x, "(2E,)", (weight.shape[0],))
-    name = resolve(backend, op, x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.geglu(x, weight, bias)
-    return autograd.geglu(name, x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], weight.shape[0] // 2)

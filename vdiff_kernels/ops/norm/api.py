@@ -35,11 +35,22 @@ def norm_act(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Wu and He 2018 (group), Ba et al. 2016 (layer), Zhang and Sennrich 2019 (rms).
     """
+    x, residual = checks.autocast(x, residual)
+    _check_norm_act(x, norm, act, residual, stats)
+    name = resolve(backend, "norm_act", x)
+    if name == "reference":
+        with torch.autocast(x.device.type, enabled=False):
+            return reference.norm_act(x, norm, act=act, residual=residual, stats=stats)
+    residual = None if residual is None else residual.movedim(1, -1)
+    return autograd.norm_act(name, x.movedim(1, -1), norm, act, residual, stats).movedim(-1, 1)
+
+
+@checks.once
+def _check_norm_act(x, norm, act, residual, stats) -> None:
     op = "norm_act"
     checks.require_tensor(op, "x", x)
     checks.require_floating(op, "x", x)
     checks.require_rank(op, "x", x, "(B, C, T, H, W)")
-    x, residual = checks.cast(checks.autocast_dtype(x), x, residual)
     B, C, T = x.shape[:3]
     require_norm(op, norm, x, C)
     checks.require_choice(op, "act", act, ACTIVATIONS)
@@ -48,9 +59,3 @@ def norm_act(
         checks.require_shape(op, "residual", residual, "(B, C, T, H, W)", tuple(x.shape))
     if stats is not None:
         require_stats(op, stats, norm, x, (B, T, C))
-    name = resolve(backend, op, x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.norm_act(x, norm, act=act, residual=residual, stats=stats)
-    residual = None if residual is None else residual.movedim(1, -1)
-    return autograd.norm_act(name, x.movedim(1, -1), norm, act, residual, stats).movedim(-1, 1)
