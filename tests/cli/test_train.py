@@ -62,7 +62,7 @@ def taken(monkeypatch):
     """The settings and backend with which the command made its Trainer; nothing is trained."""
     calls = []
 
-    def trainer(settings, folder, backend):
+    def trainer(settings, folder, backend, init):
         calls.append((settings, backend))
         raise ValueError("enough")
 
@@ -145,6 +145,50 @@ class TestResumed:
         (folder / STATE).write_bytes(contents[broken])
         assert f"{STATE}'" in refused("train", folder)
         assert (folder / STATE).read_bytes() == contents[broken]
+
+
+class TestInit:
+    """A new run from the weights of a model, whose shape is the run's."""
+
+    def test_begins_from_its_weights(self, finished, vdiff, tmp_path):
+        weights = finished[0] / WEIGHTS
+        arguments = ("--init", weights, "--steps", 1, "--batch", 2, "--lr", 1e-8, "--sample-every", 0)
+        result = vdiff("train", tmp_path / "more", *arguments, "--patch", 4)
+        assert (result.exit_code, result.stderr) == (0, "")
+        first, after = (VideoDiffusion.load(path).unet.state_dict() for path in (weights, tmp_path / "more" / WEIGHTS))
+        for name, value in first.items():
+            torch.testing.assert_close(after[name], value, rtol=2**-9, atol=1e-6)
+        (loss,) = losses_of(tmp_path / "more").values()
+        vdiff("train", tmp_path / "untrained", *QUICK, "--steps", 1)
+        assert loss != losses_of(tmp_path / "untrained")[1]
+
+    def test_goes_on_without_it(self, finished, vdiff, refused, tmp_path):
+        arguments = ("--init", finished[0] / WEIGHTS, "--batch", 2, "--sample-every", 0)
+        vdiff("train", tmp_path / "more", *arguments, "--steps", 1)
+        line = refused("train", tmp_path / "more", *arguments, "--steps", 2)
+        given = f"vdiff: --init is given, and the run in {tmp_path / 'more'} has begun"
+        assert line == f"{given}; expected a new folder, or no --init to go on"
+        assert vdiff("train", tmp_path / "more", "--steps", 2, "--sample-every", 0).exit_code == 0
+
+    def test_another_shape_is_refused(self, finished, refused, tmp_path):
+        line = refused("train", tmp_path / "more", "--init", finished[0] / WEIGHTS, "--num-frames", 3)
+        assert line == "vdiff: --num-frames is 3; expected 2, as the model of --init has, or none"
+        assert os.listdir(tmp_path) == []
+
+    def test_another_kind_of_model(self, finished, refused, tmp_path):
+        model = VideoDiffusion.load(finished[0] / WEIGHTS)
+        model.pixel_scale = 2.0
+        model.save(tmp_path / "other.safetensors")
+        line = refused("train", tmp_path / "more", "--init", tmp_path / "other.safetensors")
+        assert line.startswith("vdiff: --init: the weights to begin from are of another kind of model (pixel_scale); expected")
+
+    @pytest.mark.parametrize("content, line", [(None, "no such file"), (b"", "not a whole safetensors file")])
+    def test_no_weights(self, refused, tmp_path, content, line):
+        file = tmp_path / "weights.safetensors"
+        if content is not None:
+            file.write_bytes(content)
+        assert refused("train", tmp_path / "more", "--init", file).startswith(f"vdiff: --init: weights {str(file)!r}: {line}")
+        assert not (tmp_path / "more").exists()
 
 
 def test_samples_are_a_grid_of_the_averaged_model(tmp_path, monkeypatch):

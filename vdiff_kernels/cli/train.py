@@ -18,7 +18,8 @@ from torch import distributed as dist
 
 from .. import media
 from ..data.moving_digits import DIGITS, DIRECTIONS
-from ..diffusion.trainer import WEIGHTS, Trainer, TrainSettings, saved_settings, saved_step
+from ..diffusion import VideoDiffusion
+from ..diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings, saved_settings, saved_step
 from ..diffusion.training import WEIGHTINGS
 from .options import BACKEND_OPTION, Refusal, backend_that_runs, choice, described, number, reason, refusing
 
@@ -76,6 +77,9 @@ def train(
     blocks: Annotated[int | None, field("blocks", 1, 100, "Residual blocks of each level.")] = None,
     patch: Annotated[int | None, field("patch", 1, 1024, "Side of the squares of pixels that the model sees.")] = None,
     head_dim: Annotated[int | None, field("head_dim", 1, 256, "Channels of a head of attention.")] = None,
+    init: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Weights of a model to begin a new run from; its shape is the run's.")
+    ] = None,
     backend: Annotated[str | None, BACKEND_OPTION] = None,
     checkpoint_seconds: Annotated[float, number("--checkpoint-seconds", 0.0, 1e9, help="Between two checkpoints.")] = 60.0,
     sample_every: Annotated[
@@ -88,6 +92,7 @@ def train(
       vdiff train runs/digits
       vdiff train runs/digits --steps 20000    (goes on, to 20,000)
       vdiff sample "a seven moving left" -o seven.gif --weights runs/digits/weights.safetensors
+      vdiff train runs/more --init runs/digits/weights.safetensors    (a new run, from that model)
 
     On two processes:
 
@@ -98,13 +103,15 @@ def train(
     require_folder(folder)
     given = {setting.name: context.params[setting.name] for setting in dataclasses.fields(TrainSettings)}
     changes = {name: value for name, value in given.items() if value is not None}
-    settings = dataclasses.replace(saved_settings(folder) or TrainSettings(), **changes)
+    model = None if init is None else model_to_begin_from(init, folder)
+    shape = {} if model is None else shape_of(model, changes)
+    settings = dataclasses.replace(saved_settings(folder) or TrainSettings(), **changes, **shape)
     require_geometry(settings)
 
     with process_group():
         try:
             with refusing():
-                trainer = Trainer(settings, folder, backend)
+                trainer = Trainer(settings, folder, backend, model)
         except ImportError as error:
             raise Refusal(str(error)) from None
         if trainer.step > settings.steps:
@@ -187,6 +194,24 @@ def write_samples(trainer: Trainer) -> None:
     clips = trainer.averaged().sample(prompts, generator=torch.Generator().manual_seed(0))
     scale = max(1, media.default_scale(*clips.shape[-2:]) // 2)
     media.save_video(trainer.folder / SAMPLES, media.grid(clips, columns=4), scale=scale)
+
+
+def model_to_begin_from(file: Path, folder: Path) -> VideoDiffusion:
+    if (folder / STATE).exists():
+        raise Refusal(f"--init is given, and the run in {folder} has begun; expected a new folder, or no --init to go on")
+    with refusing("--init"):
+        return VideoDiffusion.load(file)
+
+
+def shape_of(model: VideoDiffusion, changes: dict) -> dict:
+    """The settings that the model to begin from decides; removes from `changes` those given alike, refuses others."""
+    with refusing("--init"):
+        shape = TrainSettings.of_model(model)
+    for name in shape.keys() & changes.keys():
+        given = changes.pop(name)
+        if given != shape[name]:
+            raise Refusal(f"--{name.replace('_', '-')} is {given}; expected {shape[name]}, as the model of --init has, or none")
+    return shape
 
 
 def require_folder(folder: Path) -> None:

@@ -55,7 +55,7 @@ class VideoDiffusion:
         num_frames: int | None = None,            # T. Default: as trained.
         size: tuple[int, int] | None = None,      # (H, W). Default: as trained.
         steps: int = 25,
-        sampler="dpmpp_2m",                       # "dpmpp_2m", "ddim", "ancestral", or a scheduler object of diffusers.
+        sampler="dpmpp_2m",                       # A key of SAMPLERS, or a scheduler object of diffusers.
         guidance: float = 2.0,                    # Of the text; 1 for none.
         rescale: float = 0.0,                     # Of the guidance, 0 to 1.
         known: Tensor | None = None,              # (B, C, T, H, W) pixels, or (1, ...) for all; looked at in known_frames.
@@ -142,15 +142,20 @@ class VideoDiffusion:
         frames[list(known_frames)] = True
         return frames
 
+    @property
+    def config(self) -> dict:
+        """The arguments that make an untrained model like this one, those of its VideoUNet under "unet"."""
+        return {
+            "unet": self.unet.config, "num_frames": self.num_frames, "size": self.size,
+            "pixel_mean": self.pixel_mean, "pixel_scale": self.pixel_scale, "logsnr_shift": self.schedule.shift,
+        }  # fmt: skip
+
     def save(self, path: str | os.PathLike, dtype: torch.dtype = torch.float16) -> None:
         """Writes the weights in `dtype`, with the configuration in the metadata: safetensors, whole or not at all."""
         tensors = {name: tensor.detach().to("cpu", dtype).contiguous() for name, tensor in self.unet.state_dict().items()}
-        config = {
-            "format": FORMAT, "unet": self.unet.config, "num_frames": self.num_frames, "size": self.size,
-            "pixel_mean": self.pixel_mean, "pixel_scale": self.pixel_scale, "logsnr_shift": self.schedule.shift,
-        }  # fmt: skip
         with written_whole(path) as draft:
-            save_file(tensors, draft, {"config": json.dumps(config)})  # one entry: safetensors gives more no fixed order
+            metadata = {"config": json.dumps({"format": FORMAT} | self.config)}  # one entry: several have no fixed order
+            save_file(tensors, draft, metadata)
 
     @classmethod
     def load(cls, path: str | os.PathLike | None = None, backend: str | None = None) -> "VideoDiffusion":

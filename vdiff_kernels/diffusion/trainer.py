@@ -58,6 +58,18 @@ class TrainSettings:
             )  # fmt: skip
         return VideoDiffusion(unet, num_frames=self.num_frames, size=(self.size, self.size))
 
+    @staticmethod
+    def of_model(model: VideoDiffusion) -> dict:
+        """The settings that a run from the weights of `model` needs, those of its shape. ValueError where no settings give it."""
+        config = model.unet.config
+        needed = {name: config[name] for name in ("widths", "blocks", "patch", "head_dim")}
+        needed |= dict(num_frames=model.num_frames, size=model.size[0])
+        theirs, ours = model.config, TrainSettings(**needed).pipeline().config
+        if theirs != ours:
+            other = ", ".join(name for name in ours if theirs[name] != ours[name])
+            raise ValueError(f"the weights to begin from are of another kind of model ({other}); expected one of `vdiff train`")
+        return needed
+
 
 def saved_settings(folder: Path) -> TrainSettings | None:
     """Those of the run in a folder; None where there is none, or one whose state Trainer refuses."""
@@ -122,7 +134,13 @@ class TrainingLoss(nn.Module):
 class Trainer:
     """One process of a run in a folder, which resumes from the folder's last checkpoint."""
 
-    def __init__(self, settings: TrainSettings, folder: Path, backend: str | None = None):
+    def __init__(
+        self,
+        settings: TrainSettings,
+        folder: Path,
+        backend: str | None = None,
+        init: VideoDiffusion | None = None,  # Begins from its weights, not from untrained ones; settings are of its shape.
+    ):  # fmt: skip
         self.settings, self.folder = settings, Path(folder)
         self.rank, self.world = (dist.get_rank(), dist.get_world_size()) if dist.is_initialized() else (0, 1)
         if settings.batch % self.world != 0:
@@ -131,6 +149,8 @@ class Trainer:
         self.places = range(self.rank * share, (self.rank + 1) * share)
         self.data = MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
         self.pipeline = settings.pipeline(backend)
+        if init is not None:
+            self.pipeline.unet.load_state_dict(init.unet.state_dict())
         self.average = copy.deepcopy(self.pipeline.unet).requires_grad_(False)
         self.optimizer = torch.optim.AdamW(self.pipeline.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.step, self.losses = 0, []
