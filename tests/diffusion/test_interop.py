@@ -6,6 +6,7 @@ import diffusers
 import pytest
 import torch
 
+from vdiff_kernels.diffusion import sampler as samplers
 from vdiff_kernels.diffusion.interop import diffusers_betas, sample_with_scheduler
 from vdiff_kernels.diffusion.sampler import sample
 from vdiff_kernels.diffusion.schedule import CosineSchedule
@@ -57,6 +58,19 @@ def test_dpmpp_2m_is_that_of_diffusers():
     torch.testing.assert_close(ours, theirs, rtol=0, atol=20 * 4 * 2**-24 * 8)
     first_order = sample(DATA.denoise, z, levels_of(scheduler), sampler="ddim")
     assert (first_order - theirs).abs().max() > 0.01  # the second order is no rounding
+
+
+@pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")
+def test_dpmpp_2m_sde_is_that_of_diffusers(monkeypatch):
+    """Of the same noise, which diffusers draws in float32."""
+    monkeypatch.setattr(samplers, "noise_like", lambda z, generator: torch.randn(z.shape, generator=generator).to(z))
+    options = dict(solver_order=2, solver_type="midpoint", final_sigmas_type="zero", algorithm_type="sde-dpmsolver++")
+    scheduler = make(diffusers.DPMSolverMultistepScheduler, **options)
+    z = torch.randn(8, 2, dtype=torch.float64)
+    theirs = sample_with_scheduler(DATA.denoise, z, scheduler, 20, generator=torch.Generator().manual_seed(3))
+    generator = torch.Generator().manual_seed(3)
+    ours = sample(DATA.denoise, z, levels_of(scheduler), sampler="dpmpp_2m_sde", generator=generator)
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=20 * 4 * 2**-24 * 8)  # as above
 
 
 # Per scheduler: what 100 steps may miss the flow by, in deviations of the data, for a z of some 3.5: measured, and doubled.

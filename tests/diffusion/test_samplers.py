@@ -42,14 +42,16 @@ def test_the_flow_of_the_whole_schedule_ends_at_the_data(name, allowed):
     assert ((x - DATA.flow(z, logsnr[0].item(), math.inf)) / DATA.deviation).abs().max() < allowed
 
 
-def test_ancestral_reaches_mean_and_variance():
+# What finite steps miss the variance by, times their number.
+@pytest.mark.parametrize("name, missed", [("ancestral", 15), ("dpmpp_2m_sde", 3)])
+def test_noise_and_all_reach_mean_and_variance(name, missed):
     count, steps = 20_000, 300
     generator = torch.Generator().manual_seed(1)
     z = torch.randn(count, 2, generator=generator, dtype=torch.float64)
-    x = sample(DATA.denoise, z, CosineSchedule(shift=-2.0).steps(steps), sampler="ancestral", generator=generator)
-    # Four standard errors; and steps of finite length miss the variance by O(1/steps): 15 / steps for the narrower coordinate.
+    x = sample(DATA.denoise, z, CosineSchedule(shift=-2.0).steps(steps), sampler=name, generator=generator)
+    # Four standard errors; and steps of finite length miss the variance of the narrower coordinate.
     assert ((x.mean(0) - DATA.mean) / DATA.deviation).abs().max() < 4 / math.sqrt(count)
-    assert (x.var(0) / DATA.deviation**2 - 1).abs().max() < 4 * math.sqrt(2 / count) + 15 / steps
+    assert (x.var(0) / DATA.deviation**2 - 1).abs().max() < 4 * math.sqrt(2 / count) + missed / steps
     assert x.T.corrcoef()[0, 1].abs() < 4 / math.sqrt(count)
 
 
@@ -69,6 +71,16 @@ def test_ancestral_variance_is_exact_at_both_ends_of_gamma(monkeypatch, gamma, d
         deviation = math.hypot(alpha * data.deviation, sigma)
         assert abs(reached.mean() - alpha * data.mean).item() < 4 * deviation / math.sqrt(count)
         assert abs(reached.var() / deviation**2 - 1).item() < 4 * math.sqrt(2 / count)
+
+
+def test_sde_noise_is_that_of_the_process_given_x():
+    """One step from z = 0 with x = 0: the deviation of z_s given z_t and x, Kingma et al. 2021 (arXiv 2107.00630), equation 25."""
+    (alpha, sigma), (alpha_s, sigma_s) = levels(-1.0), levels(2.0)
+    variance = (sigma**2 - (alpha / alpha_s) ** 2 * sigma_s**2) * sigma_s**2 / sigma**2
+    z = torch.zeros(8, 3, dtype=torch.float64)
+    step = sample(lambda z, logsnr: z, z, torch.tensor([-1.0, 2.0]), sampler="dpmpp_2m_sde", generator=seeded(5))
+    noise = torch.randn(z.shape, generator=seeded(5), dtype=torch.float64)
+    torch.testing.assert_close(step, math.sqrt(variance) * noise, rtol=1e-12, atol=0)
 
 
 def test_ancestral_noise_lies_between_the_two_variances():

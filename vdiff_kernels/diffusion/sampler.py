@@ -21,11 +21,29 @@ def dpmpp_2m(z, x, now, then, *, before=None, noise=None) -> Tensor:
     The first step and the one to no noise are of first order.
     """
     h = (then - now) / 2  # of lambda = log(alpha / sigma)
-    if before is not None and math.isfinite(then):
-        x_before, logsnr_before = before
-        r = (now - logsnr_before) / 2 / h
-        x = x + (x - x_before) / (2 * r)
+    x = _extrapolated(x, now, then, before)
     return _sigma(then) / _sigma(now) * z - _alpha(then) * math.expm1(-h) * x
+
+
+def dpmpp_2m_sde(z, x, now, then, *, before=None, noise) -> Tensor:
+    """Lu et al. 2022, SDE-DPM-Solver++(2M): the reverse process, whose noise mends what earlier steps did wrong.
+
+    The first step and the one to no noise are of first order.
+    """
+    if not math.isfinite(then):
+        return x
+    h = (then - now) / 2
+    x = _extrapolated(x, now, then, before)
+    mean = _sigma(then) / _sigma(now) * math.exp(-h) * z - _alpha(then) * math.expm1(-2 * h) * x
+    return mean + _sigma(then) * math.sqrt(-math.expm1(-2 * h)) * noise()
+
+
+def _extrapolated(x, now, then, before) -> Tensor:
+    """The estimate of x half a step ahead, from this one and the one before it, where there is one."""
+    if before is None or not math.isfinite(then):
+        return x
+    x_before, logsnr_before = before
+    return x + (then - now) / (now - logsnr_before) / 2 * (x - x_before)
 
 
 def ancestral(z, x, now, then, *, before=None, noise) -> Tensor:
@@ -39,7 +57,7 @@ def ancestral(z, x, now, then, *, before=None, noise) -> Tensor:
     return mean + deviation * noise()
 
 
-SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "dpmpp_2m": dpmpp_2m}
+SAMPLERS = {"ancestral": ancestral, "ddim": ddim, "dpmpp_2m": dpmpp_2m, "dpmpp_2m_sde": dpmpp_2m_sde}
 
 
 def sample(
@@ -49,7 +67,7 @@ def sample(
     *,
     sampler: str = "dpmpp_2m",                             # A key of SAMPLERS.
     clip: tuple[float, float] | None = None,               # Range that every estimate of x is clamped to.
-    generator: torch.Generator | None = None,              # Of ancestral's noise.
+    generator: torch.Generator | None = None,              # Of the noise of ancestral and dpmpp_2m_sde.
     callback: Callable[[int, Tensor], None] | None = None, # callback(step from 1, x) after each step.
     progress: bool = False,                                # A bar on stderr.
 ) -> Tensor:  # fmt: skip
