@@ -180,7 +180,7 @@ def test_command(small, monkeypatch, weights, tmp_path, capsys):
     path = tmp_path / "figures.json"
     assert main(["--weights", str(weights), "--quick", "--steps", "1", "--json", str(path)]) == 0
     header, columns, *rows = capsys.readouterr().out.splitlines()
-    assert "weights small.safetensors" in header and "sampler dpmpp_2m, steps 1, guidance 2.0" in header
+    assert "weights small.safetensors" in header and "sampler dpmpp_2m_sde, steps 1, guidance 2.0" in header
     assert columns.split() == ["figure", "samples", "real", "clips", "bar"]
     figures = json.loads(path.read_text())["figures"]
     assert [row.split("  ")[0] for row in rows] == [figure["name"] for figure in figures]

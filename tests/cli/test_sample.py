@@ -264,7 +264,7 @@ def test_ctrl_c(vdiff, weights, out, monkeypatch):
     def interrupt(*args, **options):
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(SAMPLERS, "dpmpp_2m", interrupt)
+    monkeypatch.setitem(SAMPLERS, "dpmpp_2m_sde", interrupt)
     out.write_bytes(b"old")
     result = vdiff("sample", PROMPT, "-o", out, "--weights", weights)
     assert (result.exit_code, result.stdout, result.stderr) == (130, "", "vdiff sample: interrupted\n")

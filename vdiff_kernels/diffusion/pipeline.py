@@ -55,7 +55,7 @@ class VideoDiffusion:
         num_frames: int | None = None,            # T. Default: as trained.
         size: tuple[int, int] | None = None,      # (H, W). Default: as trained.
         steps: int = 25,
-        sampler="dpmpp_2m",                       # A key of SAMPLERS, or a scheduler object of diffusers.
+        sampler="dpmpp_2m_sde",                   # A key of SAMPLERS, or a scheduler object of diffusers.
         guidance: float = 2.0,                    # Of the text; 1 for none.
         rescale: float = 0.0,                     # Of the guidance, 0 to 1.
         known: Tensor | None = None,              # (B, C, T, H, W) pixels, or (1, ...) for all; looked at in known_frames.
