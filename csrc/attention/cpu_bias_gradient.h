@@ -1,13 +1,12 @@
 // The bias gradient of one call: the score gradients of a head's sequences, summed over all of them.
 //
-//   chunks    a head's units of work are split into chunks, at most kMaxChunks, by shapes alone; a chunk is one task and
-//             has one table of double sums: no table a sequence, and bit-equal for every number of threads
-//   scratch   at most kMaxTableBytes; where not even one table a head fits, the sums are made in dbias itself, one chunk a
-//             head
+//   chunks    units of work are split into chunks, at most kMaxChunks, by shapes alone; a chunk is worked on by one task for each
+//             head, which has one table of double sums: no table a sequence, and bit-equal for every number of threads
+//   scratch   at most kMaxTableBytes; where not even one table a head fits, the sums are made in dbias itself, in one chunk
 //   order     within a chunk that of its units; chunks ascending
 #pragma once
 
-#include "attention/cpu_sequence.h"
+#include "attention/cpu_backward.h"
 #include "common/parallel.h"
 
 namespace vdiff {
@@ -19,37 +18,36 @@ constexpr int64_t kMaxTableBytes = int64_t(64) << 20;
 template <class A>
 class BiasGradient {
  public:
-  // dbias: (N, entries) acc, null: not wanted, and then chunks are of unwanted_units units. layout: of one head's table.
+  // dbias: (N, entries) acc, null: not wanted, and then chunks are of unwanted_units units. Entry (i, j) of a head's table lies
+  // at origin + row[i] + column[j].
   BiasGradient(
-      void* dbias, int64_t N, int64_t entries, const BiasLayout& layout, int64_t S, int64_t units, int64_t unwanted_units)
+      void* dbias, int64_t N, int64_t entries, int64_t origin, const int64_t* row, const int64_t* column, int64_t units,
+      int64_t unwanted_units)
       : dbias_(static_cast<A*>(dbias)),
         N_(N),
         entries_(entries),
-        layout_(layout),
+        origin_(origin),
+        row_(row),
+        column_(column),
         fits_(max_of<int64_t>(N, 1) * entries * int64_t(sizeof(double)) <= kMaxTableBytes),
         units_(units),
         chunks_(dbias ? wanted_chunks() : ceil_div(units, unwanted_units)),
-        tables_(dbias && fits_ ? N * chunks_ * entries : 0),
-        columns_(dbias ? S : 0) {
-    for (int64_t j = 0; dbias_ && j < S; ++j) columns_[j] = layout.column.at(j);
+        tables_(dbias && fits_ ? N * chunks_ * entries : 0) {
+    if (!dbias_) return;
+    if (fits_) tables_.zero(N * chunks_ * entries);
+    for (int64_t entry = 0; !fits_ && entry < N * entries; ++entry) dbias_[entry] = 0;
   }
 
-  int64_t tasks() const { return N_ * chunks_; }
-  int64_t head(int64_t task) const { return task % N_; }
-  int64_t first_unit(int64_t task) const { return task / N_ * units_ / chunks_; }
-  int64_t last_unit(int64_t task) const { return (task / N_ + 1) * units_ / chunks_; }  // exclusive
+  int64_t chunks() const { return chunks_; }
+  int64_t first_unit(int64_t chunk) const { return chunk * units_ / chunks_; }
+  int64_t last_unit(int64_t chunk) const { return (chunk + 1) * units_ / chunks_; }  // exclusive
 
-  // The task's own sums, zeroed.
-  BiasSums<A> start(int64_t task) {
-    if (!dbias_) return {nullptr, nullptr, layout_, nullptr};
-    if (!fits_) {
-      A* table = dbias_ + head(task) * entries_;
-      fill(table, 0, entries_, A(0));
-      return {nullptr, table, layout_, columns_};
-    }
-    double* table = tables_ + task * entries_;
-    fill(table, 0, entries_, 0.0);
-    return {table, nullptr, layout_, columns_};
+  // body(sums), those of a chunk and head.
+  template <class Body>
+  void with(int64_t chunk, int64_t n, const Body& body) {
+    if (!dbias_) return body(NoSums{});
+    if (!fits_) return body(TableSums<A>{dbias_ + n * entries_ + origin_, row_, column_});
+    body(TableSums<double>{tables_ + (chunk * N_ + n) * entries_ + origin_, row_, column_});
   }
 
   // After every task: dbias = the sum of a head's tables.
@@ -59,9 +57,8 @@ class BiasGradient {
     parallel_for(0, blocks, [&](int64_t index) {
       const int64_t end = min_of((index + 1) * block, N_ * entries_);
       for (int64_t entry = index * block; entry < end; ++entry) {
-        const int64_t n = entry / entries_, place = entry % entries_;
         double total = 0;
-        for (int64_t chunk = 0; chunk < chunks_; ++chunk) total += tables_[(chunk * N_ + n) * entries_ + place];
+        for (int64_t chunk = 0; chunk < chunks_; ++chunk) total += tables_[chunk * N_ * entries_ + entry];
         dbias_[entry] = A(total);
       }
     });
@@ -75,12 +72,11 @@ class BiasGradient {
   }
 
   A* dbias_;
-  int64_t N_, entries_;
-  BiasLayout layout_;
+  int64_t N_, entries_, origin_;
+  const int64_t *row_, *column_;
   bool fits_;
   int64_t units_, chunks_;
-  Scratch<double> tables_;     // (chunks, N, entries)
-  Scratch<int64_t> columns_;  // (S,)
+  Scratch<double> tables_;  // (chunks, N, entries)
 };
 
 }  // namespace VDIFF_ISA

@@ -8,10 +8,11 @@
 //   block    the rows of some whole sequences: all frames of a few pixels, or all pixels of a frame
 //   scratch  of a block, in acc: h (R, C), q, k and v of one group of heads, o (R, N*D); the weights once a call, packed
 //
-// Sequences, which the kernels are instantiated with, says how rows form blocks and attends in them: cpu_temporal_layer.cpp,
-// cpu_spatial_layer.cpp.
+// Sequences, which the kernels are instantiated with, says how rows form sequences and blocks, and which attention is theirs:
+// cpu_temporal_layer.cpp, cpu_spatial_layer.cpp.
 #pragma once
 
+#include "attention/cpu_backward.h"
 #include "attention/params.h"
 #include "common/gemm.h"
 #include "norm/prologue.h"
@@ -23,16 +24,6 @@ struct Place {
   int64_t b, t, h, w;
 };
 
-// Rows in scratch: row r at data + r * stride.
-template <class acc>
-struct StridedRows {
-  acc* data;
-  int64_t stride;
-
-  acc* operator[](int64_t r) const { return data + r * stride; }
-  StridedRows columns(int64_t first) const { return {data + first, stride}; }
-};
-
 template <class acc>
 int64_t padded_columns(int64_t count) {
   return ceil_div(count, kGemmColumns<acc>) * kGemmColumns<acc>;
@@ -41,7 +32,116 @@ int64_t padded_columns(int64_t count) {
 // q, k, v (or their gradients) of a group of heads in a block, (R, count * D) each.
 template <class acc>
 struct HeadRows {
-  StridedRows<acc> q, k, v;
+  Rows<acc> q, k, v;
+};
+
+// A head's rows as attention takes them: where they are, or, where they are no whole vectors long, in a copy.
+template <class acc>
+class WholeRows {
+ public:
+  WholeRows(int64_t count, int64_t D)
+      : count_(count), D_(D), copies_(D % kLanes<acc> != 0), data_(copies_ ? count * padded<acc>(D) : 0) {}
+
+  Rows<acc> of(const Rows<acc>& rows) { return copies_ ? Rows<acc>{data_, padded<acc>(D_)} : rows; }
+
+  Rows<acc> loaded(const Rows<acc>& rows) {
+    Finite<acc> unasked;
+    for (int64_t i = 0; copies_ && i < count_; ++i) load_row<acc>(rows[i], D_, of(rows)[i], unasked);
+    return of(rows);
+  }
+
+  void store(const Rows<acc>& rows) {
+    for (int64_t i = 0; copies_ && i < count_; ++i) store_row<acc>(of(rows)[i], D_, rows[i]);
+  }
+
+ private:
+  int64_t count_, D_;
+  bool copies_;
+  Scratch<acc> data_;  // (count, padded D)
+};
+
+// (3) of one head in a task's blocks of at most R rows.
+template <class acc, class Sequences>
+class HeadForward {
+ public:
+  HeadForward(const Sequences& sequences, int64_t R)
+      : sequences_(sequences), D_(sequences.params().D), core_(sequences), q_(R, D_), k_(R, D_), v_(R, D_), out_(R, D_) {}
+
+  // Turns rows.q and rows.k where there is rotary embedding.
+  void attend(int64_t block, int64_t n, const HeadRows<acc>& rows, const Rows<acc>& to) {
+    const int64_t R = sequences_.rows(block), length = sequences_.length();
+    const Rows<acc> q = q_.loaded(rows.q), k = k_.loaded(rows.k), v = v_.loaded(rows.v), out = out_.of(to);
+    sequences_.turn(R, acc(1), q);
+    sequences_.turn(R, acc(1), k);
+    const bool finite = !core_.masks() || all_finite<acc>(v, R, D_);
+    for (int64_t r = 0; r < R; r += length)
+      core_.attend(sequences_.place(block, r).b, n, q.from(r), k.from(r), v.from(r), finite, out.from(r));
+    out_.store(to);
+  }
+
+ private:
+  const Sequences& sequences_;
+  const int64_t D_;
+  typename Sequences::Forward core_;
+  WholeRows<acc> q_, k_, v_, out_;
+};
+
+// The same again, and its backward.
+template <class acc, class Sequences>
+class HeadBackward {
+ public:
+  HeadBackward(const Sequences& sequences, int64_t R)
+      : sequences_(sequences),
+        D_(sequences.params().D),
+        core_(sequences),
+        q_(R, D_),
+        k_(R, D_),
+        v_(R, D_),
+        g_(R, D_),
+        out_(R, D_),
+        dq_(R, D_),
+        dk_(R, D_),
+        dv_(R, D_) {}
+
+  // Turns rows.q and rows.k; dbias: the head's table, to add to; null: not wanted.
+  void differentiate(
+      int64_t block, int64_t n, const HeadRows<acc>& rows, const Rows<acc>& grad_out, const Rows<acc>& to,
+      const HeadRows<acc>& grads, double* dbias) {
+    if (!dbias) return differentiate_with(block, n, rows, grad_out, to, grads, NoSums{});
+    differentiate_with(block, n, rows, grad_out, to, grads, sequences_.bias_sums(dbias));
+  }
+
+ private:
+  template <class Sums>
+  void differentiate_with(
+      int64_t block, int64_t n, const HeadRows<acc>& rows, const Rows<acc>& grad_out, const Rows<acc>& to,
+      const HeadRows<acc>& grads, const Sums& sums) {
+    const int64_t R = sequences_.rows(block), length = sequences_.length();
+    const Rows<acc> q = q_.loaded(rows.q), k = k_.loaded(rows.k), v = v_.loaded(rows.v), g = g_.loaded(grad_out);
+    const Rows<acc> out = out_.of(to), dq = dq_.of(grads.q), dk = dk_.of(grads.k), dv = dv_.of(grads.v);
+    sequences_.turn(R, acc(1), q);
+    sequences_.turn(R, acc(1), k);
+    fill_rows(dk, R, D_, acc(0));
+    fill_rows(dv, R, D_, acc(0));
+    const auto finite = [&](const Rows<acc>& any) { return !core_.masks() || all_finite<acc>(any, R, D_); };
+    const FiniteRows finite_rows{finite(q), finite(k), finite(v), finite(g)};
+    for (int64_t r = 0; r < R; r += length)
+      core_.differentiate(
+          sequences_.place(block, r).b, n, q.from(r), k.from(r), v.from(r), g.from(r), finite_rows, sums, dq.from(r), dk.from(r),
+          dv.from(r), out.from(r));
+    scale_rows(dk, R, D_, acc(sequences_.params().scale));
+    sequences_.turn(R, acc(-1), dq);
+    sequences_.turn(R, acc(-1), dk);
+    out_.store(to);
+    dq_.store(grads.q);
+    dk_.store(grads.k);
+    dv_.store(grads.v);
+  }
+
+  const Sequences& sequences_;
+  const int64_t D_;
+  typename Sequences::Backward core_;
+  WholeRows<acc> q_, k_, v_, g_, out_, dq_, dk_, dv_;
 };
 
 // The heads are taken in groups of `size` whose columns are whole panels of the packed weights; the last may be smaller.
@@ -114,7 +214,7 @@ class LayerInput {
   const T* x(const Place& at) const { return static_cast<const T*>(p_.x) + p_.stride_x.at(at.b, at.t, at.h, at.w); }
 
   // (1) h (R, C) of a block.
-  void load(int64_t block, const StridedRows<acc>& h) const {
+  void load(int64_t block, const Rows<acc>& h) const {
     for (int64_t r = 0; r < sequences_.rows(block); ++r) {
       const Place at = sequences_.place(block, r);
       prologue.apply(x(at), at.b, at.t, h[r]);
@@ -124,7 +224,7 @@ class LayerInput {
   }
 
   // (2) of one group of heads.
-  void project(int64_t block, int64_t group, const StridedRows<acc>& h, const HeadRows<acc>& to) const {
+  void project(int64_t block, int64_t group, const Rows<acc>& h, const HeadRows<acc>& to) const {
     project_part(block, group, h, w_q_, b_q_, to.q);
     project_part(block, group, h, w_k_, b_k_, to.k);
     project_part(block, group, h, w_v_, b_v_, to.v);
@@ -134,8 +234,8 @@ class LayerInput {
   const void* part(int64_t i) const { return p_.b_qkv ? static_cast<const acc*>(p_.b_qkv) + i * inner_ : nullptr; }
 
   void project_part(
-      int64_t block, int64_t group, const StridedRows<acc>& h, const GemmPanels<acc>& w, const PaddedVector<acc>& bias,
-      const StridedRows<acc>& to) const {
+      int64_t block, int64_t group, const Rows<acc>& h, const GemmPanels<acc>& w, const PaddedVector<acc>& bias,
+      const Rows<acc>& to) const {
     const int64_t first = groups.first_head(group) * groups.D;
     gemm<acc>(
         sequences_.rows(block), unit_depth(p_.C), [&](int64_t r) -> const acc* { return h[r]; }, w,

@@ -89,13 +89,14 @@ class LayerBackward {
   void differentiate(int64_t block, int64_t at, double* sums) {
     const HeadGroups<acc>& groups = input_.groups;
     const int64_t R = sequences_.rows(block), columns = groups.columns();
-    const StridedRows<acc> h{h_ + at * C_, C_}, dqkv{dqkv_ + at * 3 * inner_, 3 * inner_}, g{g_ + at * Co_, Co_},
+    const Rows<acc> h{h_ + at * C_, C_}, dqkv{dqkv_ + at * 3 * inner_, 3 * inner_}, g{g_ + at * Co_, Co_},
         o{o_ + at * inner_, inner_};
-    Scratch<acc> qkv_memory(3 * R * columns), do_memory(R * padded_columns<acc>(inner_)), dh_memory(R * padded_columns<acc>(C_)),
-        lse(R);
+    Scratch<acc> qkv_memory(3 * R * columns + kLanes<acc>), do_memory(R * padded_columns<acc>(inner_) + kLanes<acc>),
+        dh_memory(R * padded_columns<acc>(C_));
+    HeadBackward<acc, Sequences> head(sequences_, R);
     const HeadRows<acc> qkv{
         {qkv_memory, columns}, {qkv_memory + R * columns, columns}, {qkv_memory + 2 * R * columns, columns}};
-    const StridedRows<acc> grad_o{do_memory, padded_columns<acc>(inner_)}, dh{dh_memory, padded_columns<acc>(C_)};
+    const Rows<acc> grad_o{do_memory, padded_columns<acc>(inner_)}, dh{dh_memory, padded_columns<acc>(C_)};
 
     input_.load(block, h);  // (1)
     for (int64_t r = 0; r < R; ++r) {
@@ -113,9 +114,8 @@ class LayerBackward {
         const int64_t n = groups.first_head(group) + i, first = i * groups.D, column = n * groups.D;
         const HeadRows<acc> rows{qkv.q.columns(first), qkv.k.columns(first), qkv.v.columns(first)};
         const HeadRows<acc> grads{dqkv.columns(column), dqkv.columns(inner_ + column), dqkv.columns(2 * inner_ + column)};
-        sequences_.attend(block, n, rows, o.columns(column), lse);  // (3)
-        sequences_.attend_backward(                                 // (6)
-            block, n, rows, o.columns(column), lse, grad_o.columns(column), grads,
+        head.differentiate(  // (3) and (6)
+            block, n, rows, grad_o.columns(column), o.columns(column), grads,
             p_.dbias ? dbias + n * sequences_.bias_entries() : nullptr);
       }
     }
@@ -125,19 +125,19 @@ class LayerBackward {
     store_dx(block, R, g, dh, sums + 3 * inner_ + Co_);
   }
 
-  void multiply(int64_t R, int64_t K, const StridedRows<acc>& a, const GemmPanels<acc>& b, const StridedRows<acc>& to) const {
+  void multiply(int64_t R, int64_t K, const Rows<acc>& a, const GemmPanels<acc>& b, const Rows<acc>& to) const {
     gemm<acc>(
         R, unit_depth(K), [&](int64_t r) -> const acc* { return a[r]; }, b,
         [&](int64_t r, int64_t n, Vec<acc> value, int64_t) { store_vector(to[r] + n, value); });
   }
 
-  static void add_rows(int64_t R, const StridedRows<acc>& rows, int64_t count, double* sums) {
+  static void add_rows(int64_t R, const Rows<acc>& rows, int64_t count, double* sums) {
     for (int64_t r = 0; r < R; ++r)
       for (int64_t i = 0; i < count; ++i) sums[i] += double(rows[r][i]);
   }
 
   // (8); sums: dnorm_weight, dnorm_bias (C,), dpos_emb (T, C).
-  void store_dx(int64_t block, int64_t R, const StridedRows<acc>& g, const StridedRows<acc>& dh, double* sums) const {
+  void store_dx(int64_t block, int64_t R, const Rows<acc>& g, const Rows<acc>& dh, double* sums) const {
     Scratch<acc> n(C_);
     for (int64_t r = 0; r < R; ++r) {
       const Place place = sequences_.place(block, r);

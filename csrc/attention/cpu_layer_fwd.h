@@ -23,17 +23,18 @@ void layer_forward(const LayerFwdParams<Attention>& p) {
 
   parallel_for(0, sequences.blocks(), [&](int64_t block) {
     const int64_t R = sequences.rows(block), columns = groups.columns();
-    Scratch<acc> h_memory(R * C), qkv_memory(3 * R * columns), o_memory(R * inner);
-    const StridedRows<acc> h{h_memory, C}, o{o_memory, inner};
+    Scratch<acc> h_memory(R * C), qkv_memory(3 * R * columns + kLanes<acc>), o_memory(R * inner);
+    const Rows<acc> h{h_memory, C}, o{o_memory, inner};
     const HeadRows<acc> qkv{
         {qkv_memory, columns}, {qkv_memory + R * columns, columns}, {qkv_memory + 2 * R * columns, columns}};
+    HeadForward<acc, Sequences> head(sequences, R);
     input.load(block, h);  // (1)
     for (int64_t group = 0; group < groups.count(); ++group) {
       input.project(block, group, h, qkv);  // (2)
       for (int64_t i = 0; i < groups.heads(group); ++i) {
         const int64_t n = groups.first_head(group) + i, first = i * groups.D;
-        sequences.attend(  // (3)
-            block, n, {qkv.q.columns(first), qkv.k.columns(first), qkv.v.columns(first)}, o.columns(n * groups.D), nullptr);
+        const HeadRows<acc> rows{qkv.q.columns(first), qkv.k.columns(first), qkv.v.columns(first)};
+        head.attend(block, n, rows, o.columns(n * groups.D));  // (3)
       }
     }
     Scratch<T*> out(R);

@@ -3,7 +3,7 @@
 #include "attention/cpu_kernels.h"
 #include "attention/cpu_layer_bwd.h"
 #include "attention/cpu_layer_fwd.h"
-#include "attention/cpu_sequence.h"
+#include "attention/cpu_spatial.h"
 #include "common/dispatch.h"
 
 namespace vdiff {
@@ -13,71 +13,63 @@ namespace {
 template <class acc>
 class SpatialSequences {
  public:
-  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W) {}
+  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W), bias_(p), table_(p) {}
 
   const SpatialAttentionParams& params() const { return p_; }
   int64_t blocks() const { return p_.B * p_.T; }
   int64_t max_rows() const { return pixels_; }
   int64_t rows(int64_t) const { return pixels_; }
-  int64_t bias_entries() const { return p_.bias.relative ? (2 * p_.H - 1) * (2 * p_.W - 1) : pixels_ * pixels_; }
+  int64_t length() const { return pixels_; }
+  int64_t bias_entries() const { return table_.entries; }
+
+  TableSums<double> bias_sums(double* table) const { return {table + table_.origin, table_.row.get(), table_.column.get()}; }
 
   Place place(int64_t block, int64_t r) const { return {block / p_.T, block % p_.T, r / p_.W, r % p_.W}; }
 
   // Of a contiguous (B, T, H, W).
   int64_t image_row(const Place& at) const { return ((at.b * p_.T + at.t) * p_.H + at.h) * p_.W + at.w; }
 
-  // Head n of a block; lse (R,), null: not wanted.
-  void attend(int64_t, int64_t n, const HeadRows<acc>& rows, const StridedRows<acc>& out, acc* lse) const {
-    SequenceForward<acc> forward(pixels_, p_.D);
-    const Sequence<acc> sequence = sequence_of(n, rows);
-    forward.load(sequence);
-    forward.attend(sequence, 0, pixels_, view<acc>(out), lse, 1);
-  }
+  void turn(int64_t, acc, const Rows<acc>&) const {}  // no rotary embedding
 
-  void attend_backward(
-      int64_t, int64_t n, const HeadRows<acc>& rows, const StridedRows<acc>&, const acc* lse, const StridedRows<acc>& grad_out,
-      const HeadRows<acc>& grads, double* dbias) const {
-    SequenceBackward<acc> backward(pixels_, pixels_, p_.D);
-    Scratch<int64_t> columns(pixels_);
-    const BiasLayout layout = layout_of(p_.bias.relative ? 2 * p_.W - 1 : pixels_, 1);
-    for (int64_t j = 0; j < pixels_; ++j) columns[j] = layout.column.at(j);
-    const Sequence<acc> sequence = sequence_of(n, rows);
-    backward.begin(sequence);
-    backward.add_queries(
-        sequence, pixels_, view<const acc>(grad_out), lse, 1, view<acc>(grads.q), BiasSums<acc>{dbias, nullptr, layout, columns});
-    backward.finish(sequence, view<acc>(grads.k), view<acc>(grads.v));
-  }
+  // A task's attention to sequences.
+  class Forward {
+   public:
+    explicit Forward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_) {}
+
+    bool masks() const { return s_.bias_.any(); }
+
+    void attend(
+        int64_t, int64_t n, const Rows<const acc>& q, const Rows<const acc>& k, const Rows<const acc>& v, bool finite,
+        const Rows<acc>& out) {
+      core_.attend(n, 0, s_.pixels_, q, k, v, finite, out, nullptr, 0);
+    }
+
+   private:
+    const SpatialSequences& s_;
+    SpatialForward<acc> core_;
+  };
+
+  class Backward {
+   public:
+    explicit Backward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_) {}
+
+    bool masks() const { return s_.bias_.any(); }
+
+    template <class... Arguments>
+    void differentiate(int64_t, int64_t n, const Arguments&... arguments) {
+      core_.differentiate(n, arguments...);
+    }
+
+   private:
+    const SpatialSequences& s_;
+    SpatialBackward<acc> core_;
+  };
 
  private:
-  template <class U>
-  RowView<U> view(const StridedRows<acc>& rows) const {
-    return {rows.data, {1, rows.stride, 0}};
-  }
-
-  BiasLayout layout_of(int64_t stride_0, int64_t stride_1) const {
-    if (!p_.bias.relative) return dense_bias_layout(pixels_, stride_0, stride_1);
-    return {  // entry [jy - iy + H - 1, jx - ix + W - 1]
-        (p_.H - 1) * stride_0 + (p_.W - 1) * stride_1, {p_.W, -stride_0, -stride_1}, {p_.W, stride_0, stride_1}};
-  }
-
-  Sequence<acc> sequence_of(int64_t n, const HeadRows<acc>& rows) const {
-    Sequence<acc> sequence{};
-    sequence.q = view<const acc>(rows.q);
-    sequence.k = view<const acc>(rows.k);
-    sequence.v = view<const acc>(rows.v);
-    sequence.S = pixels_;
-    sequence.D = p_.D;
-    sequence.scale = acc(p_.scale);
-    if (p_.bias.data) {
-      sequence.bias = head_bias(p_.bias, n);
-      sequence.bias_dtype = p_.bias.dtype;
-      sequence.bias_layout = layout_of(p_.bias.stride_0, p_.bias.stride_1);
-    }
-    return sequence;
-  }
-
   const SpatialAttentionParams& p_;
   const int64_t pixels_;
+  const SpatialBias<acc> bias_;
+  const SpatialTable table_;
 };
 
 }  // namespace

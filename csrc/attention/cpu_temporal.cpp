@@ -1,126 +1,150 @@
 // temporal_attention on the CPU, forward and backward: attention over frames at each pixel and head.   contract: DESIGN.md 4
 //
-//   math     cpu_sequence.h, with one sequence a (b, y, x, n): T queries, S keys
-//   task     forward: kTaskSequences neighbouring sequences (the heads of a pixel lie together);
-//            backward: some pixels of one head, kTaskSequences of them or a chunk of cpu_bias_gradient.h
-//   scratch  a task's one sequence; (T, R/2) cosines and sines a call
-//   acc      float, double for double; dbias in double
-//   order    each sequence is computed by itself, and chunks are set by shapes: bit-equal for every number of threads
+//   math     cpu_forward.h and cpu_backward.h, with one sequence a (b, y, x, n): T queries, S keys
+//   task     forward: some neighbouring pixels, all heads; backward: the same, or a chunk of cpu_bias_gradient.h
+//   group    neighbouring heads of a pixel: a frame's rows of all of them are copied to scratch at once, and its results back, as
+//            frames lie a multiple of the cache's own period apart and one head's rows alone would evict each other
+//   scratch  a group's rows, at most kGroupBytes where one head's are not more
 #include "attention/cpu_bias_gradient.h"
 #include "attention/cpu_kernels.h"
+#include "attention/cpu_temporal.h"
 #include "common/dispatch.h"
 
 namespace vdiff {
 inline namespace VDIFF_ISA {
 namespace {
 
-constexpr int64_t kTaskSequences = 16;
-
-// (T, R/2, 2) cos, sin of rotary.
-template <class A>
-void fill_rotation(const TemporalAttentionParams& params, A* rotation) {
-  if (!params.rotary) return;
-  const A* angles = static_cast<const A*>(params.rotary);
-  for (int64_t t = 0; t < params.T; ++t)
-    for (int64_t m = 0; m < params.R / 2; ++m, rotation += 2) {
-      const A angle = angles[t * params.stride_rotary_t + m * params.stride_rotary_r];
-      rotation[0] = cos_of(angle);
-      rotation[1] = sin_of(angle);
-    }
-}
-
-BiasLayout bias_layout(bool relative, int64_t T, int64_t S, int64_t stride_0, int64_t stride_1) {
-  if (!relative) return dense_bias_layout(S, stride_0, stride_1);
-  return {(T - 1) * stride_1, {1, -stride_1, 0}, {S, 0, stride_1}};  // entry j - i + T - 1
-}
+constexpr int64_t kTaskSequences = 64;
+constexpr int64_t kGroupBytes = 128 << 10;
 
 struct Pixel {
   int64_t b, y, x;
 
-  Pixel(const TemporalAttentionParams& params, int64_t index)  // index in B * H * W
-      : b(index / params.W / params.H), y(index / params.W % params.H), x(index % params.W) {}
+  Pixel(const TemporalAttentionParams& p, int64_t index)  // index in B * H * W
+      : b(index / p.W / p.H), y(index / p.W % p.H), x(index % p.W) {}
+
+  // Where head n's frame 0 lies.
+  template <class T, class Pointer>
+  T* of(const PixelRows<Pointer>& rows, int64_t n) const {
+    return static_cast<T*>(rows.data) + b * rows.stride_b + y * rows.stride_h + x * rows.stride_w + n * rows.stride_n;
+  }
+
+  // The same in a contiguous (B, T, H, W, N).
+  int64_t lse(const TemporalAttentionParams& p, int64_t n) const { return ((b * p.T * p.H + y) * p.W + x) * p.N + n; }
 };
 
-template <class T, class Pointer>
-RowView<T> pixel_frames(const PixelRows<Pointer>& rows, const Pixel& at, int64_t n) {
-  T* data = static_cast<T*>(rows.data);
-  return {
-      data + at.b * rows.stride_b + at.y * rows.stride_h + at.x * rows.stride_w + n * rows.stride_n,
-      {1, rows.stride_t, 0}};
+// How many heads of a pixel are taken at once, with rows of so many frames in all.
+template <class A>
+int64_t group_heads(const TemporalAttentionParams& p, int64_t frames) {
+  return min_of(p.N, max_of<int64_t>(1, kGroupBytes / (frames * padded<A>(p.D) * int64_t(sizeof(A)))));
 }
 
-template <class T>
-Sequence<T> pixel_sequence(const TemporalAttentionParams& params, const acc_t<T>* rotation, const Pixel& at, int64_t n) {
-  Sequence<T> sequence{};
-  sequence.q = pixel_frames<const T>(params.q, at, n);
-  sequence.k = pixel_frames<const T>(params.k, at, n);
-  sequence.v = pixel_frames<const T>(params.v, at, n);
-  sequence.S = params.S;
-  sequence.D = params.D;
-  sequence.scale = acc_t<T>(params.scale);
-  const AttentionBias& bias = params.bias;
-  if (bias.data) {
-    sequence.bias = head_bias(bias, n);
-    sequence.bias_dtype = bias.dtype;
-    sequence.bias_layout = bias_layout(bias.relative, params.T, params.S, bias.stride_0, bias.stride_1);
+// The rows of a group of heads in scratch: (heads, frames, padded D).
+template <class A>
+class GroupRows {
+ public:
+  GroupRows(int64_t heads, int64_t frames, int64_t D)
+      : frames_(frames), D_(D), stride_(padded<A>(D)), data_(heads * frames * stride_) {}
+
+  Rows<A> head(int64_t g) { return {data_ + g * frames_ * stride_, stride_}; }
+  bool finite() const { return finite_; }
+
+  template <class T>
+  void load(const PixelRows<const void*>& rows, const T* from, int64_t heads) {
+    Finite<A> finite;
+    for (int64_t t = 0; t < frames_; ++t, from += rows.stride_t)
+      for (int64_t g = 0; g < heads; ++g) load_row(from + g * rows.stride_n, D_, head(g)[t], finite);
+    finite_ = finite.all();
   }
-  sequence.causal = params.causal;
-  if (params.focus_present) sequence.isolated = params.focus_present + at.b * params.stride_focus_b;
-  sequence.stride_isolated = params.stride_focus_t;
-  if (params.rotary) sequence.rotation = rotation;
-  sequence.rotary_pairs = params.R / 2;
-  return sequence;
-}
 
-// Where the sequence's row 0 lies in a contiguous (B, T, H, W, N); row i is i * H * W * N further.
-int64_t lse_offset(const TemporalAttentionParams& params, const Pixel& at, int64_t n) {
-  return ((at.b * params.T * params.H + at.y) * params.W + at.x) * params.N + n;
+  template <class T>
+  void store(const PixelRows<void*>& rows, T* to, int64_t heads) {
+    for (int64_t t = 0; t < frames_; ++t, to += rows.stride_t)
+      for (int64_t g = 0; g < heads; ++g) store_row(head(g)[t], D_, to + g * rows.stride_n);
+  }
+
+ private:
+  int64_t frames_, D_, stride_;
+  Scratch<A> data_;
+  bool finite_ = true;
+};
+
+template <class A>
+void turn_rows(const Rotation<A>& rotation, int64_t T, A direction, const Rows<A>& rows) {
+  for (int64_t t = 0; rotation.any() && t < T; ++t) rotation.turn(t, direction, rows[t]);
 }
 
 template <class T>
-void attention_forward(const TemporalAttentionFwdParams& params) {
+void attention_forward(const TemporalAttentionFwdParams& p) {
   using A = acc_t<T>;
-  const int64_t sequences = params.B * params.H * params.W * params.N;
-  Scratch<A> rotation(params.T * params.R);
-  fill_rotation<A>(params, rotation);
-  parallel_for(0, ceil_div(sequences, kTaskSequences), [&](int64_t task) {
-    SequenceForward<T> forward(params.S, params.D);
-    const int64_t end = min_of(sequences, (task + 1) * kTaskSequences);
-    for (int64_t index = task * kTaskSequences; index < end; ++index) {
-      const Pixel at(params, index / params.N);
-      const int64_t n = index % params.N;
-      const Sequence<T> sequence = pixel_sequence<T>(params, rotation, at, n);
-      A* lse = params.lse ? static_cast<A*>(params.lse) + lse_offset(params, at, n) : nullptr;
-      forward.load(sequence);
-      forward.attend(
-          sequence, 0, params.T, pixel_frames<T>(params.out, at, n), lse, params.H * params.W * params.N);
+  if (p.B * p.T * p.H * p.W * p.N == 0) return;
+  const Rotation<A> rotation = temporal_rotation<A>(p);
+  const int64_t pixels = p.B * p.H * p.W, task_pixels = ceil_div(kTaskSequences, p.N);
+  const int64_t group = group_heads<A>(p, p.T + 2 * p.S);
+  parallel_for(0, ceil_div(pixels, task_pixels), [&](int64_t task) {
+    TemporalForward<A> forward(p);
+    GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D);
+    for (int64_t index = task * task_pixels; index < min_of(pixels, (task + 1) * task_pixels); ++index) {
+      const Pixel at(p, index);
+      for (int64_t n = 0; n < p.N; n += group) {
+        const int64_t heads = min_of(group, p.N - n);
+        q.load(p.q, at.of<const T>(p.q, n), heads);
+        k.load(p.k, at.of<const T>(p.k, n), heads);
+        v.load(p.v, at.of<const T>(p.v, n), heads);
+        for (int64_t g = 0; g < heads; ++g) {
+          turn_rows(rotation, p.T, A(1), q.head(g));
+          turn_rows(rotation, p.S, A(1), k.head(g));
+          A* lse = p.lse ? static_cast<A*>(p.lse) + at.lse(p, n + g) : nullptr;
+          forward.attend(
+              at.b, n + g, q.head(g), k.head(g), v.head(g), v.finite(), /*out=*/q.head(g), lse, p.H * p.W * p.N);
+        }
+        q.store(p.out, at.of<T>(p.out, n), heads);
+      }
     }
   });
 }
 
 template <class T>
-void attention_backward(const TemporalAttentionBwdParams& params) {
+void attention_backward(const TemporalAttentionBwdParams& p) {
   using A = acc_t<T>;
-  Scratch<A> rotation(params.T * params.R);
-  fill_rotation<A>(params, rotation);
-  const bool relative = params.bias.relative;
-  const int64_t entries = relative ? params.T + params.S - 1 : params.T * params.S;
+  const Rotation<A> rotation = temporal_rotation<A>(p);
+  const int64_t entries = p.bias.relative ? p.T + p.S - 1 : p.T * p.S;
+  const TableIndex row(p.T, p.T, 0, p.bias.relative ? -1 : p.S), column(p.S, p.S, 0, 1);
   BiasGradient<A> dbias(
-      params.dbias, params.N, entries, bias_layout(relative, params.T, params.S, params.S, 1), params.S,
-      params.B * params.H * params.W, kTaskSequences);
-  parallel_for(0, dbias.tasks(), [&](int64_t task) {
-    const int64_t n = dbias.head(task);
-    const BiasSums<A> sums = dbias.start(task);
-    SequenceBackward<T> backward(params.T, params.S, params.D);
-    for (int64_t unit = dbias.first_unit(task); unit < dbias.last_unit(task); ++unit) {
-      const Pixel at(params, unit);
-      const Sequence<T> sequence = pixel_sequence<T>(params, rotation, at, n);
-      const A* lse = static_cast<const A*>(params.lse) + lse_offset(params, at, n);
-      backward.begin(sequence);
-      backward.add_queries(
-          sequence, params.T, pixel_frames<const T>(params.grad_out, at, n), lse, params.H * params.W * params.N,
-          pixel_frames<T>(params.dq, at, n), sums);
-      backward.finish(sequence, pixel_frames<T>(params.dk, at, n), pixel_frames<T>(params.dv, at, n));
+      p.dbias, p.N, entries, p.bias.relative ? p.T - 1 : 0, row.get(), column.get(), p.B * p.H * p.W,
+      ceil_div(kTaskSequences, max_of<int64_t>(p.N, 1)));
+  if (p.B * p.T * p.H * p.W * p.N == 0) return dbias.finish();
+  const int64_t group = group_heads<A>(p, 3 * p.T + 4 * p.S);
+  parallel_for(0, dbias.chunks(), [&](int64_t chunk) {
+    TemporalBackward<A> backward(p);
+    GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D), g(group, p.T, p.D);
+    GroupRows<A> dq(group, p.T, p.D), dk(group, p.S, p.D), dv(group, p.S, p.D);
+    for (int64_t index = dbias.first_unit(chunk); index < dbias.last_unit(chunk); ++index) {
+      const Pixel at(p, index);
+      for (int64_t n = 0; n < p.N; n += group) {
+        const int64_t heads = min_of(group, p.N - n);
+        q.load(p.q, at.of<const T>(p.q, n), heads);
+        k.load(p.k, at.of<const T>(p.k, n), heads);
+        v.load(p.v, at.of<const T>(p.v, n), heads);
+        g.load(p.grad_out, at.of<const T>(p.grad_out, n), heads);
+        for (int64_t i = 0; i < heads; ++i) {
+          turn_rows(rotation, p.T, A(1), q.head(i));
+          turn_rows(rotation, p.S, A(1), k.head(i));
+          fill_rows(dk.head(i), p.S, p.D, A(0));
+          fill_rows(dv.head(i), p.S, p.D, A(0));
+          dbias.with(chunk, n + i, [&](const auto& sums) {
+            backward.differentiate(
+                at.b, n + i, q.head(i), k.head(i), v.head(i), g.head(i), {q.finite(), k.finite(), v.finite(), g.finite()}, sums,
+                dq.head(i), dk.head(i), dv.head(i));
+          });
+          scale_rows(dk.head(i), p.S, p.D, A(p.scale));
+          turn_rows(rotation, p.T, A(-1), dq.head(i));
+          turn_rows(rotation, p.S, A(-1), dk.head(i));
+        }
+        dq.store(p.dq, at.of<T>(p.dq, n), heads);
+        dk.store(p.dk, at.of<T>(p.dk, n), heads);
+        dv.store(p.dv, at.of<T>(p.dv, n), heads);
+      }
     }
   });
   dbias.finish();

@@ -190,12 +190,6 @@ void run(const char* op, const Tensor& q, const Params& params, void (*on_cpu)(c
   on_cpu(params);
 }
 
-template <class Params>
-void run_backward(const char* op, const Tensor& q, const Params& params, void (*on_cpu)(const Params&)) {
-  STD_TORCH_CHECK(q.is_cuda() || params.lse != nullptr || q.numel() == 0, op, ": lse is absent; expected forward's, on the CPU");
-  run(op, q, params, on_cpu);
-}
-
 }  // namespace
 
 // -------------------------------------------------------------------------------------------------------------- operators
@@ -220,7 +214,7 @@ Gradients temporal_attention_backward(
   fill_temporal(op, q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, params);
   fill_incoming(op, grad_out, q, k, out, lse, packed, params);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
-  run_backward(op, q, params, cpu_temporal_attention_backward);
+  run(op, q, params, cpu_temporal_attention_backward);
   return gradients;
 }
 
@@ -243,7 +237,7 @@ Gradients spatial_attention_backward(
   fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
   fill_incoming(op, grad_out, q, k, out, lse, packed, params);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
-  run_backward(op, q, params, cpu_spatial_attention_backward);
+  run(op, q, params, cpu_spatial_attention_backward);
   return gradients;
 }
 

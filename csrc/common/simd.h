@@ -1,10 +1,10 @@
-// One vector register of accumulators, by GCC's vector extension: Vec<float> and Vec<double>, with + - * / and comparisons as the
-// compiler has them (a * b + c is one fused multiply-add where the processor has it). No torch, no STL: kernel units include this.
+// One vector register of accumulators, by GCC's vector extension: Vec<float> and Vec<double>, with + - * / and comparisons as
+// the compiler has them (a * b + c is one fused multiply-add where the processor has it). No torch, no STL.
 //
 //   lanes     kLanes<acc>: 4 floats at baseline, 8 with AVX2, 16 with AVX-512
 //   memory    any alignment; Half and BFloat16 widen to float and round to nearest even
-//   math      exp, log and sigmoid of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays NaN; double by
-//             the C library
+//   math      exp, log and sigmoid of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays NaN;
+//             double by the C library
 #pragma once
 
 #if defined(__x86_64__)
@@ -186,7 +186,8 @@ template <class V>
 template <int64_t half, bool high, class V, int64_t... lane>
 [[gnu::always_inline]] inline V interleave(V a, V b, LaneList<lane...>) {
   constexpr int64_t kCount = sizeof...(lane);
-  return __builtin_shuffle(a, b, MaskOf<V>{((lane & half) ? kCount + (high ? lane : lane ^ half) : high ? lane ^ half : lane)...});
+  return __builtin_shuffle(
+      a, b, MaskOf<V>{((lane & half) ? kCount + (high ? lane : lane ^ half) : high ? lane ^ half : lane)...});
 }
 
 template <int64_t half, class V, int64_t... lane>
@@ -248,33 +249,48 @@ template <class V>
 // exp(r) of |r| <= log 2 / 2, without its power of two; x = n log 2 + r, log 2 in two parts, of which n times the first is exact.
 constexpr float kExpRound = 0x1.8p23f;  // adding it leaves the nearest integer in the lowest bits
 
-[[gnu::always_inline]] inline Vec<float> exp_series(Vec<float> x, Vec<float> shifted) {
-  const Vec<float> n = shifted - kExpRound;
-  const Vec<float> r = (x - n * 0.693359375f) - n * -2.12194440e-4f;
-  Vec<float> series = splat(1.9875691500e-4f);  // Cephes' expf, S. Moshier
-  series = series * r + 1.3981999507e-3f;
-  series = series * r + 8.3334519073e-3f;
-  series = series * r + 4.1665795894e-2f;
-  series = series * r + 1.6666665459e-1f;
-  series = series * r + 5.0000001201e-1f;
-  return series * (r * r) + r + 1.0f;
+template <int64_t count>
+[[gnu::always_inline]] inline void exp_series(
+    const Vec<float> (&x)[count], const Vec<float> (&shifted)[count], Vec<float> (&series)[count]) {
+  constexpr float kTerms[] = {1.3981999507e-3f, 8.3334519073e-3f, 4.1665795894e-2f, 1.6666665459e-1f, 5.0000001201e-1f};
+  Vec<float> r[count];
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) r[i] = x[i] - (shifted[i] - kExpRound) * 0.693359375f;
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) r[i] = r[i] - (shifted[i] - kExpRound) * -2.12194440e-4f;
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) series[i] = splat(1.9875691500e-4f);  // Cephes' expf, S. Moshier
+#pragma GCC unroll 8
+  for (const float term : kTerms)
+#pragma GCC unroll 8
+    for (int64_t i = 0; i < count; ++i) series[i] = series[i] * r[i] + term;
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) series[i] = series[i] * (r[i] * r[i]) + r[i] + 1.0f;
 }
 
 [[gnu::always_inline]] inline Vec<float> exp_of(Vec<float> x) {
-  const Vec<float> shifted = x * 1.44269504088896341f + kExpRound;
-  const Vec<float> series = exp_series(x, shifted);
-  const Vec<int32_t> power = ((Vec<int32_t>)shifted - (Vec<int32_t>)splat(kExpRound)) << 23;
-  const Vec<float> result = (Vec<float>)((Vec<int32_t>)series + power);
+  const Vec<float> shifted[1] = {x * 1.44269504088896341f + kExpRound};
+  Vec<float> series[1];
+  exp_series({x}, shifted, series);
+  const Vec<int32_t> power = ((Vec<int32_t>)shifted[0] - (Vec<int32_t>)splat(kExpRound)) << 23;
+  const Vec<float> result = (Vec<float>)((Vec<int32_t>)series[0] + power);
   const Vec<float> capped = x > 88.7228f ? splat(__builtin_inff()) : result;
   return x < -87.3365f ? Vec<float>{} : x != x ? x : capped;
 }
 
-// exp_of x <= 0, for softmax.
-[[gnu::always_inline]] inline Vec<float> exp_of_nonpositive(Vec<float> x) {
-  const Vec<float> shifted = x * 1.44269504088896341f + kExpRound;
-  const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted << 23) + 0x3f800000);
-  const Vec<float> result = exp_series(x, shifted) * power;  // a product, so that NaN stays NaN
-  return x < -87.3365f ? Vec<float>{} : result;
+// exp_of of count vectors x <= 0, for softmax: step by step on all of them, as one alone waits for each of its own steps.
+template <int64_t count>
+[[gnu::always_inline]] inline void exp_nonpositive(Vec<float> (&x)[count]) {
+  Vec<float> shifted[count], series[count];
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) shifted[i] = x[i] * 1.44269504088896341f + kExpRound;
+  exp_series(x, shifted, series);
+#pragma GCC unroll 8
+  for (int64_t i = 0; i < count; ++i) {
+    const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted[i] << 23) + 0x3f800000);
+    const Vec<float> result = series[i] * power;  // a product, so that NaN stays NaN
+    x[i] = x[i] < -87.3365f ? Vec<float>{} : result;
+  }
 }
 
 [[gnu::always_inline]] inline Vec<double> exp_of(Vec<double> x) {
@@ -282,7 +298,10 @@ constexpr float kExpRound = 0x1.8p23f;  // adding it leaves the nearest integer 
   return x;
 }
 
-[[gnu::always_inline]] inline Vec<double> exp_of_nonpositive(Vec<double> x) { return exp_of(x); }
+template <int64_t count>
+inline void exp_nonpositive(Vec<double> (&x)[count]) {
+  for (int64_t i = 0; i < count; ++i) x[i] = exp_of(x[i]);
+}
 
 // Of a normal x > 0; 0 gives -inf; infinity and NaN stay.
 [[gnu::always_inline]] inline Vec<float> log_of(Vec<float> x) {

@@ -60,7 +60,7 @@ SHAPES = {
     "image-frames": (dict(T=4, text_per_frame=True), last_frames(2, 4, images=2)),
     "clip-of-images": (dict(T=3), torch.tensor([True, False])),
     "one-frame": (dict(B=1, T=1, H=4, W=8), None),
-    "longer-than-the-buckets": (dict(B=1, T=40, H=4, W=4), None),
+    "longer-than-the-buckets": (dict(B=1, T=40, H=8, W=8), None),
 }
 
 

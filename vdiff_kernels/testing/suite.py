@@ -36,6 +36,19 @@ SPATIAL_CASES = [
     SpatialCase("many-rows", T=1, H=16, W=16, N=1, D=8, bias="rel"),
     SpatialCase("no-batch", B=0, bias="rel"),
 ]
+# At the edges of the CPU kernels' blocks: too long for a simulated GPU.
+BLOCK_CASES = [
+    # Queries are taken in blocks of up to 3 vectors, at most 96 at once; more than 128 keys in blocks of 64.
+    TemporalCase("twenty-three", T=23, S=9, H=1, N=3, D=20, bias="rel"),
+    TemporalCase("two-ranges", T=97, S=129, H=1, W=1, N=1, D=9, bias="dense", causal=True),
+    TemporalCase("many-blocks", T=201, H=1, W=1, N=1, D=24, bias="rel", rotary=6, focus="frames"),
+    TemporalCase("masked-blocks", T=70, S=140, H=1, W=1, N=2, D=8, bias="masked"),
+    # Lines of whole vectors, whose offsets are read in place, and others; more queries than a task takes.
+    SpatialCase("whole-lines", B=2, T=2, H=9, W=16, N=2, D=12, bias="rel"),
+    SpatialCase("three-vectors", T=1, H=5, W=24, N=1, D=40, bias="rel"),
+    SpatialCase("several-tasks", T=1, H=21, W=20, N=1, D=6, bias="rel"),
+    SpatialCase("long-context", T=2, H=3, W=4, N=2, D=16, context="shared", S=150, bias="masked"),
+]
 NORM_CASES = [
     NormCase("group-frame", B=2),
     NormCase("group-clip", B=2, scope="clip", residual=True, eps=1e-6),
@@ -83,5 +96,5 @@ LAYER_CASES = [
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
 GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]
 CASES = [
-    *TEMPORAL_CASES, *SPATIAL_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
+    *TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
 ]  # fmt: skip

@@ -41,7 +41,7 @@ def temporal_attention(
         backend: None (auto), "reference", "cpu", "cuda" or "triton".
 
     Returns (B, T, H, W, N, D), contiguous, q's dtype. A fully masked row gives zeros and zero gradients. Differentiable once in
-    q, k, v, bias and rel_bias; the fused backends save q, k, v, the bias and a log-sum-exp (B, T, H, W, N).
+    q, k, v, bias and rel_bias; "cpu" saves those alone, "cuda" for long sequences also out and a log-sum-exp (B, T, H, W, N).
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
@@ -90,8 +90,8 @@ def spatial_attention(
         scale: default D ** -0.5.
         backend: None (auto), "reference", "cpu", "cuda" or "triton".
 
-    Returns (B, T, H, W, N, D), contiguous, q's dtype. Differentiable once in q, k, v, bias and rel_bias; the fused backends
-    save q, k, v, the bias and a log-sum-exp (B, T, H, W, N).
+    Returns (B, T, H, W, N, D), contiguous, q's dtype. Differentiable once in q, k, v, bias and rel_bias, saving what
+    `temporal_attention` saves.
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.

@@ -25,8 +25,8 @@ _MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
 
 
 def backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bool, bool]:
-    """Whether the backward on q's device needs forward's out, and its log-sum-exp."""
-    return (False, True) if q.device.type == "cpu" else cuda_backward_needs(kind, q, k)
+    """Whether the backward on q's device needs forward's out, and its log-sum-exp. The CPU's computes both again."""
+    return (False, False) if q.device.type == "cpu" else cuda_backward_needs(kind, q, k)
 
 
 def cuda_backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bool, bool]:
