@@ -5,6 +5,7 @@
 //   masked   -inf here makes a score -inf, whatever it was
 #pragma once
 
+#include "attention/cpu_products.h"
 #include "attention/params.h"
 #include "common/dispatch.h"
 #include "common/math.h"
@@ -20,23 +21,27 @@ template <class A>
   return bias == masked ? masked : score + bias;
 }
 
-struct NoBias {
-  const NoBias& block(int64_t, int64_t, int64_t, int64_t) const { return *this; }
+// Of a block of queries and some keys: at most one of a tile that was made for it and a table that is read in place.
+template <class A>
+struct BiasTile {
+  const A* made;                   // (keys, vectors of queries)
+  const int64_t* key;              // with a table: how far a key's entries lie before those of
+  const A* base[kMaxTileVectors];  // each vector's first query
 
-  template <int64_t kVectors, class V>
-  [[gnu::always_inline]] V add(V score, int64_t, int64_t) const {
+  template <int64_t kVectors>
+  [[gnu::always_inline]] Vec<A> add(Vec<A> score, int64_t j, int64_t v) const {
+    if (made) return add_bias<A>(score, load_vector(made + (j * kVectors + v) * kLanes<A>));
+    if (key) return add_bias<A>(score, load_vector(base[v] - key[j]));
     return score;
   }
 };
 
+// One class for all kinds of bias, as each would make a copy of the kernels. This one: nothing to add.
 template <class A>
-struct BiasTile {
-  const A* tile;  // (count, kVectors vectors)
-
-  template <int64_t kVectors>
-  [[gnu::always_inline]] Vec<A> add(Vec<A> score, int64_t j, int64_t v) const {
-    return add_bias<A>(score, load_vector(tile + (j * kVectors + v) * kLanes<A>));
-  }
+class BiasSource {
+ public:
+  // Of the queries [query, query + lanes) and the keys [key, key + count).
+  virtual BiasTile<A> block(int64_t, int64_t, int64_t, int64_t) const { return {}; }
 };
 
 // Where the entries of a table lie: those of i, which come in lines of `width`, at line * stride_line + x * stride.
@@ -93,13 +98,13 @@ struct BiasView {
 
 // Tiles made where they are needed.
 template <class A>
-class MadeTiles {
+class MadeTiles : public BiasSource<A> {
  public:
   MadeTiles(const BiasView<A>& view, A* scratch) : view_(view), scratch_(scratch) {}
 
-  BiasTile<A> block(int64_t query, int64_t lanes, int64_t key, int64_t count) const {
+  BiasTile<A> block(int64_t query, int64_t lanes, int64_t key, int64_t count) const override {
     view_.fill(query, lanes, key, count, scratch_);
-    return {scratch_};
+    return {scratch_, nullptr, {}};
   }
 
  private:
@@ -107,15 +112,19 @@ class MadeTiles {
   A* scratch_;  // (count, lanes)
 };
 
-// Tiles of all keys, made before: those of the queries [query, query + lanes) at tiles + query * S.
+// Tiles of all S keys, made before: those of the queries [query, query + lanes) at tiles + query * S.
 template <class A>
-struct StoredTiles {
-  const A* tiles;
-  int64_t S;
+class StoredTiles : public BiasSource<A> {
+ public:
+  StoredTiles(const A* tiles, int64_t S) : tiles_(tiles), S_(S) {}
 
-  BiasTile<A> block(int64_t query, int64_t lanes, int64_t key, int64_t) const {
-    return {tiles + query * S + key * lanes};
+  BiasTile<A> block(int64_t query, int64_t lanes, int64_t key, int64_t) const override {
+    return {tiles_ + query * S_ + key * lanes, nullptr, {}};
   }
+
+ private:
+  const A* tiles_;
+  int64_t S_;
 };
 
 }  // namespace VDIFF_ISA

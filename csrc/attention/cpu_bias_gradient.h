@@ -42,12 +42,10 @@ class BiasGradient {
   int64_t first_unit(int64_t chunk) const { return chunk * units_ / chunks_; }
   int64_t last_unit(int64_t chunk) const { return (chunk + 1) * units_ / chunks_; }  // exclusive
 
-  // body(sums), those of a chunk and head.
-  template <class Body>
-  void with(int64_t chunk, int64_t n, const Body& body) {
-    if (!dbias_) return body(NoSums{});
-    if (!fits_) return body(TableSums<A>{dbias_ + n * entries_ + origin_, row_, column_});
-    body(TableSums<double>{tables_ + (chunk * N_ + n) * entries_ + origin_, row_, column_});
+  BiasSums<A> sums(int64_t chunk, int64_t n) {
+    if (!dbias_) return {};
+    if (!fits_) return {nullptr, dbias_ + n * entries_ + origin_, row_, column_};
+    return {tables_ + (chunk * N_ + n) * entries_ + origin_, nullptr, row_, column_};
   }
 
   // After every task: dbias = the sum of a head's tables.

@@ -107,15 +107,6 @@ class HeadBackward {
   void differentiate(
       int64_t block, int64_t n, const HeadRows<acc>& rows, const Rows<acc>& grad_out, const Rows<acc>& to,
       const HeadRows<acc>& grads, double* dbias) {
-    if (!dbias) return differentiate_with(block, n, rows, grad_out, to, grads, NoSums{});
-    differentiate_with(block, n, rows, grad_out, to, grads, sequences_.bias_sums(dbias));
-  }
-
- private:
-  template <class Sums>
-  void differentiate_with(
-      int64_t block, int64_t n, const HeadRows<acc>& rows, const Rows<acc>& grad_out, const Rows<acc>& to,
-      const HeadRows<acc>& grads, const Sums& sums) {
     const int64_t R = sequences_.rows(block), length = sequences_.length();
     const Rows<acc> q = q_.loaded(rows.q), k = k_.loaded(rows.k), v = v_.loaded(rows.v), g = g_.loaded(grad_out);
     const Rows<acc> out = out_.of(to), dq = dq_.of(grads.q), dk = dk_.of(grads.k), dv = dv_.of(grads.v);
@@ -125,6 +116,7 @@ class HeadBackward {
     fill_rows(dv, R, D_, acc(0));
     const auto finite = [&](const Rows<acc>& any) { return !core_.masks() || all_finite<acc>(any, R, D_); };
     const FiniteRows finite_rows{finite(q), finite(k), finite(v), finite(g)};
+    const BiasSums<acc> sums = dbias ? sequences_.bias_sums(dbias) : BiasSums<acc>{};
     for (int64_t r = 0; r < R; r += length)
       core_.differentiate(
           sequences_.place(block, r).b, n, q.from(r), k.from(r), v.from(r), g.from(r), finite_rows, sums, dq.from(r), dk.from(r),

@@ -35,9 +35,9 @@ template <class A, class Body>
 
 // scores (count, lanes) = (1) of count keys and the queries `columns` (D, lanes), which hold the scale; raises best to each
 // query's largest.
-template <int64_t kVectors, class A, class Bias>
+template <int64_t kVectors, class A>
 void score_block(
-    const Rows<const A>& k, int64_t count, int64_t D, const A* columns, const Bias& bias, A* scores, Vec<A> (&best)[kVectors]) {
+    const Rows<const A>& k, int64_t count, int64_t D, const A* columns, const BiasTile<A>& bias, A* scores, Vec<A> (&best)[kVectors]) {
   constexpr int64_t kBlock = kVectors * kLanes<A>;
   for_row_tiles<kVectors>(count, [&](auto number, int64_t j) {
     constexpr int64_t kRows = decltype(number)::kValue;

@@ -110,11 +110,9 @@ void attention_backward(const SpatialAttentionBwdParams& p) {
       for (int64_t t = first; t < first + frames; ++t) {
         q.load(frame_pixels<const T>(p.q, p.W, b, t, n), 0, L);
         g.load(frame_pixels<const T>(p.grad_out, p.W, b, t, n), 0, L);
-        dbias.with(chunk, n, [&](const auto& sums) {
-          backward.differentiate(
-              n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, sums, dq.rows(),
-              dk.rows(), dv.rows());
-        });
+        backward.differentiate(
+            n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, dbias.sums(chunk, n),
+            dq.rows(), dk.rows(), dv.rows());
         dq.store(frame_pixels<T>(p.dq, p.W, b, t, n), 0, L);
       }
       scale_rows(dk.rows(), S, p.D, A(p.scale));

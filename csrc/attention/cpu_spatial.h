@@ -13,25 +13,14 @@ inline namespace VDIFF_ISA {
 //
 // In the table turned round, entry (iy - jy + H - 1, ix - jx + W - 1), neighbouring queries of a line lie side by side.
 template <class A>
-class OffsetTiles {
+class OffsetTiles : public BiasSource<A> {
  public:
-  struct Tile {
-    const A* base[kMaxTileVectors];  // of each vector's first query, for key (0, 0)
-    const int64_t* key;              // what a key is before that
-    const A* made;                   // (count, vectors of queries), null: read in place
-
-    template <int64_t kVectors>
-    [[gnu::always_inline]] Vec<A> add(Vec<A> score, int64_t j, int64_t v) const {
-      return add_bias<A>(score, load_vector(made ? made + (j * kVectors + v) * kLanes<A> : base[v] - key[j]));
-    }
-  };
-
   // table: turned round, with a vector's lanes readable behind it. scratch: (keys, kMaxBlock), where a tile is made.
   OffsetTiles(const A* table, const int64_t* key, int64_t H, int64_t W, A* scratch)
       : table_(table), key_(key), H_(H), W_(W), scratch_(scratch) {}
 
-  Tile block(int64_t query, int64_t lanes, int64_t first_key, int64_t count) const {
-    Tile tile{{}, key_ + first_key, nullptr};
+  BiasTile<A> block(int64_t query, int64_t lanes, int64_t first_key, int64_t count) const override {
+    BiasTile<A> tile{nullptr, key_ + first_key, {}};
     const int64_t L = H_ * W_;
     bool in_place = true;
     for (int64_t v = 0; v * kLanes<A> < lanes; ++v) {
@@ -81,7 +70,7 @@ class SpatialBias {
   // body(source), the source that of head n; scratch: scratch_size(keys at once).
   template <class Body>
   void with(int64_t n, A* scratch, const Body& body) const {
-    if (!any()) return body(NoBias{});
+    if (!any()) return body(BiasSource<A>());
     if (in_offsets()) return body(OffsetTiles<A>(turned_.get() + n * entries_, key_.get(), p_.H, p_.W, scratch));
     const int64_t bytes = p_.bias.dtype == DType::Float64 ? 8 : p_.bias.dtype == DType::Float32 ? 4 : 2;
     const void* data = static_cast<const char*>(p_.bias.data) + n * p_.bias.stride_n * bytes;
@@ -133,7 +122,7 @@ class SpatialForward {
   void attend(
       int64_t n, int64_t begin, int64_t end, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, bool finite,
       const Rows<A>& out, A* lse, int64_t stride_lse) {
-    bias_.with(n, scratch_, [&](const auto& bias) {
+    bias_.with(n, scratch_, [&](const BiasSource<A>& bias) {
       for (int64_t query = begin; query < end; query += kQueries) {
         const int64_t i = query - begin;
         sequence_.begin(query, min_of(kQueries, end - query), {q[i], q.stride});
@@ -162,12 +151,11 @@ class SpatialBackward {
       : bias_(bias), sequence_({p.H * p.W, p.KH * p.KW, p.D, A(p.scale)}), scratch_(bias.scratch_size(p.KH * p.KW)) {}
 
   // SequenceBackward::differentiate of head n.
-  template <class Sums>
   void differentiate(
       int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
-      const FiniteRows& finite, const Sums& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
+      const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}) {
-    bias_.with(n, scratch_, [&](const auto& bias) {
+    bias_.with(n, scratch_, [&](const BiasSource<A>& bias) {
       sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out);
     });
   }

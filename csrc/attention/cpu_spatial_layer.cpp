@@ -22,7 +22,9 @@ class SpatialSequences {
   int64_t length() const { return pixels_; }
   int64_t bias_entries() const { return table_.entries; }
 
-  TableSums<double> bias_sums(double* table) const { return {table + table_.origin, table_.row.get(), table_.column.get()}; }
+  BiasSums<acc> bias_sums(double* table) const {
+    return {table + table_.origin, nullptr, table_.row.get(), table_.column.get()};
+  }
 
   Place place(int64_t block, int64_t r) const { return {block / p_.T, block % p_.T, r / p_.W, r % p_.W}; }
 

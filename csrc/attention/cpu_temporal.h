@@ -28,10 +28,10 @@ class TemporalBias {
   // body(source), the source that of head n in sample b.
   template <class Body>
   void with(int64_t b, int64_t n, const Body& body) {
-    if (!any_) return body(NoBias{});
+    if (!any_) return body(BiasSource<A>());
     if (!stored_) return body(MadeTiles<A>(view(b, n), tiles_));
     if (sample_ < 0 || (p_.focus_present && sample_ != b)) store(b);
-    body(StoredTiles<A>{tiles_ + n * head_, p_.S});
+    body(StoredTiles<A>(tiles_ + n * head_, p_.S));
   }
 
  private:
@@ -87,7 +87,7 @@ class TemporalForward {
   void attend(
       int64_t b, int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, bool finite,
       const Rows<A>& out, A* lse = nullptr, int64_t stride_lse = 0) {
-    bias_.with(b, n, [&](const auto& bias) {
+    bias_.with(b, n, [&](const BiasSource<A>& bias) {
       for (int64_t query = 0; query < T_; query += kQueries) {
         A* range_lse = lse ? lse + query * stride_lse : nullptr;
         sequence_.begin(query, min_of(kQueries, T_ - query), {q[query], q.stride});
@@ -115,12 +115,11 @@ class TemporalBackward {
   bool masks() const { return bias_.any(); }
 
   // The sequence of head n in sample b, as in TemporalForward; SequenceBackward::differentiate says what becomes of dq, dk, dv.
-  template <class Sums>
   void differentiate(
       int64_t b, int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
-      const FiniteRows& finite, const Sums& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
+      const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}) {
-    bias_.with(b, n, [&](const auto& bias) { sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out); });
+    bias_.with(b, n, [&](const BiasSource<A>& bias) { sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out); });
   }
 
  private:

@@ -38,8 +38,8 @@ class TemporalSequences {
   // Of a contiguous (B, T, H, W).
   int64_t image_row(const Place& at) const { return ((at.b * p_.T + at.t) * p_.H + at.h) * p_.W + at.w; }
 
-  TableSums<double> bias_sums(double* table) const {
-    return {table + (p_.bias.relative ? p_.T - 1 : 0), row_.get(), column_.get()};
+  BiasSums<acc> bias_sums(double* table) const {
+    return {table + (p_.bias.relative ? p_.T - 1 : 0), nullptr, row_.get(), column_.get()};
   }
 
   int64_t length() const { return p_.T; }
