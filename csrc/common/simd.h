@@ -329,10 +329,18 @@ inline void exp_nonpositive(Vec<double> (&x)[count]) {
 }
 
 // 1 / (1 + exp(-x))
-template <class V>
-[[gnu::always_inline]] inline V sigmoid_of(V x) {
-  return 1 / (1 + exp_of(-x));
+[[gnu::always_inline]] inline Vec<float> sigmoid_of(Vec<float> x) {
+  Vec<float> y = -x;
+  y = y > 89.0f ? splat(89.0f) : y;  // 2^128 below: infinity
+  y = y < -87.0f ? splat(-87.0f) : y;
+  const Vec<float> shifted[1] = {y * 1.44269504088896341f + kExpRound};
+  Vec<float> series[1];
+  exp_series({y}, shifted, series);
+  const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted[0] << 23) + 0x3f800000);
+  return 1 / (1 + series[0] * power);
 }
+
+[[gnu::always_inline]] inline Vec<double> sigmoid_of(Vec<double> x) { return 1 / (1 + exp_of(-x)); }
 
 }  // namespace VDIFF_ISA
 }  // namespace vdiff

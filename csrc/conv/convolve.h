@@ -1,7 +1,8 @@
 // A convolution from what fills its operand and what takes its outputs. No torch, no STL.
 //
 //   task     a tile (tiles.h)
-//   scratch  the tile's transformed operand (units, 4, operand_columns, in), and four rows of it before; products of kBlock positions
+//   scratch  the tile's transformed operand (units, 4, operand_columns, in), and four rows of it before;
+//            products of kBlock positions
 #pragma once
 
 #include "common/parallel.h"
@@ -16,14 +17,15 @@ constexpr int64_t kBlock = 8 * kGemmRows;  // positions: their products stay in 
 // to (operand_columns, C): fill(pixel, row of C) inside the plane, zeros in the padding.
 template <class acc, class Fill>
 void fill_row(const Tiling& tiling, const Unit& unit, int64_t row, int64_t C, const Fill& fill, acc* to) {
-  for (int64_t i = 0; i < tiling.operand_columns(); ++i, to += C) {
-    const int64_t column = i - tiling.margin();
-    if (tiling.has_row(row) && tiling.has_column(unit, column)) {
-      fill(tiling.pixel(unit, row, column), to);
-    } else {
-      for (int64_t c = 0; c < C; ++c) to[c] = 0;
-    }
+  const bool inside = tiling.has_row(row);
+  const int64_t margin = tiling.margin(), last = tiling.operand_columns();
+  const int64_t begin = inside ? margin + tiling.begin(unit) : last, end = inside ? margin + tiling.end(unit, margin) : last;
+  for (int64_t i = 0; i < begin * C; ++i) to[i] = 0;
+  if (inside) {
+    Pixel pixel = tiling.pixel(unit, row, begin - margin);
+    for (int64_t i = begin; i < end; ++i, tiling.step_column(pixel)) fill(pixel, to + i * C);
   }
+  for (int64_t i = end * C; i < last * C; ++i) to[i] = 0;
 }
 
 // operand (tile.count, 4, operand_columns, C), transformed.
@@ -43,28 +45,53 @@ void fill_operand(const Tiling& tiling, const Tile& tile, int64_t C, const Fill&
   }
 }
 
-// Some positions of a tile: where their operands begin, and the pixels of their two rows of outputs.
+// Some positions of a tile: where their operands begin, and the first pixels of their two rows of outputs.
 template <class acc>
 struct Block {
   int64_t count;
   const acc* rows[kBlock + 1];  // of the first product; one more for gemm_rows
-  Pixel pixels[kBlock][2];
-  int64_t outputs[kBlock];  // how many of the two there are; 0 beyond the plane
+  Pixel pixels[kBlock];
+  int64_t outputs[kBlock];  // how many of the two rows there are; 0 beyond the plane
+  int64_t most_outputs[kBlock / kGemmRows];
 };
 
+// Goes through the positions of a tile, block by block.
 template <class acc>
-void fill_block(const Tiling& tiling, const Tile& tile, int64_t C, const acc* operand, int64_t first, Block<acc>& block) {
-  const int64_t columns = tiling.columns();
-  block.count = min_of(kBlock, tile.count * columns - first);
-  for (int64_t m = 0; m < block.count; ++m) {
-    const int64_t i = (first + m) / columns, column = (first + m) % columns;
-    const Unit unit = tiling.unit(tile.first + i);
-    block.rows[m] = operand + (i * kProducts * tiling.operand_columns() + column) * C;
-    block.outputs[m] = !tiling.has_column(unit, column) ? 0 : tiling.has_row(unit.row + 1) ? 2 : 1;
-    for (int64_t row = 0; row < 2; ++row) block.pixels[m][row] = tiling.pixel(unit, unit.row + row, column);
+class Blocks {
+ public:
+  Blocks(const Tiling& tiling, const Tile& tile, int64_t C, const acc* operand)
+      : tiling_(tiling), tile_(tile), C_(C), operand_(operand), unit_(tiling.unit(tile.first)) {}
+
+  bool next(Block<acc>& block) {
+    const int64_t stride_unit = kProducts * tiling_.operand_columns() * C_;
+    for (int64_t& most : block.most_outputs) most = 0;
+    for (block.count = 0; block.count < kBlock && i_ < tile_.count; ++block.count) {
+      const int64_t m = block.count;
+      const int64_t outputs = column_ >= tiling_.end(unit_, 0) ? 0 : tiling_.has_row(unit_.row + 1) ? 2 : 1;
+      if (column_ == 0 || m == 0) pixel_ = tiling_.pixel(unit_, unit_.row, column_);
+      block.rows[m] = operand_ + i_ * stride_unit + column_ * C_;
+      block.pixels[m] = pixel_;
+      block.outputs[m] = outputs;
+      block.most_outputs[m / kGemmRows] = max_of(block.most_outputs[m / kGemmRows], outputs);
+      tiling_.step_column(pixel_);
+      if (++column_ == tiling_.columns()) {
+        column_ = 0;
+        if (++i_ < tile_.count) unit_ = tiling_.unit(tile_.first + i_);
+      }
+    }
+    if (block.count > 0) block.rows[block.count] = block.rows[block.count - 1];
+    return block.count > 0;
   }
-  block.rows[block.count] = block.rows[block.count - 1];
-}
+
+ private:
+  const Tiling& tiling_;
+  const Tile& tile_;
+  int64_t C_;
+  const acc* operand_;
+  Unit unit_;
+  int64_t i_ = 0, column_ = 0;  // of the next position
+  Pixel pixel_ = {};
+};
 
 // products (4, kBlock, kGemmColumns): of a block's operands, line apart, with a panel. The fourth only where two rows want it.
 template <class T>
@@ -75,9 +102,7 @@ void multiply_block(
     for_gemm_parts(unit_depth(weight.depth()), [&](int64_t offset, const GemmDepth& part, int64_t k) {
       const acc* B = weight.panel(product, i_panel) + k * kGemmColumns<acc>;
       for (int64_t m = 0; m < block.count; m += kGemmRows) {
-        int64_t outputs = 0;
-        for (int64_t i = m; i < min_of(m + kGemmRows, block.count); ++i) outputs = max_of(outputs, block.outputs[i]);
-        if (outputs < (product == 3 ? 2 : 1)) continue;
+        if (block.most_outputs[m / kGemmRows] < (product == 3 ? 2 : 1)) continue;
         gemm_rows<acc>(
             block.count - m, block.rows + m, product * line + offset, part, B, k == 0, products + m * kGemmColumns<acc>);
       }
@@ -85,34 +110,55 @@ void multiply_block(
   }
 }
 
-// store(pixel, n, Vec y, count) for every pixel and vector of columns in order, of the convolution of what
-// fill(pixel, row of weight.in()) gives. One task takes all of a pixel.
+// body(m, row, pixel) for every pixel of a block.
+template <class acc, class Body>
+[[gnu::always_inline]] inline void for_outputs(const Tiling& tiling, const Block<acc>& block, const Body& body) {
+  for (int64_t m = 0; m < block.count; ++m) {
+    for (int64_t row = 0; row < block.outputs[m]; ++row) {
+      body(m, row, row == 0 ? block.pixels[m] : tiling.below(block.pixels[m]));
+    }
+  }
+}
+
+// From products to the outputs of position m, columns [0, count) of the panel: take(Vec y, column, count) for each vector.
+template <class acc, class Take>
+[[gnu::always_inline]] inline void take_outputs(const acc* products, int64_t m, int64_t row, int64_t count, const Take& take) {
+  constexpr int64_t kStride = kBlock * kGemmColumns<acc>;
+  const acc* from = products + m * kGemmColumns<acc>;
+  for_vectors<acc>(count, [&](int64_t i, int64_t part) {
+    const Vec<acc> m1 = load_vector(from + i + kStride), m2 = load_vector(from + i + 2 * kStride);
+    take(row == 0 ? load_vector(from + i) + m1 + m2 : m1 - m2 - load_vector(from + i + 3 * kStride), i, part);
+  });
+}
+
+// store(pixel) gives what takes that pixel's outputs: take(n, Vec y, part) for every vector of columns in order, and before,
+// prefetch(n), for a panel's columns. The outputs are of the convolution of what fill(pixel, row of weight.in()) gives. One task
+// takes all of a pixel.
 template <class T, class Fill, class Store>
 void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
   using acc = acc_t<T>;
-  constexpr int64_t kColumns = kGemmColumns<acc>, kCount = kLanes<acc>;
+  constexpr int64_t kColumns = kGemmColumns<acc>;
   const Tiling tiling(s, weight.in());
   const int64_t line = tiling.operand_columns() * weight.in();
   parallel_for(0, tiling.count(), [&](int64_t i_tile) {
     const Tile tile = tiling[i_tile];
-    Scratch<acc> operand(tile.count * kProducts * line);
+    Scratch<acc> operand(tile.count * kProducts * line), products(kProducts * kBlock * kColumns);
     fill_operand(tiling, tile, weight.in(), fill, operand.get());
-    Scratch<acc> products(kProducts * kBlock * kColumns);
-    Block<acc> block;
-    for (int64_t first = 0; first < tile.count * tiling.columns(); first += kBlock) {
-      fill_block(tiling, tile, weight.in(), operand.get(), first, block);
+    Blocks<acc> blocks(tiling, tile, weight.in(), operand);
+    for (Block<acc> block; blocks.next(block);) {
       for (int64_t i_panel = 0; i_panel < weight.panels(); ++i_panel) {
+        const int64_t n = i_panel * kColumns, count = min_of(kColumns, weight.out() - n);
+        for_outputs(tiling, block, [&](int64_t, int64_t, const Pixel& pixel) { store(pixel).prefetch(n); });
         multiply_block(weight, block, line, i_panel, products.get());
-        const int64_t n_panel = i_panel * kColumns;
-        for (int64_t m = 0; m < block.count; ++m) {
-          for (int64_t i = 0; i < min_of(kColumns, weight.out() - n_panel) && block.outputs[m] > 0; i += kCount) {
-            const acc* from = products.get() + m * kColumns + i;
-            const auto product = [&](int64_t which) { return load_vector(from + which * kBlock * kColumns); };
-            const int64_t n = n_panel + i, count = min_of(kCount, weight.out() - n);
-            store(block.pixels[m][0], n, product(0) + product(1) + product(2), count);
-            if (block.outputs[m] > 1) store(block.pixels[m][1], n, product(1) - product(2) - product(3), count);
+        for_outputs(tiling, block, [&](int64_t m, int64_t row, const Pixel& pixel) {
+          const auto to = store(pixel);
+          const auto take = [&](Vec<acc> y, int64_t i, int64_t part) { to.take(n + i, y, part); };
+          if (count == kColumns) {
+            take_outputs(products.get(), m, row, kColumns, take);
+          } else {
+            take_outputs(products.get(), m, row, count, take);
           }
-        }
+        });
       }
     }
   });

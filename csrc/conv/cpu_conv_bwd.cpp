@@ -90,15 +90,29 @@ class ConvBackward {
     for (int64_t c = 0; p_.dbias && c < Co; ++c) static_cast<acc*>(p_.dbias)[c] = acc(total[c]);
   }
 
+  // sum_c(grad y) of a pixel.
+  struct Product {
+    const T* grad;
+    const acc* offset;
+    acc* sum;
+
+    void prefetch(int64_t n) const { __builtin_prefetch(grad + n); }
+
+    void take(int64_t n, Vec<acc> y, int64_t part) const {
+      *sum += sum_of(keep_lanes((y + load_part(offset + n, part)) * load_part(grad + n, part), part));
+    }
+  };
+
   // (3)
   void mix_gradient() {
     const int64_t frames = s_.B * s_.T, pixels = s_.H * s_.W;
     Scratch<acc> products(frames * pixels);  // (B, T, H, W): sum_c(grad y)
     products.zero(frames * pixels);
     const TransformedWeight<T> weight(p_.weight, s_, false);
-    const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t count) {
-      y = (y + load_part(epilogue_.offset(i.b, i.t) + n, count)) * load_part(grad_at(i.b, i.t, i.h, i.w) + n, count);
-      products[(i.b * s_.T + i.t) * pixels + i.h * s_.W + i.w] += sum_of(keep_lanes(y, count));
+    const auto store = [&](const Pixel& i) {
+      return Product{
+          grad_at(i.b, i.t, i.h, i.w), epilogue_.offset(i.b, i.t),
+          products + (i.b * s_.T + i.t) * pixels + i.h * s_.W + i.w};
     };
     convolve(s_, weight, [&](const Pixel& i, acc* h) { fill_h(i, h); }, store);
     for (int64_t i_frame = 0; i_frame < frames; ++i_frame) {
@@ -158,10 +172,11 @@ class ConvBackward {
     Scratch<acc> rows(2 * panels * kColumns);
     acc* row[2] = {rows.get(), rows + panels * kColumns};
     for (int64_t position = 0; position < positions; ++position, to += kColumns) {
+      const int64_t column = position % columns;
       const Unit unit = tiling.unit(tile.first + position / columns);
       for (int64_t i = 0; i < 2; ++i) {
-        const bool inside = tiling.has_column(unit, position % columns) && tiling.has_row(unit.row + i);
-        if (inside) fill_dy(tiling.pixel(unit, unit.row + i, position % columns), row[i]);
+        const bool inside = column < tiling.end(unit, 0) && tiling.has_row(unit.row + i);
+        if (inside) fill_dy(tiling.pixel(unit, unit.row + i, column), row[i]);
         for (int64_t c = inside ? Co : 0; c < panels * kColumns; ++c) row[i][c] = 0;
       }
       for (int64_t c = 0; c < panels * kColumns; c += kLanes<acc>) {
@@ -190,21 +205,28 @@ class ConvBackward {
     }
   }
 
+  // A pixel of dx or dh.
+  template <class To>
+  struct Gradient {
+    To* to;
+
+    void prefetch(int64_t n) const { __builtin_prefetch(to + n, 1); }
+    void take(int64_t n, Vec<acc> y, int64_t part) const { store_part(to + n, y, part); }
+  };
+
   // (5)
   void input_gradient() {
     const int64_t Ci = s_.Ci, count = s_.B * s_.T * s_.H * s_.W * Ci;
     const bool bare = p_.norm.kind == NormKind::None && !p_.norm.silu;
     const TransformedWeight<T> weight(p_.weight, s_, true);
     Scratch<acc> dh(bare ? 0 : count);
-    const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t part) {
-      const int64_t at = (((i.b * s_.T + i.t) * s_.H + i.h) * s_.W + i.w) * Ci + n;
-      if (bare) {
-        store_part(static_cast<T*>(p_.dx) + at, y, part);
-      } else {
-        store_part(dh + at, y, part);
-      }
-    };
-    convolve(s_, weight, [&](const Pixel& i, acc* dy) { fill_dy(i, dy); }, store);
+    const auto fill = [&](const Pixel& i, acc* dy) { fill_dy(i, dy); };
+    const auto at = [&](const Pixel& i) { return (((i.b * s_.T + i.t) * s_.H + i.h) * s_.W + i.w) * Ci; };
+    if (bare) {
+      convolve(s_, weight, fill, [&](const Pixel& i) { return Gradient<T>{static_cast<T*>(p_.dx) + at(i)}; });
+    } else {
+      convolve(s_, weight, fill, [&](const Pixel& i) { return Gradient<acc>{dh + at(i)}; });
+    }
     if (!bare) norm_backward(dh);
   }
 

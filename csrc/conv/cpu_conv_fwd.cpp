@@ -23,6 +23,26 @@ inline namespace VDIFF_ISA {
 
 namespace {
 
+// A pixel of out.
+template <class T>
+struct Output {
+  T* out;
+  const acc_t<T>* offset;
+  const T* residual;  // or null
+  acc_t<T> factor;
+
+  void prefetch(int64_t n) const {
+    __builtin_prefetch(out + n, 1);
+    if (residual) __builtin_prefetch(residual + n);
+  }
+
+  void take(int64_t n, Vec<acc_t<T>> y, int64_t part) const {
+    y += load_part(offset + n, part);                              // (3)
+    if (residual) y = load_part(residual + n, part) + factor * y;  // (4)
+    store_part(out + n, y, part);
+  }
+};
+
 template <class T>
 void norm_act_conv(const NormActConvParams& p) {
   using acc = acc_t<T>;
@@ -34,13 +54,11 @@ void norm_act_conv(const NormActConvParams& p) {
   const auto fill = [&](const Pixel& i, acc* h) {  // (1)
     prologue.apply(static_cast<const T*>(p.x) + p.stride_x.at(i.b, i.t, i.h, i.w), i.b, i.t, h);
   };
-  const auto store = [&](const Pixel& i, int64_t n, Vec<acc> y, int64_t count) {
-    y += load_part(epilogue.offset(i.b, i.t) + n, count);  // (3)
-    if (p.residual) {                                      // (4)
-      const T* residual = static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w);
-      y = load_part(residual + n, count) + epilogue.factor(i.b, i.t) * y;
-    }
-    store_part(static_cast<T*>(p.out) + (((i.b * s.T + i.t) * s.H + i.h) * s.W + i.w) * s.Co + n, y, count);
+  const auto store = [&](const Pixel& i) {
+    return Output<T>{
+        static_cast<T*>(p.out) + (((i.b * s.T + i.t) * s.H + i.h) * s.W + i.w) * s.Co, epilogue.offset(i.b, i.t),
+        p.residual ? static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w) : nullptr,
+        epilogue.factor(i.b, i.t)};
   };
   convolve(s, weight, fill, store);  // (2)
 }

@@ -67,17 +67,24 @@ class Tiling {
     return {strip / strips_, strip % strips_ * columns_, i % pairs_ * 2};
   }
 
-  // Whether a row, and a column of the unit's strip, which may be -1 or one too many, lie in the plane.
+  // Whether a row, which may be -1 or one too many, lies in the plane.
   bool has_row(int64_t row) const { return row >= 0 && row < rows_; }
-  bool has_column(const Unit& unit, int64_t column) const {
-    column += unit.first_column;
-    return column >= 0 && column < across_;
-  }
+  // The columns of the unit's strip that lie in the plane are those from begin to end; of its operand, too, from -margin on.
+  int64_t begin(const Unit& unit) const { return max_of(-margin(), -unit.first_column); }
+  int64_t end(const Unit& unit, int64_t margin) const { return min_of(columns_ + margin, across_ - unit.first_column); }
 
   Pixel pixel(const Unit& unit, int64_t row, int64_t column) const {
     column += unit.first_column;
     return s_.temporal ? Pixel{unit.plane, row, column / s_.W, column % s_.W}
                        : Pixel{unit.plane / s_.T, unit.plane % s_.T, row, column};
+  }
+  // To the next column, and to the next row.
+  void step_column(Pixel& pixel) const {
+    if (++pixel.w == s_.W && s_.temporal) pixel.w = 0, ++pixel.h;
+  }
+  Pixel below(Pixel pixel) const {
+    ++(s_.temporal ? pixel.t : pixel.h);
+    return pixel;
   }
 
  private:

@@ -2,19 +2,20 @@
 //
 //   task     a band of kBandPixels pixels of one frame; then, in a second pass, one frame
 //   scratch  per band (mean, sum of squared deviations) x C in double: 1/128 of x in float32
-//   acc      double for every dtype
+//   acc      acc_t over kPartPixels pixels, double over more
+//   bytes    reads x once
 //
-//   first  = sum(x) / n                                over a run, which stays in the cache         (1)
-//   d      = x - first                                                                              (2)
-//   mean   = first + sum(d) / n;  m2 = sum(d^2) - sum(d)^2 / n      sum(d) only corrects rounding    (3)
-//   merge: delta = mean_run - mean;  mean += delta n_run / n;  m2 += m2_run + delta^2 n_before n_run / n   (4)
+//   first  = x of a run's first pixel;  d = x - first                                                (1)
+//   mean   = first + sum(d) / n;  m2 = sum(d^2) - sum(d)^2 / n      since first is one of them, sum(d^2) <= n m2    (2)
+//   merge: delta = mean_run - mean;  mean += delta n_run / n;  m2 += m2_run + delta^2 n_before n_run / n   (3)
 //
-// Deterministic: bands and runs follow from H*W alone and merge in order.
+// Deterministic: bands, runs and parts follow from H*W alone and merge in order.
 #include <math.h>
 
 #include "common/dispatch.h"
 #include "common/parallel.h"
 #include "common/scratch.h"
+#include "common/simd.h"
 #include "norm/cpu_kernels.h"
 
 namespace vdiff {
@@ -22,6 +23,7 @@ inline namespace VDIFF_ISA {
 
 namespace {
 
+constexpr int64_t kPartPixels = 16;
 constexpr int64_t kRunPixels = 64;
 constexpr int64_t kBandPixels = 512;
 
@@ -36,34 +38,36 @@ void merge(double* mean, double* m2, int64_t count, const double* mean_other, co
   }
 }
 
-// mean, m2 (C,) of pixels [first, last) of a frame; sum (C,) is scratch.
+// mean, m2 (C,) of pixels [first, last) of a frame.
 template <class T>
-void run_stats(
-    const ChannelStatsParams& p, const T* frame, int64_t first, int64_t last, double* sum, double* mean, double* m2) {
-  const int64_t C = p.C;
-  const double count = double(last - first);
-  const auto pixel = [&](int64_t i) { return frame + i / p.W * p.stride_x.h + i % p.W * p.stride_x.w; };
-
-  for (int64_t c = 0; c < C; ++c) mean[c] = m2[c] = sum[c] = 0;
-  for (int64_t i = first; i < last; ++i) {  // (1)
-    const T* x = pixel(i);
-    for (int64_t c = 0; c < C; ++c) mean[c] += double(to_acc(x[c]));
+void run_stats(const ChannelStatsParams& p, const T* frame, int64_t first, int64_t last, double* mean, double* m2) {
+  using acc = acc_t<T>;
+  const int64_t count = last - first;
+  const T* pixels[kRunPixels];
+  for (int64_t i = 0; i < count; ++i) {
+    pixels[i] = frame + (first + i) / p.W * p.stride_x.h + (first + i) % p.W * p.stride_x.w;
   }
-  for (int64_t c = 0; c < C; ++c) mean[c] /= count;
-  for (int64_t i = first; i < last; ++i) {  // (2)
-    const T* x = pixel(i);
-    for (int64_t c = 0; c < C; ++c) {
-      const double d = double(to_acc(x[c])) - mean[c];
-      sum[c] += d;
-      m2[c] += d * d;
+  for_vectors<acc>(p.C, [&](int64_t c, int64_t part) {
+    const Vec<acc> shift = load_part(pixels[0] + c, part);
+    double sums[kLanes<acc>] = {}, squares[kLanes<acc>] = {};
+    for (int64_t i_part = 0; i_part < count; i_part += kPartPixels) {
+      Vec<acc> sum = {}, square = {};
+      for (int64_t i = i_part; i < min_of(i_part + kPartPixels, count); ++i) {
+        const Vec<acc> d = load_part(pixels[i] + c, part) - shift;  // (1)
+        sum += d;
+        square += d * d;
+      }
+      for (int64_t lane = 0; lane < kLanes<acc>; ++lane) {
+        sums[lane] += double(sum[lane]);
+        squares[lane] += double(square[lane]);
+      }
     }
-  }
-  for (int64_t c = 0; c < C; ++c) {  // (3)
-    const double correction = sum[c] / count;
-    const double deviations = m2[c] - sum[c] * correction;
-    mean[c] += correction;
-    m2[c] = deviations < 0 ? 0 : deviations;  // NaN stays NaN
-  }
+    for (int64_t lane = 0; lane < part; ++lane) {  // (2)
+      const double deviations = squares[lane] - sums[lane] * (sums[lane] / double(count));
+      mean[c + lane] = double(shift[lane]) + sums[lane] / double(count);
+      m2[c + lane] = deviations < 0 ? 0 : deviations;  // NaN stays NaN
+    }
+  });
 }
 
 template <class T>
@@ -71,13 +75,12 @@ void band_stats(const ChannelStatsParams& p, int64_t i_frame, int64_t i_band, do
   const T* frame = static_cast<const T*>(p.x) + i_frame / p.T * p.stride_x.b + i_frame % p.T * p.stride_x.t;
   const int64_t begin = i_band * kBandPixels;
   const int64_t end = min_of(begin + kBandPixels, p.H * p.W);
-  Scratch<double> run(3 * p.C);
-  double* sum = run + 2 * p.C;
-  run_stats(p, frame, begin, min_of(begin + kRunPixels, end), sum, mean, m2);
+  Scratch<double> run(2 * p.C);
+  run_stats(p, frame, begin, min_of(begin + kRunPixels, end), mean, m2);
   for (int64_t first = begin + kRunPixels; first < end; first += kRunPixels) {
     const int64_t last = min_of(first + kRunPixels, end);
-    run_stats(p, frame, first, last, sum, run.get(), run + p.C);
-    merge(mean, m2, first - begin, run, run + p.C, last - first, p.C);  // (4)
+    run_stats(p, frame, first, last, run.get(), run + p.C);
+    merge(mean, m2, first - begin, run, run + p.C, last - first, p.C);  // (3)
   }
 }
 
@@ -96,7 +99,7 @@ void channel_stats(const ChannelStatsParams& p) {
     for (int64_t i = 1; i < bands; ++i) {
       const double* other = mean + i * 2 * C;
       const int64_t before = i * kBandPixels;
-      merge(mean, m2, before, other, other + C, min_of(kBandPixels, pixels - before), C);  // (4)
+      merge(mean, m2, before, other, other + C, min_of(kBandPixels, pixels - before), C);  // (3)
     }
     acc_t<T>* stats = static_cast<acc_t<T>*>(p.stats) + i_frame * C * 2;
     for (int64_t c = 0; c < C; ++c) {
