@@ -14,8 +14,6 @@ inline float cos_of(float x) { return cosf(x); }
 inline double cos_of(double x) { return cos(x); }
 inline float sin_of(float x) { return sinf(x); }
 inline double sin_of(double x) { return sin(x); }
-inline float erf_of(float x) { return erff(x); }
-inline double erf_of(double x) { return erf(x); }
 
 }  // namespace VDIFF_ISA
 }  // namespace vdiff

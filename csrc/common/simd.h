@@ -3,8 +3,8 @@
 //
 //   lanes     kLanes<acc>: 4 floats at baseline, 8 with AVX2, 16 with AVX-512
 //   memory    any alignment; Half and BFloat16 widen to float and round to nearest even
-//   math      exp, log and sigmoid of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays NaN;
-//             double by the C library
+//   math      exp, log, sigmoid and erf of float within 2 ulp, 0 and infinity where they leave float's normal range, NaN stays
+//             NaN; double by the C library
 #pragma once
 
 #if defined(__x86_64__)
@@ -341,6 +341,29 @@ inline void exp_nonpositive(Vec<double> (&x)[count]) {
 }
 
 [[gnu::always_inline]] inline Vec<double> sigmoid_of(Vec<double> x) { return 1 / (1 + exp_of(-x)); }
+
+// By polynomials of N. Juffa: of x itself near 0, of log(1 - erf |x|) beyond.
+[[gnu::always_inline]] inline Vec<float> erf_of(Vec<float> x) {
+  const Vec<float> size = x < 0.0f ? -x : x, square = x * x;
+  Vec<float> near = splat(-5.96761703e-4f);
+  near = near * square + 4.99119423e-3f;
+  near = near * square - 2.67681349e-2f;
+  near = near * square + 1.12819925e-1f;
+  near = near * square - 3.76125336e-1f;
+  near = near * square + 1.28379166e-1f;
+  Vec<float> far = (size * -1.72853470e-5f + 3.83197126e-4f) * square + (size * -3.88396438e-3f + 2.42546219e-2f);
+  far = far * size - 1.06777877e-1f;
+  far = far * size - 6.34846687e-1f;
+  far = far * size - 1.28717512e-1f;
+  far = 1 - exp_of(far * size - size);
+  far = size > 4.0f ? splat(1.0f) : far;  // where the polynomial may rise again
+  return size > 0.927734375f ? (x < 0.0f ? -far : far) : near * x + x;
+}
+
+[[gnu::always_inline]] inline Vec<double> erf_of(Vec<double> x) {
+  for (int64_t lane = 0; lane < kLanes<double>; ++lane) x[lane] = ::erf(x[lane]);
+  return x;
+}
 
 }  // namespace VDIFF_ISA
 }  // namespace vdiff
