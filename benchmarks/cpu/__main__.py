@@ -8,9 +8,9 @@ import argparse
 import torch
 
 from ..timing import Machine
-from . import attention, conv
+from . import attention, conv, feedforward, unet
 
-TABLES = {"attention": attention, "conv": conv}
+TABLES = {"attention": attention, "conv": conv, "feedforward": feedforward, "unet": unet}
 
 
 def main():
