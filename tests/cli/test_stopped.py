@@ -58,7 +58,7 @@ def test_sampling(start, weights, tmp_path):
     """On a terminal, which shows the bar."""
     out = tmp_path / "out.gif"
     out.write_bytes(b"old")
-    arguments = ["sample", "a seven", "-o", out, "--weights", weights, "--steps", 200, "--frames", 64]
+    arguments = ["sample", "a seven", "-o", out, "--weights", weights, "--steps", 1000, "--frames", 64]
     runs = []
     for _ in SIGNALS:
         terminal, end = pty.openpty()
@@ -67,7 +67,7 @@ def test_sampling(start, weights, tmp_path):
         os.close(end)
     for (terminal, process), number in zip(runs, SIGNALS):
         text = ""
-        while "/200" not in text:
+        while "/1000" not in text:
             text += os.read(terminal, 1000).decode()
         assert "sampling" in text
         process.send_signal(number)
