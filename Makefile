@@ -24,10 +24,10 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_AR
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
 INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help sample test test-full golden build cuda abi sanitize clean
+.PHONY: help sample test test-full golden build cuda abi sanitize sanitize-threads clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 sample: build ## build, then a video from the weights that ship
 	.venv/bin/vdiff sample '$(PROMPT)' -o '$(OUT)'
@@ -57,6 +57,15 @@ sanitize: build $(INSTALLED_TESTS) ## the CPU kernels' cases under the address a
 		VDIFF_CUDA=0 VDIFF_BUILD=$(SANITIZED) $(VENV_PYTHON) setup.py --quiet build --build-lib $(SANITIZED)/lib
 	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libubsan.so)" \
 		ASAN_OPTIONS=detect_leaks=0 $(VENV_PYTHON) -m pytest -o pythonpath='. $(SANITIZED)/lib' tests/ops/test_cases.py $(PYTEST_ARGS)
+
+THREADS = build/threads
+sanitize-threads: build $(INSTALLED_TESTS) ## the same under the thread sanitizer, with threads that it can follow
+	CXXFLAGS='-O1 -g -fsanitize=thread' LDFLAGS='-fsanitize=thread' \
+		VDIFF_CUDA=0 VDIFF_BUILD=$(THREADS) $(VENV_PYTHON) setup.py --quiet build --build-lib $(THREADS)/lib
+	$(or $(CXX),g++) -O1 -g -std=c++17 -fPIC -fsanitize=thread -shared tests/thread_pool.cpp -o $(THREADS)/thread_pool.so
+	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libtsan.so) $(THREADS)/thread_pool.so" OMP_NUM_THREADS=1 \
+		TSAN_OPTIONS='halt_on_error=1 report_signal_unsafe=0' setarch -R $(VENV_PYTHON) -m pytest -n 0 \
+		-o pythonpath='. $(THREADS)/lib' tests/ops/test_cases.py $(PYTEST_ARGS)
 
 clean: ## what was built; .venv stays
 	rm -rf build dist vdiff_kernels.egg-info vdiff_kernels/_C.so

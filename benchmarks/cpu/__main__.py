@@ -8,9 +8,12 @@ import argparse
 import torch
 
 from ..timing import Machine
-from . import attention, conv, feedforward, unet
+from . import attention, conv, feedforward, memory, module, overhead, unet
 
-TABLES = {"attention": attention, "conv": conv, "feedforward": feedforward, "unet": unet}
+TABLES = {
+    "attention": attention, "module": module, "memory": memory, "conv": conv, "feedforward": feedforward, "unet": unet,
+    "overhead": overhead,
+}  # fmt: skip
 
 
 def main():

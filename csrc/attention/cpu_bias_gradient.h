@@ -52,7 +52,7 @@ class BiasGradient {
   void finish() {
     if (!dbias_ || !fits_) return;
     const int64_t block = 1024, blocks = ceil_div(N_ * entries_, block);
-    parallel_for(0, blocks, [&](int64_t index) {
+    parallel_for(0, blocks, min_of(block, N_ * entries_) * chunks_, [&](int64_t index) {
       const int64_t end = min_of((index + 1) * block, N_ * entries_);
       for (int64_t entry = index * block; entry < end; ++entry) {
         double total = 0;

@@ -47,7 +47,7 @@ class LayerBackward {
     sums_.zero(lanes_ * sums_of_lane());
     for (int64_t first = 0; first < sequences_.blocks(); first += blocks_) {
       const int64_t count = min_of(blocks_, sequences_.blocks() - first);
-      parallel_for(0, min_of(lanes_, count), [&](int64_t lane) {
+      parallel_for(0, min_of(lanes_, count), max_rows_ * C_ * 6 * inner_, [&](int64_t lane) {
         for (int64_t i = lane; i < count; i += lanes_) differentiate(first + i, i * max_rows_, sums_ + lane * sums_of_lane());
       });
       const int64_t rows = (count - 1) * max_rows_ + sequences_.rows(first + count - 1);
@@ -161,7 +161,7 @@ class LayerBackward {
   void add_product(const acc* a, int64_t M, const acc* b, int64_t N, int64_t rows, bool first, acc* to) const {
     const PackedPanels<acc> panels(rows, N, 1, [&](int64_t k) { return b + k * N; });
     constexpr int64_t kTaskRows = 4 * kGemmRows;
-    parallel_for(0, ceil_div(M, kTaskRows), [&](int64_t task) {
+    parallel_for(0, ceil_div(M, kTaskRows), min_of(kTaskRows, M) * rows * N, [&](int64_t task) {
       const int64_t m_first = task * kTaskRows;
       gemm<acc>(
           min_of(kTaskRows, M - m_first), GemmDepth{1, rows, 0, M}, [&](int64_t m) -> const acc* { return a + m_first + m; },

@@ -21,7 +21,7 @@ void layer_forward(const LayerFwdParams<Attention>& p) {
   const PackedPanels<acc> w_out = transposed_panels<T>(p.layer.w_out, 0, Co, inner);
   const PaddedVector<acc> b_out(p.layer.b_out, Co);
 
-  parallel_for(0, sequences.blocks(), [&](int64_t block) {
+  parallel_for(0, sequences.blocks(), sequences.rows(0) * C * (3 * inner + Co), [&](int64_t block) {
     const int64_t R = sequences.rows(block), columns = groups.columns();
     Scratch<acc> h_memory(R * C), qkv_memory(3 * R * columns + kLanes<acc>), o_memory(R * inner);
     const Rows<acc> h{h_memory, C}, o{o_memory, inner};

@@ -71,7 +71,7 @@ void attention_forward(const SpatialAttentionFwdParams& p) {
   const int64_t tasks = p.B * p.T * p.N * blocks;
   if (tasks == 0) return;
   const SpatialBias<A> bias(p);
-  parallel_for(0, tasks, [&](int64_t task) {
+  parallel_for(0, tasks, 2 * min_of(kTaskQueries, L) * S * p.D, [&](int64_t task) {
     const int64_t begin = task % blocks * kTaskQueries, end = min_of(L, begin + kTaskQueries);
     const int64_t n = task / blocks % p.N, frame = task / blocks / p.N;
     const int64_t b = frame / p.T, t = frame % p.T;
@@ -97,7 +97,7 @@ void attention_backward(const SpatialAttentionBwdParams& p) {
       p.dbias, p.N, table.entries, table.origin, table.row.get(), table.column.get(), units, /*unwanted_units=*/1);
   if (units * p.N == 0 || L == 0) return dbias.finish();
   const SpatialBias<A> bias(p);
-  parallel_for(0, dbias.chunks() * p.N, [&](int64_t task) {
+  parallel_for(0, dbias.chunks() * p.N, 5 * L * S * p.D, [&](int64_t task) {
     const int64_t n = task % p.N, chunk = task / p.N;
     SpatialBackward<A> backward(p, bias);
     FrameRows<A> q(L, p.D), k(S, p.D), v(S, p.D), g(L, p.D), dq(L, p.D), dk(S, p.D), dv(S, p.D);

@@ -81,7 +81,7 @@ void attention_forward(const TemporalAttentionFwdParams& p) {
   const Rotation<A> rotation = temporal_rotation<A>(p);
   const int64_t pixels = p.B * p.H * p.W, task_pixels = ceil_div(kTaskSequences, p.N);
   const int64_t group = group_heads<A>(p, p.T + 2 * p.S);
-  parallel_for(0, ceil_div(pixels, task_pixels), [&](int64_t task) {
+  parallel_for(0, ceil_div(pixels, task_pixels), 2 * task_pixels * p.N * p.T * p.S * p.D, [&](int64_t task) {
     TemporalForward<A> forward(p);
     GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D);
     for (int64_t index = task * task_pixels; index < min_of(pixels, (task + 1) * task_pixels); ++index) {
@@ -115,7 +115,7 @@ void attention_backward(const TemporalAttentionBwdParams& p) {
       ceil_div(kTaskSequences, max_of<int64_t>(p.N, 1)));
   if (p.B * p.T * p.H * p.W * p.N == 0) return dbias.finish();
   const int64_t group = group_heads<A>(p, 3 * p.T + 4 * p.S);
-  parallel_for(0, dbias.chunks(), [&](int64_t chunk) {
+  parallel_for(0, dbias.chunks(), 5 * dbias.last_unit(0) * p.N * p.T * p.S * p.D, [&](int64_t chunk) {
     TemporalBackward<A> backward(p);
     GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D), g(group, p.T, p.D);
     GroupRows<A> dq(group, p.T, p.D), dk(group, p.S, p.D), dv(group, p.S, p.D);

@@ -54,7 +54,7 @@ class PackedPanels {
   PackedPanels(int64_t K, int64_t N, int64_t stride, const Row& row)
       : panels_{nullptr, K, N}, memory_(panels_.size()) {
     panels_.data = memory_;
-    parallel_for(0, panels_.count(), [&](int64_t i) {
+    parallel_for(0, panels_.count(), 4 * K * kGemmColumns<acc>, [&](int64_t i) {
       constexpr int64_t kColumns = kGemmColumns<acc>;
       const int64_t first = i * kColumns, columns = min_of(kColumns, N - first);
       acc* to = memory_ + i * K * kColumns;

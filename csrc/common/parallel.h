@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "common/isa.h"
+#include "common/scalar.h"
 
 namespace vdiff {
 
@@ -14,11 +15,15 @@ void parallel_ranges(int64_t begin, int64_t end, int64_t grain, RangeFunction fu
 
 inline namespace VDIFF_ISA {
 
+// Operations that take as long, about, as waking a thread does: the least that one is given.
+constexpr int64_t kThreadOperations = 1 << 16;
+
 // body(index) for every index in [begin, end). Which thread runs an index depends on the pool; what it computes must not.
+// operations: about how many an index takes, so that little work stays with the caller.
 template <class Body>
-void parallel_for(int64_t begin, int64_t end, const Body& body) {
+void parallel_for(int64_t begin, int64_t end, int64_t operations, const Body& body) {
   parallel_ranges(
-      begin, end, 1,
+      begin, end, max_of<int64_t>(1, kThreadOperations / max_of<int64_t>(1, operations)),
       [](int64_t first, int64_t last, void* context) {
         const Body& run = *static_cast<const Body*>(context);
         for (int64_t index = first; index < last; ++index) run(index);

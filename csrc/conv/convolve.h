@@ -140,7 +140,8 @@ void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill
   constexpr int64_t kColumns = kGemmColumns<acc>;
   const Tiling tiling(s, weight.in());
   const int64_t line = tiling.operand_columns() * weight.in();
-  parallel_for(0, tiling.count(), [&](int64_t i_tile) {
+  const int64_t operations = tiling.largest() * tiling.columns() * kProducts * weight.depth() * weight.out();
+  parallel_for(0, tiling.count(), operations, [&](int64_t i_tile) {
     const Tile tile = tiling[i_tile];
     Scratch<acc> operand(tile.count * kProducts * line), products(kProducts * kBlock * kColumns);
     fill_operand(tiling, tile, weight.in(), fill, operand.get());

@@ -64,7 +64,7 @@ class ConvBackward {
   void channel_sums() {
     const int64_t Co = s_.Co, frames = s_.B * s_.T, pixels = s_.H * s_.W, bands = ceil_div(pixels, kBandPixels);
     Scratch<double> band_sums(frames * bands * Co);
-    parallel_for(0, frames * bands, [&](int64_t task) {
+    parallel_for(0, frames * bands, min_of(kBandPixels, pixels) * Co, [&](int64_t task) {
       const int64_t i_frame = task / bands, begin = task % bands * kBandPixels;
       double* sums = band_sums + task * Co;
       for (int64_t c = 0; c < Co; ++c) sums[c] = 0;
@@ -139,7 +139,7 @@ class ConvBackward {
         const int64_t positions = tiling[first + i].count * tiling.columns();
         return {dy + (i * kProducts + product) * largest.size(), positions, Co};
       };
-      parallel_for(0, 2 * count, [&](int64_t task) {
+      parallel_for(0, 2 * count, 4 * tiling.largest() * tiling.columns() * min_of(s_.Ci, Co), [&](int64_t task) {
         const int64_t i = task / 2;
         if (task % 2 == 0) {
           const auto fill = [&](const Pixel& at, acc* to) { fill_h(at, to); };
@@ -148,7 +148,7 @@ class ConvBackward {
           transform_dy(tiling, tiling[first + i], largest.size(), dy_panels(i, 0).count(), dy + i * kProducts * largest.size());
         }
       });
-      parallel_for(0, kProducts * blocks * panels, [&](int64_t task) {
+      parallel_for(0, kProducts * blocks * panels, min_of(kWeightRows, rows) * count * largest.K * kGemmColumns<acc>, [&](int64_t task) {
         const int64_t product = task / (blocks * panels), m = task / panels % blocks * kWeightRows;
         acc* to = sums + (product * rows + m) * Co;
         const auto add = [&](int64_t row, int64_t n, Vec<acc> value, int64_t part) {
@@ -162,7 +162,7 @@ class ConvBackward {
         }
       });
     }
-    parallel_for(0, s_.Ci, [&](int64_t ci) { store_weight(ci, taps, sums); });
+    parallel_for(0, s_.Ci, 9 * Co, [&](int64_t ci) { store_weight(ci, taps, sums); });
   }
 
   // dy (4, panels of a tile), transformed, zeros beyond the plane and in the columns from Co on; products size apart.

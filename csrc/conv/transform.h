@@ -42,7 +42,7 @@ class TransformedWeight {
         product_{nullptr, tap_columns_ * in_, out_},
         memory_(kProducts * product_.size()) {
     product_.data = memory_;
-    parallel_for(0, product_.count() * tap_columns_, [&](int64_t i) {
+    parallel_for(0, product_.count() * tap_columns_, 8 * in_ * kGemmColumns<acc>, [&](int64_t i) {
       pack(weight, transposed, i / tap_columns_, i % tap_columns_);
     });
   }

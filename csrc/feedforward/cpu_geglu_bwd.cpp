@@ -44,14 +44,14 @@ class GegluBackward {
     dbias_.zero(E2);
     for (int64_t first = 0; first < p_.M; first += kSlabRows) {
       const int64_t count = min_of(kSlabRows, p_.M - first);
-      parallel_for(0, ceil_div(count, kBlockRows), [&](int64_t task) {
+      parallel_for(0, ceil_div(count, kBlockRows), 4 * min_of(kBlockRows, count) * C * E2, [&](int64_t task) {
         const int64_t begin = task * kBlockRows;
         row_gradients(first, begin, min_of(kBlockRows, count - begin));
       });
       const PackedPanels<acc> x(count, C, 1, [&](int64_t m) { return this->x(first + m); });
-      parallel_for(0, ceil_div(E2, kBlockRows), [&](int64_t task) { weight_gradients(task * kBlockRows, count, x); });
+      parallel_for(0, ceil_div(E2, kBlockRows), min_of(kBlockRows, E2) * C * count, [&](int64_t task) { weight_gradients(task * kBlockRows, count, x); });
     }
-    parallel_for(0, E2, [&](int64_t e) {
+    parallel_for(0, E2, C, [&](int64_t e) {
       T* to = static_cast<T*>(p_.dweight) + e * C;
       for (int64_t c = 0; c < C; ++c) to[c] = from_acc<T>(dweight_[e * C + c]);
       if (p_.dbias) static_cast<acc*>(p_.dbias)[e] = acc(dbias_[e]);

@@ -29,7 +29,7 @@ void geglu(const GegluParams& p) {
       static_cast<const T*>(p.weight), p.stride_weight_e, p.stride_weight_c, static_cast<const acc*>(p.bias), C, E);
   const int64_t panels = max_of<int64_t>(1, ceil_div(project.panels() * blocks, max_of(blocks, kTasksWanted)));  // of a task
   const int64_t splits = ceil_div(project.panels(), panels);
-  parallel_for(0, blocks * splits, [&](int64_t task) {
+  parallel_for(0, blocks * splits, 2 * min_of(kBlockRows, p.M) * C * panels * kGemmColumns<acc>, [&](int64_t task) {
     const int64_t first = task / splits * kBlockRows, count = min_of(kBlockRows, p.M - first);
     const int64_t begin = task % splits * panels;
     Scratch<acc> x(count * C);

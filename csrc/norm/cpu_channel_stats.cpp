@@ -89,11 +89,11 @@ void channel_stats(const ChannelStatsParams& p) {
   const int64_t frames = p.B * p.T, pixels = p.H * p.W, C = p.C;
   const int64_t bands = ceil_div(pixels, kBandPixels);
   Scratch<double> partial(frames * bands * 2 * C);  // (frames, bands, 2, C)
-  parallel_for(0, frames * bands, [&](int64_t task) {
+  parallel_for(0, frames * bands, 2 * min_of(kBandPixels, pixels) * C, [&](int64_t task) {
     double* mean = partial + task * 2 * C;
     band_stats<T>(p, task / bands, task % bands, mean, mean + C);
   });
-  parallel_for(0, frames, [&](int64_t i_frame) {
+  parallel_for(0, frames, 8 * bands * C, [&](int64_t i_frame) {
     double* mean = partial + i_frame * bands * 2 * C;
     double* m2 = mean + C;
     for (int64_t i = 1; i < bands; ++i) {

@@ -45,16 +45,18 @@ class Backward {
         group_means_(group_ ? prologue_.units(p.B) * 2 * p.C : 0) {}
 
   void run() {
-    parallel_for(0, frames_ * bands_, [&](int64_t task) { pass_1(task); });
+    parallel_for(0, frames_ * bands_, band_operations(), [&](int64_t task) { pass_1(task); });
     if (!with_sums_) return;
-    parallel_for(0, frames_, [&](int64_t i_frame) { sum_frame(i_frame); });
+    parallel_for(0, frames_, 2 * bands_ * p_.C, [&](int64_t i_frame) { sum_frame(i_frame); });
     parameter_gradients();
     if (!group_ || p_.C == 0) return;
-    parallel_for(0, prologue_.units(p_.B), [&](int64_t i_u) { fill_group_means(i_u); });
-    parallel_for(0, frames_ * bands_, [&](int64_t task) { pass_2(task); });
+    parallel_for(0, prologue_.units(p_.B), 2 * prologue_.frames_per_unit() * p_.C, [&](int64_t i_u) { fill_group_means(i_u); });
+    parallel_for(0, frames_ * bands_, band_operations(), [&](int64_t task) { pass_2(task); });
   }
 
  private:
+  int64_t band_operations() const { return 8 * min_of(kBandPixels, pixels_) * p_.C; }
+
   // body(i_b, i_t, grad, x, dx) for every pixel of the task's band.
   template <class Body>
   void for_pixels(int64_t task, const Body& body) {

@@ -23,7 +23,7 @@ template <class T>
 void norm_act(const NormActParams& p) {
   using acc = acc_t<T>;
   const Prologue<acc> prologue(p.norm, p.B, p.T, p.C);
-  parallel_for(0, p.B * p.T * p.H, [&](int64_t task) {
+  parallel_for(0, p.B * p.T * p.H, 4 * p.W * p.C, [&](int64_t task) {
     const int64_t h = task % p.H, t = task / p.H % p.T, b = task / p.H / p.T;
     Scratch<acc> row(p.C);
     for (int64_t w = 0; w < p.W; ++w) {

@@ -43,7 +43,7 @@ class Prologue {
         rstd_(kind_ == NormKind::Group ? units(B) * C : 0) {
     if (has_affine_) fill_affine(norm, B);
     if (kind_ == NormKind::Group && C > 0) {
-      parallel_for(0, units(B), [&](int64_t i_u) { fill_group(norm, i_u); });
+      parallel_for(0, units(B), 2 * frames_per_unit() * C, [&](int64_t i_u) { fill_group(norm, i_u); });
     }
   }
 
