@@ -25,7 +25,7 @@ BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
 
 @dataclass(frozen=True)
 class Call:
-    """One call of an operator. Small: of its ratios, only that of the bias gradient knows the number of sequences."""
+    """One call of an operator, as small as its ratios allow: only the bias gradient's partials know the number of sequences."""
 
     kind: str
     T: int
@@ -59,6 +59,10 @@ class Call:
         return torch.randn(dense) if self.bias == "dense" else None, torch.randn(relative) if self.bias == "rel" else None
 
     @property
+    def is_long(self) -> bool:
+        return max(self.lengths[1:]) > 32 or bool(self.context)
+
+    @property
     def lengths(self) -> tuple[int, int, int]:
         """(sequences, queries, keys)"""
         pixels = self.H * self.W
@@ -68,21 +72,46 @@ class Call:
 
 
 CALLS = [
-    Call("temporal", 16, 64, 64, 8, 64, bias="rel"),
-    Call("temporal", 16, 4, 8, 8, 40, bias="rel"),
+    Call("temporal", 16, 32, 32, 8, 64, bias="rel"),
+    Call("temporal", 16, 32, 32, 8, 40, bias="rel"),
     Call("temporal", 16, 4, 8, 8, 80),
     Call("temporal", 16, 4, 8, 8, 160),
-    Call("temporal", 8, 4, 8, 8, 64, bias="rel"),
+    Call("temporal", 8, 16, 16, 8, 64, bias="rel"),
     Call("temporal", 24, 4, 8, 8, 64),
-    Call("temporal", 32, 4, 8, 8, 32, bias="rel"),
-    Call("temporal", 16, 4, 8, 8, 64, bias="rel", dtype="float32"),
+    Call("temporal", 32, 16, 16, 8, 32, bias="rel"),
+    Call("temporal", 16, 16, 16, 8, 64, bias="rel", dtype="float32"),
     Call("temporal", 64, 2, 4, 2, 64, bias="rel"),
     Call("spatial", 1, 16, 16, 2, 64),
-    Call("spatial", 1, 16, 16, 2, 64, bias="rel"),
+    Call("spatial", 1, 32, 32, 1, 64),
+    Call("spatial", 4, 16, 16, 1, 64, bias="rel"),
+    Call("spatial", 1, 16, 16, 1, 64, bias="dense"),
     Call("spatial", 1, 16, 16, 2, 40),
+    Call("spatial", 1, 16, 16, 1, 128),
     Call("spatial", 2, 16, 16, 2, 64, context=77),
-    Call("spatial", 1, 16, 16, 2, 64, dtype="float32"),
+    Call("spatial", 1, 16, 16, 1, 64, dtype="float32"),
 ]
+
+# Why a row misses a bar, where it may: (bar, of which rows, why).
+REASONS = [
+    (
+        "unique", lambda row: row.call.is_long and row.direction == "backward",
+        "Backward of long sequences is two kernels, three with a bias gradient, and each reads q, k, v and dout: no gradient is added "
+        "up by atomics. It is bound by flops, not by bytes, from some hundreds of keys on.",
+    ),
+    (
+        "request", lambda row: row.call.is_long and row.call.D * row.element % SECTOR != 0,
+        "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it reads the rest of "
+        "the sector, which comes from L2 (unique sectors are at the floor).",
+    ),
+    (
+        "request", lambda row: row.call.bias is not None or row.direction == "backward",
+        "Loads of 4 bytes a lane (entries of the bias, partials of its gradient, the log-sum-exp) that begin within a sector.",
+    ),
+    (
+        "wavefronts", lambda row: row.call.is_long and row.call.D * row.element // 16 % 8 != 0,
+        "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a bank.",
+    ),
+]  # fmt: skip
 
 
 @dataclass
@@ -139,7 +168,7 @@ class Recorder:
 class Row:
     """The counts of one call in one direction, over its floor."""
 
-    call: str
+    call: Call
     direction: str
     floor_bytes: int  # each operand read once, each result written once
     unique: float  # unique sectors
@@ -148,15 +177,25 @@ class Row:
     wide: float  # the share of global requests that are of 16 bytes a lane
     mma: float  # flops of the tensor cores over those of the math; 0: FFMA
     wavefronts: float  # of shared memory, over the ideal
-    barriers: int  # of blocks, each
+    barriers: float  # of a block
     instructions: int  # of warps
     flops: int
     eager_bytes: float
     sdpa_bytes: float
     launches: list[Launch] = field(repr=False)
 
-    def misses(self) -> list[str]:
-        return [name for name, bar in BARS.items() if getattr(self, name) > bar]
+    @property
+    def element(self) -> int:
+        return getattr(torch, self.call.dtype).itemsize
+
+    @property
+    def name(self) -> str:
+        return f"{self.call}, {self.direction}"
+
+    def misses(self) -> dict[str, int]:
+        """The bars that it misses, and the number of the reason in REASONS."""
+        missed = [name for name, bar in BARS.items() if round(getattr(self, name), 3) > bar]
+        return {name: next(i for i, (bar, of, _) in enumerate(REASONS) if bar == name and of(self)) for name in missed}
 
 
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:
@@ -190,25 +229,33 @@ def measure(call: Call, direction: str, recorder: Recorder) -> Row:
     layout = Frames if call.kind == "temporal" else Pixels
     theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, sdpa)]
     return Row(
-        str(call), direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
+        call, direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
         sum(t.sectors for t in total) * SECTOR / floor, sum(c.wide_global for c in counts) / sum(t.requests for t in total),
         sum(c.mma_flops for c in counts) / flops, sum(t.wavefronts for t in total) / max(1, shared_ideal),
-        sum(c.barriers for c in counts), sum(sum(c.instructions.values()) for c in counts), flops, *theirs,
+        sum(c.barriers / launch.blocks for c, launch in zip(counts, recorder.launches)), sum(sum(c.instructions.values()) for c in counts), flops, *theirs,
         list(recorder.launches),
     )  # fmt: skip
 
 
 def print_counts(rows: list[Row]) -> None:
     print("| call | floor | unique sectors | sectors/request | all requests | 16-byte | tensor-core flops | wavefronts ", end="")
-    print("| eager | SDPA |\n" + "|---" * 10 + "|")
+    print("| barriers | eager | SDPA |\n" + "|---" * 11 + "|")
+    reasons = sorted({reason for row in rows for reason in row.misses().values()})
     for row in rows:
-        marked = {name: f"{getattr(row, name):.3f}{' ✗' if name in row.misses() else ''}" for name in BARS}
+        misses = row.misses()
+        marked = {name: f"{getattr(row, name):.3f}" for name in BARS}
+        for name, reason in misses.items():
+            marked[name] += f" ✗{reasons.index(reason) + 1}"
         mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
         cells = [
-            f"{row.call}, {row.direction}", f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"],
-            f"{row.passes:.2f}", f"{row.wide:.0%}", mma, marked["wavefronts"], f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
+            row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}", f"{row.wide:.0%}",
+            mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
         ]  # fmt: skip
         print(f"| {' | '.join(cells)} |")
+    bars = ", ".join(f"{name} {bar:.2f}" for name, bar in BARS.items())
+    print(f"\nBytes and sectors over the floor; eager and SDPA: what they move, over the same floor. ✗: above its bar ({bars}).")
+    for number, reason in enumerate(reasons, 1):
+        print(f"✗{number}: {REASONS[reason][2]}")
 
 
 def print_kernels(rows: list[Row]) -> None:
@@ -236,7 +283,7 @@ def print_estimates(rows: list[Row]) -> None:
     print(f"| call | {' | '.join(gpu.name for gpu in GPUS)} |")
     print("|---|" + "---|" * len(GPUS))
     for row in rows:
-        half = "float32" not in row.call
+        half = row.call.dtype != "float32"
         cells = []
         for gpu in GPUS:
             counted, bound = gpu.least_seconds(
@@ -244,7 +291,7 @@ def print_estimates(rows: list[Row]) -> None:
             )
             floor, _ = gpu.least_seconds(row.floor_bytes, row.flops, half, 0)
             cells.append(f"{counted / floor:.2f} ({bound})")
-        print(f"| {row.call}, {row.direction} | {' | '.join(cells)} |")
+        print(f"| {row.name} | {' | '.join(cells)} |")
 
 
 def main() -> None:

@@ -8,8 +8,10 @@ import sys
 
 import torch
 import torch.nn.functional as F
+from torch._subclasses import FakeTensorMode
 
-from vdiff_kernels.ops import library
+import vdiff_kernels as vdiff
+from vdiff_kernels.ops import gpu, library
 
 ops = torch.ops.vdiff_kernels
 torch.manual_seed(0)
@@ -42,6 +44,54 @@ def feedforward():
     return ops.geglu_native(x, weight, bias), a * F.gelu(b)
 
 
+class WithoutMemory(torch.Tensor):
+    """A CUDA tensor in all but memory: under DisableTorchDispatch it goes to the CUDA kernels, and their checks see its shape."""
+
+    @staticmethod
+    def __new__(cls, *shape, dtype=torch.float16, strides=None):
+        return torch.Tensor._make_wrapper_subclass(cls, shape, strides, dtype=dtype, device="cuda")
+
+    __torch_dispatch__ = torch._C._disabled_torch_dispatch_impl
+
+
+def refused(expected, function, *arguments, **options):
+    try:
+        function(*arguments, **options)
+    except (ValueError, TypeError, RuntimeError) as error:
+        assert expected in str(error), f"{error}; expected {expected!r}"
+    else:
+        raise AssertionError(f"not refused; expected {expected!r}")
+
+
+def check_cuda_arguments():
+    """Both attention operators refuse wrong CUDA tensors before they launch: in Python, traced, and in C++."""
+    q, k, short = (2, 5, 3, 4, 2, 8), (2, 6, 3, 4, 2, 8), (2, 6, 3, 4, 2, 7)
+    gpu._answers[None] = gpu._answers[0] = None  # as if there were a GPU
+    with FakeTensorMode():
+        fake = lambda *shape, **options: torch.empty(shape, device="cuda", dtype=torch.float16, **options)  # noqa: E731
+        out = vdiff.temporal_attention(fake(*q), fake(*k), fake(*k), backend="cuda")
+        assert out.shape == q and out.device.type == "cuda"
+        refused("v has shape (2, 6, 3, 4, 2, 7)", vdiff.temporal_attention, fake(*q), fake(*k), fake(*short), backend="cuda")
+        refused("k has shape (3, 9, 2, 8)", vdiff.spatial_attention, fake(*q), fake(3, 9, 2, 8), fake(3, 9, 2, 8), backend="cuda")
+
+    temporal = lambda q, k, v, *more: ops.temporal_attention_native(q, k, v, *(more or (None, None)), 1.0, False, None, None, False)  # noqa: E731
+    spatial = lambda q, k, v, *more: ops.spatial_attention_native(q, k, v, *(more or (None, None)), 1.0, False)  # noqa: E731
+    T = WithoutMemory
+    with torch._C._DisableTorchDispatch():
+        refused("v has shape (2, 6, 3, 4, 2, 7); expected (B, S, H, W, N, D)", temporal, T(*q), T(*k), T(*short))
+        refused("k has dtype float32; expected float16, as q", temporal, T(*q), T(*k, dtype=torch.float32), T(*k))
+        refused("q has stride 2 in its innermost", temporal, T(*q, strides=(960, 192, 64, 32, 16, 2)), T(*k), T(*k))
+        refused("bias has shape (2, 5, 5); expected (N, T, S) = (2, 5, 6)", temporal, T(*q), T(*k), T(*k), T(2, 5, 5), None)
+        refused("k is on cpu; expected cuda:0, as q", spatial, T(*q), torch.ones(q), torch.ones(q))
+        refused("k has rank 3", spatial, T(*q), T(6, 2, 8), T(6, 2, 8))
+        big = T(*q[:5], 257)
+        refused("q has D = 257; expected 1 to 256", spatial, big, big, big)
+        backward = ops.temporal_attention_native_backward
+        refused("grad_out has shape", backward, T(*k), T(*q), T(*k), T(*k), None, None, None, None, 1.0, False, None, None, False, False)
+        double = T(*q, dtype=torch.float64)
+        refused("q is float64", lambda: spatial(double, double, double))
+
+
 def main(expect):
     reason = library.load()
     assert reason is None, reason
@@ -61,6 +111,8 @@ def main(expect):
         errors.append(f"{check.__name__} {(actual - expected).abs().max():.0e}")
 
     assert expect != "cuda" or torch.version.cuda, "this torch is not a CUDA build"
+    if expect == "cuda":
+        check_cuda_arguments()
     found = ctypes.CDLL(str(library.LIBRARY_FILE)).vdiff_stream_function_found()
     assert found == (torch.version.cuda is not None), f"vdiff_stream_function_found() is {found}"
 

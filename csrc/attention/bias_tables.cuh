@@ -1,11 +1,10 @@
-// Second stages of the bias gradient.
-//
-// bias_fold: the gradient of a relative table from the sums (N, L, S) of the pairs of query and key that share its entries.
+// Second stages of the bias gradient: a thread an entry, what adds up to it in order.
 //
 //   grid   (ceil(N * entries / kReduceThreads), 1, 1)
-//   block  kReduceThreads threads             a thread an entry, its pairs in order
+//   block  kReduceThreads threads
+//   bytes  the partials, read once
 //
-// bias_sum: tables added up in order, a thread an entry
+// short_bias_sum: partials of sequences, heads innermost. bias_sum: whole tables.
 #pragma once
 
 #include "attention/tile.cuh"
@@ -14,18 +13,17 @@ namespace vdiff::attention {
 
 constexpr int kReduceThreads = 128;
 
+// partials (count, entries), the i-th of head i % N; dbias (N, entries).
 template <class = void>  // so that several units may hold it
-__global__ void __launch_bounds__(kReduceThreads) bias_fold_kernel(SequenceAttentionBwd p, const float* sums) {
+__global__ void __launch_bounds__(kReduceThreads)
+    short_bias_sum_kernel(const float* partials, int64_t count, int64_t N, int64_t entries, float* dbias) {
   const int64_t index = int64_t(blockIdx.x) * kReduceThreads + threadIdx.x;
-  if (index >= p.N * p.dbias.entries) return;
-  const int64_t n = divide(index, p.dbias.entries), entry = index - n * p.dbias.entries;
+  if (index >= N * entries) return;
+  const int64_t n = divide(index, entries), entry = index - n * entries;
   float sum = 0;
-  for (int64_t i = 0; i < p.L; ++i) {
-    for (int64_t j = 0; j < p.S; ++j) {
-      if (p.dbias.origin + p.dbias.query.at(i) + p.dbias.key.at(j) == entry) sum += sums[(n * p.L + i) * p.S + j];
-    }
-  }
-  p.dbias.data[index] = sum;
+#pragma unroll 8
+  for (int64_t i = n; i < count; i += N) sum += partials[i * entries + entry];
+  dbias[index] = sum;
 }
 
 // tables (count, size); sums (size).
@@ -34,6 +32,7 @@ __global__ void __launch_bounds__(kReduceThreads) bias_sum_kernel(const float* t
   const int64_t index = int64_t(blockIdx.x) * kReduceThreads + threadIdx.x;
   if (index >= size) return;
   float sum = 0;
+#pragma unroll 8
   for (int64_t table = 0; table < count; ++table) sum += tables[table * size + index];
   sums[index] = sum;
 }

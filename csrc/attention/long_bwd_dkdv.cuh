@@ -4,7 +4,8 @@
 //                                              tiles of queries one block adds up, or `chunks` blocks where groups are few
 //   block  32 * warps threads                  a warp has 16 keys, whose scores it holds transposed: rows are keys
 //   tile   16 * warps keys x kQueries queries: 32, float 16; D > kDkdvClass: a block has that many columns of dk and dv (a split)
-//   smem   (2 * rows + 2 * stages * kQueries) * (D up to a multiple of 16, + 8) * 2 B (struct LongDkdvMemory); D = 64: 37 KiB
+//   smem   (2 * rows + 2 * stages * kQueries) * (D up to a multiple of 16, + 8) * 2 B (struct LongDkdvMemory);
+//          D = 64: 36.3 KiB, + 4.3 for a bias
 //   bytes  (2 L + 4 S) D elements a sequence where q and dout stay in L2
 //   flops  8 L S D a sequence
 //   async  the next tile of q and dout is on its way while this one is computed
@@ -32,27 +33,25 @@ template <class T>
 struct LongDkdvMemory {
   static constexpr int kQueries = sizeof(T) == 4 ? 16 : 32;
   using S = Shape<kWarpRows, kQueries>;
-  int64_t* offsets;     // of the queries, into the bias table
-  float *lse, *delta;   // of the queries; lse in base 2
-  float* weights;       // kScratch for each warp
+  float *lse, *delta;      // of the queries
+  float* weights;          // kScratch for each warp
   Tile<T> sK, sV, sQ, sG;  // sQ, sG: a tile for each stage
+  BiasPart<kQueries> bias;
 
-  static __host__ __device__ int64_t bytes(int warps, int stages, int64_t D) {
+  static __host__ __device__ int64_t bytes(int warps, int stages, int64_t D, bool bias) {
     const int64_t rows = (2 * kWarpRows * warps + 2 * stages * kQueries) * row_elements<T>(D) * int64_t(sizeof(T));
-    return rows + kQueries * int64_t(sizeof(int64_t) + 2 * sizeof(float)) + warps * Weights<S, T>::kScratch * int64_t(sizeof(float));
+    return rows + (2 * kQueries + warps * Weights<S, T>::kScratch) * int64_t(sizeof(float)) + BiasPart<kQueries>::bytes(bias);
   }
 
-  __device__ LongDkdvMemory(char* base, int warps, int stages, int64_t D) {
-    const int ld = row_elements<T>(D);
-    offsets = reinterpret_cast<int64_t*>(base);
-    lse = reinterpret_cast<float*>(offsets + kQueries);
-    delta = lse + kQueries;
-    weights = delta + kQueries;
-    sK = {reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), ld};
-    sV = {sK.row(kWarpRows * warps), ld};
-    sQ = {sV.row(kWarpRows * warps), ld};
-    sG = {sQ.row(stages * kQueries), ld};
-  }
+  __device__ LongDkdvMemory(char* base, int warps, int stages, int64_t D)
+      : lse(reinterpret_cast<float*>(base)),
+        delta(lse + kQueries),
+        weights(delta + kQueries),
+        sK{reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), row_elements<T>(D)},
+        sV{sK.row(kWarpRows * warps), sK.ld},
+        sQ{sV.row(kWarpRows * warps), sK.ld},
+        sG{sQ.row(stages * kQueries), sK.ld},
+        bias{reinterpret_cast<char*>(sG.row(stages * kQueries))} {}
 };
 
 // The sequences whose gradients of k and v add up.
@@ -71,7 +70,7 @@ struct KeyGroups {
 
 // delta: rowsum(dout * out), as lse. partials (2, chunks, groups, S, D) fp32 of dk and dv, where there are several chunks.
 template <class T, int kClass>
-__global__ void __launch_bounds__(kLongWarps* kWarp)
+__global__ void __launch_bounds__(kLongWarps* kWarp, 2)
     long_attention_dkdv_kernel(SequenceAttentionBwd p, LongPlan plan, const float* delta, float* partials) {
   using Memory = LongDkdvMemory<T>;
   using S = typename Memory::S;
@@ -87,34 +86,40 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
   const int64_t chunk = divide(tile_chunk, plan.tiles), tile = tile_chunk - chunk * plan.tiles;
   const int64_t per_chunk = (groups.members + plan.chunks - 1) / plan.chunks;
   const int64_t first_member = chunk * per_chunk, end_member = min(groups.members, first_member + per_chunk);
-  const RowRange keys{tile * rows, p.S, rows, int(split) * kClass, kClass};
-  const int64_t first_row = keys.first + kWarpRows * warp;  // of the warp
+  const RowRange keys(int(tile) * rows, p.S, rows);
+  const int first_column = int(split) * kClass;  // that this block has
+  const int first_row = keys.first + kWarpRows * warp;  // of the warp
   const Tile<T> sK{shared.sK.row(kWarpRows * warp), shared.sK.ld}, sV{shared.sV.row(kWarpRows * warp), sK.ld};
-  const int columns = padded_columns(p.D), own_columns = min(kClass, columns - keys.first_column);
+  const int columns = padded_columns(p.D), own_columns = min(kClass, columns - first_column);
 
   // Tiles of queries, of one member after the other; causal keys are seen by none before theirs.
-  const int64_t first_tile = p.causal ? min(keys.first, p.L) / kQueries : 0;
+  const int64_t first_tile = p.causal ? min(keys.first, int(p.L)) / kQueries : 0;
   const int64_t tiles = (p.L + kQueries - 1) / kQueries - first_tile;
   const int64_t steps = max(int64_t(0), end_member - first_member) * tiles;
+  Mover<T> mover(this_block(), p, 1);
   const auto load_queries = [&](int64_t step, int stage) {
     const int64_t member = divide(step, tiles);
-    const SequenceRange own = one_sequence(p, groups.sequence(p, group, first_member + member));
-    const RowRange queries{(first_tile + step - member * tiles) * kQueries, p.L, kQueries};
-    load_rows(this_block(), p, p.q, own, queries, Tile<T>{shared.sQ.row(stage * kQueries), sK.ld});
-    load_rows(this_block(), p, p.grad_out, own, queries, Tile<T>{shared.sG.row(stage * kQueries), sK.ld});
+    if (step == member * tiles) mover.go_to(groups.sequence(p, group, first_member + member));
+    const RowRange queries(int(first_tile + step - member * tiles) * kQueries, p.L, kQueries);
+    mover.load(p.q, queries, Tile<T>{shared.sQ.row(stage * kQueries), sK.ld});
+    mover.load(p.grad_out, queries, Tile<T>{shared.sG.row(stage * kQueries), sK.ld});
   };
 
-  const SequenceRange of_keys = one_sequence(p, groups.sequence(p, group, 0));
-  load_rows(this_block(), p, p.k, of_keys, {keys.first, p.S, rows}, shared.sK);
-  load_rows(this_block(), p, p.v, of_keys, {keys.first, p.S, rows}, shared.sV);
+  mover.go_to(groups.sequence(p, group, 0));
+  mover.load(p.k, keys, shared.sK);
+  mover.load(p.v, keys, shared.sV);
   if (steps > 0) load_queries(0, 0);
   ptx::copy_commit();
+  mover.clear_unused(shared.sK, rows);
+  mover.clear_unused(shared.sV, rows);
+  mover.clear_unused(shared.sQ, plan.stages * kQueries);
+  mover.clear_unused(shared.sG, plan.stages * kQueries);
 
   Accumulators<S, kClass> rDK = {}, rDV = {};
   for (int64_t step = 0; step < steps; ++step) {
     const int stage = plan.stages == 2 ? int(step % 2) : 0;
     const int64_t member = divide(step, tiles);
-    const int64_t first = (first_tile + step - member * tiles) * kQueries;
+    const int first = int(first_tile + step - member * tiles) * kQueries;
     const int64_t sequence = groups.sequence(p, group, first_member + member);
     const Tile<T> sQ{shared.sQ.row(stage * kQueries), sK.ld}, sG{shared.sG.row(stage * kQueries), sK.ld};
     const ScoreRows<S, true> score_rows(p, sequence, first_row);
@@ -123,10 +128,11 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     if (plan.stages == 2 && step + 1 < steps) load_queries(step + 1, 1 - stage);
     ptx::copy_commit();
     if (p.rotary != nullptr) {
-      if (step == 0) rotate_rows(this_block(), p, 1, {keys.first, p.S, rows}, shared.sK);
+      if (step == 0) rotate_rows(this_block(), p, 1, keys, shared.sK);
       rotate_rows(this_block(), p, 1, {first, p.L, kQueries}, sQ);
     }
-    column_offsets<S, true>(p, first, shared.offsets);
+    bool windowed = false;
+    if (p.bias.data != nullptr) windowed = load_bias_part<kQueries, true>(p, score_rows.place.n, keys, first, shared.bias);
     for (int i = threadIdx.x; i < kQueries; i += blockDim.x) {
       SequenceRows deltas = p.lse;
       deltas.data = const_cast<float*>(delta);
@@ -138,11 +144,11 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     // (1) p = exp(scale * q k^T + bias - lse), transposed
     Scores<S> rP, rS;
     scores<S>(rP, sK, sQ, columns);
-    score_rows.finish(p, rP[0], first, shared.offsets);
+    score_rows.finish(p, rP[0], first, shared.bias, windowed);
 #pragma unroll
     for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) rP[0][n][e] = ptx::exp2_approx(fmaf(rP[0][n][e], kLog2e, -shared.lse[Element<S>::key(n, e)]));
+      for (int e = 0; e < 4; ++e) rP[0][n][e] = exp_above(rP[0][n][e], shared.lse[Element<S>::key(n, e)]);
     }
 
     // (2) dv += p^T dout
@@ -150,7 +156,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     {
       const Weights<S, T> weights(rP, scratch);
       __syncwarp();
-      accumulate<S, kClass>(rDV, weights, sG.data + keys.first_column, sK.ld, own_columns);
+      accumulate<S, kClass>(rDV, weights, sG.data + first_column, sK.ld, own_columns);
       __syncwarp();
     }
 
@@ -165,7 +171,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     // (5) dk += ds^T q
     const Weights<S, T> gradients(rS, scratch);
     __syncwarp();
-    accumulate<S, kClass>(rDK, gradients, sQ.data + keys.first_column, sK.ld, own_columns);
+    accumulate<S, kClass>(rDK, gradients, sQ.data + first_column, sK.ld, own_columns);
     if (plan.stages == 1) {
       __syncthreads();
       if (step + 1 < steps) load_queries(step + 1, 0);
@@ -179,7 +185,8 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     const int64_t half = plan.chunks * groups.count * p.S * p.D;
     float* const gDK = partials + (chunk * groups.count + group) * p.S * p.D;
     const auto store_partial = [&](float* to, int row, int column, float first, float second) {
-      const int64_t j = first_row + row, d = keys.first_column + column;
+      const int64_t j = first_row + row;
+      const int d = first_column + column;
       if (j < p.S && d < p.D) to[j * p.D + d] = first;
       if (j < p.S && d + 1 < p.D) to[j * p.D + d + 1] = second;
     };
@@ -192,7 +199,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
   }
 #pragma unroll
   for (int c = 0; c < kClass / kColumns; ++c) {
-    const int d = keys.first_column + c * kColumns;
+    const int d = first_column + c * kColumns;
     if (d >= columns) continue;
     for_each_pair(rDK[c], d, [&](int row, int column, float first, float second) {
       rotate_back(p, first_row + row, column, first, second);
@@ -201,8 +208,10 @@ __global__ void __launch_bounds__(kLongWarps* kWarp)
     for_each_pair(rDV[c], d, [&](int row, int column, float first, float second) { store_pair(sV.row(row) + column, first, second); });
   }
   __syncthreads();
-  store_rows(this_block(), p, p.dk, of_keys, keys, shared.sK);
-  store_rows(this_block(), p, p.dv, of_keys, keys, shared.sV);
+  Mover<T> out(this_block(), p, 1, first_column, kClass);
+  out.go_to(groups.sequence(p, group, 0));
+  out.store(p.dk, keys, shared.sK);
+  out.store(p.dv, keys, shared.sV);
 }
 
 constexpr int kMergeThreads = 256;

@@ -17,15 +17,20 @@ int64_t dkdv_splits(const SequenceAttentionBwd& p) {
 
 template <class T>
 LongPlan dkdv_plan(const SequenceAttentionBwd& p) {
-  LongPlan plan = long_plan(p.S, [&](int warps, int stages) { return LongDkdvMemory<T>::bytes(warps, stages, p.D); });
+  LongPlan plan = long_plan(p.S, [&](int warps, int stages) { return LongDkdvMemory<T>::bytes(warps, stages, p.D, p.bias.data != nullptr); });
   const KeyGroups groups(p);
   plan.chunks = chunks_of(groups.count * plan.tiles * dkdv_splits<T>(p), groups.members);
   return plan;
 }
 
 template <class T>
+int64_t dbias_bytes(int warps, int64_t D) {
+  return D <= 128 ? LongBiasMemory<T, 128>::bytes(warps, D) : LongBiasMemory<T, 256>::bytes(warps, D);
+}
+
+template <class T>
 LongPlan dbias_plan(const SequenceAttentionBwd& p) {
-  LongPlan plan = long_plan(p.L, [&](int warps, int) { return LongBiasMemory<T>::bytes(warps, p.D); });
+  LongPlan plan = long_plan(p.L, [&](int warps, int) { return dbias_bytes<T>(warps, p.D); });
   plan.chunks = chunks_of(p.N * plan.tiles, p.size[0] * p.size[1] * p.size[2]);
   return plan;
 }
@@ -58,7 +63,7 @@ template <class T>
 void launch_dq(const SequenceAttentionBwd& p, float* delta, cudaStream_t stream) {
   dispatch_class(p.D, [&](auto tag) {
     constexpr int kClass = decltype(tag)::value;
-    const auto bytes = [&](int warps, int) { return LongDqMemory<T, kClass>::bytes(warps, p.D); };
+    const auto bytes = [&](int warps, int) { return LongDqMemory<T, kClass>::bytes(warps, p.D, p.bias.data != nullptr); };
     const LongPlan plan = long_plan(p.L, bytes);
     launch("long_attention_dq_kernel", long_attention_dq_kernel<T, kClass>, p.sequences() * plan.tiles, plan.warps * kWarp,
            bytes(plan.warps, 1), stream, p, plan, delta);
@@ -71,7 +76,7 @@ void launch_dkdv(const SequenceAttentionBwd& p, const float* delta, float* parti
   const KeyGroups groups(p);
   const auto kernel = p.D <= 64 ? long_attention_dkdv_kernel<T, 64> : long_attention_dkdv_kernel<T, kDkdvClass<T>>;
   launch("long_attention_dkdv_kernel", kernel, groups.count * plan.tiles * dkdv_splits<T>(p) * plan.chunks, plan.warps * kWarp,
-         LongDkdvMemory<T>::bytes(plan.warps, plan.stages, p.D), stream, p, plan, delta, partials);
+         LongDkdvMemory<T>::bytes(plan.warps, plan.stages, p.D, p.bias.data != nullptr), stream, p, plan, delta, partials);
   if (plan.chunks == 1) return;
   launch("long_merge_kernel", long_merge_kernel<T>, ceil_div(2 * groups.count * p.S * p.D, kMergeThreads), kMergeThreads, 0, stream,
          p, plan, partials);
@@ -82,8 +87,9 @@ void launch_dbias(const SequenceAttentionBwd& p, const float* delta, float* scra
   const LongPlan plan = dbias_plan<T>(p);
   const int64_t tables = dbias_tables(p, plan), size = p.N * p.dbias.entries;
   float* const target = tables > 1 ? scratch : p.dbias.data;
-  launch("long_attention_dbias_kernel", long_attention_dbias_kernel<T>, p.N * plan.tiles * plan.chunks, plan.warps * kWarp,
-         LongBiasMemory<T>::bytes(plan.warps, p.D), stream, p, plan, delta, target);
+  const auto kernel = p.D <= 128 ? long_attention_dbias_kernel<T, 128> : long_attention_dbias_kernel<T, 256>;
+  launch("long_attention_dbias_kernel", kernel, p.N * plan.tiles * plan.chunks, plan.warps * kWarp, dbias_bytes<T>(plan.warps, p.D),
+         stream, p, plan, delta, target);
   if (tables == 1) return;
   launch("bias_sum_kernel", bias_sum_kernel<>, ceil_div(size, kReduceThreads), kReduceThreads, 0, stream, scratch, tables, size,
          p.dbias.data);

@@ -8,9 +8,16 @@
 
 namespace vdiff::attention {
 
+// exp(x - shift). Subtracted first, so that the largest of a row is exactly 1: however large scores are, p = 1 weighs nothing but v.
+__device__ inline float exp_above(float x, float shift) {
+  constexpr float kLog2e = 1.4426950408889634f;
+  return ptx::exp2_approx((x - shift) * kLog2e);
+}
+
 // Tiles of the scores of up to kRows queries and kKeys keys.
-template <int kRows, int kKeys>
+template <int kQueries, int kAllKeys>
 struct Shape {
+  static constexpr int kRows = kQueries, kKeys = kAllKeys;
   static constexpr bool kPaired = kRows == 8;
   static constexpr int kM = kPaired ? 1 : kRows / 16;  // tiles of 16 queries
   static constexpr int kN = kKeys / 8;                 // of 8 keys

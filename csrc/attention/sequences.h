@@ -8,12 +8,19 @@
 
 namespace vdiff {
 
+// 32-bit division where both fit.
+__host__ __device__ inline int64_t divide(int64_t a, int64_t b) {
+  return ((a | b) >> 32) == 0 ? uint32_t(a) / uint32_t(b) : a / b;
+}
+
 // Where row i lies: rows come in lines of `length`, at even steps within one and from line to line.
 struct RowLine {
   int64_t length, step, line_step;
 
   __host__ __device__ int64_t at(int64_t i) const {
-    return i < length ? i * step : i / length * line_step + i % length * step;
+    if (i < length) return i * step;
+    const int64_t line = divide(i, length);
+    return line * line_step + (i - line * length) * step;
   }
 };
 

@@ -10,8 +10,8 @@
 //   flops  10 L S D a sequence
 //   mma    as forward
 //   acc    fp32; p and ds are rounded to T as operands, as eager PyTorch rounds them
-//   order  a warp adds the bias gradients of its units in order, one partial a warp; short_bias_sum_kernel adds those in order:
-//          bit-equal in every run, on every GPU, for the cut follows from the shape
+//   order  a warp adds the bias gradients of its units in order, folds them by table entry and writes a partial for each sequence of
+//          a unit; short_bias_sum adds those in order: bit-equal in every run, on every GPU, for the cut follows from the shape
 //   limits as forward
 //
 //   p     = softmax(scale * q k^T + bias)     (1)
@@ -23,7 +23,6 @@
 //   dk    = scale * ds^T q                    (7)
 #pragma once
 
-#include "attention/bias_tables.cuh"
 #include "attention/short_sequences.cuh"
 
 namespace vdiff::attention {
@@ -31,39 +30,60 @@ namespace vdiff::attention {
 template <class S>
 constexpr int kTileElements = S::kM * S::kN * 4 * kWarp;
 
-template <class T, int kRows>
-struct ShortBwdMemory {
-  using S = ShortShape<kRows>;
-  Tile<T> sQ, sK, sV, sG;  // count * kRows rows each; dq, dk and dv go where q, k and dout were
-  float *p, *ds;           // as operands
-  float* dbias;            // kTileElements for each tile
+// The bias gradients of `count` sequences of a unit, a lane's elements kWarp apart.
+template <class S>
+struct BiasTiles {
+  float* data;
 
-  static __host__ __device__ int64_t bytes(int count, int64_t D, bool dbias) {
-    const int tiles = S::kPaired ? count / 2 : count;
-    const int64_t rows = count * kRows * 4 * row_elements<T>(D) * int64_t(sizeof(T));
-    return rows + (2 * Weights<S, T>::kScratch + (dbias ? tiles * kTileElements<S> : 0)) * int64_t(sizeof(float));
+  // Of the lane's element e of tile (m, n).
+  __device__ float& own(int tile, int m, int n, int e) const {
+    return data[tile * kTileElements<S> + ((m * S::kN + n) * 4 + e) * kWarp + lane_id()];
   }
 
-  __device__ ShortBwdMemory(char* base, int count, int64_t D) {
-    const int ld = row_elements<T>(D);
-    sQ = {reinterpret_cast<T*>(base), ld};
-    sK = {sQ.row(count * kRows), ld};
-    sV = {sK.row(count * kRows), ld};
-    sG = {sV.row(count * kRows), ld};
-    p = reinterpret_cast<float*>(sG.row(count * kRows));
-    ds = p + Weights<S, T>::kScratch;
-    dbias = ds + Weights<S, T>::kScratch;
+  // Of query i and key j of sequence c.
+  __device__ float at(int c, int i, int j) const {
+    const int tile = S::kPaired ? c / 2 : c, half = S::kPaired ? c % 2 : i % 16 / 8;
+    const int element = (i / 16 * S::kN + j / 8) * 4 + half * 2 + j % 2, lane = i % 8 * 4 + j % 8 / 2;
+    return data[tile * kTileElements<S> + element * kWarp + lane];
+  }
+
+  // What the sequence adds to an entry of its head's table.
+  __device__ float entry(const SequenceAttentionBwd& p, int c, int entry) const {
+    if (!p.dbias.relative) return at(c, entry / int(p.S), entry % int(p.S));
+    float sum = 0;
+    for (int i = 0; i < p.L; ++i) {
+      const int64_t j = row_of(p.dbias.key, entry - p.dbias.origin - p.dbias.query.at(i), p.S);
+      if (j >= 0) sum += at(c, i, int(j));
+    }
+    return sum;
   }
 };
 
-// Where the lane's element lies in a tile's bias gradient: neighbouring lanes beside each other.
-template <class S>
-__device__ int tile_place(int m, int n, int e) {
-  return ((m * S::kN + n) * 4 + e) * kWarp + lane_id();
-}
-
 template <class T, int kRows>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 4 ? 3 : 4)
+struct ShortBwdMemory {
+  using S = ShortShape<kRows>;
+  Tile<T> sQ, sK, sV, sG;  // kRows rows of `count` sequences each; dq, dk and dv go where q, k and dout were
+  float *p, *ds;           // as operands
+  BiasTiles<S> dbias;      // kTileElements for each tile
+
+  static __host__ __device__ int64_t bytes(int count, int64_t D, bool dbias) {
+    const int tiles = S::kPaired ? count / 2 : count;
+    return 4 * short_tile_bytes<T, kRows>(count, D) + (2 * Weights<S, T>::kScratch + (dbias ? tiles * kTileElements<S> : 0)) * int64_t(sizeof(float));
+  }
+
+  __device__ ShortBwdMemory(char* base, int count, int64_t D)
+      : sQ(short_tile<T, kRows>(base, D)),
+        sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
+        sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
+        sG(short_tile<T, kRows>(sV.row(count, kRows, 0), D)),
+        p(reinterpret_cast<float*>(sG.row(count, kRows, 0))),
+        ds(p + Weights<S, T>::kScratch),
+        dbias{ds + Weights<S, T>::kScratch} {}
+};
+
+// partials: (warps, plan.count, entries of a table).
+template <class T, int kRows>
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) == 4 ? 3 : 4)
     short_attention_bwd_kernel(SequenceAttentionBwd p, ShortPlan plan, float* partials) {
   using S = ShortShape<kRows>;
   using Memory = ShortBwdMemory<T, kRows>;
@@ -78,17 +98,24 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
   constexpr int kSequences = S::kPaired ? 2 : 1;  // of a tile
   const int tiles = plan.count / kSequences;
   if (want_dbias) {
-    for (int e = lane_id(); e < tiles * kTileElements<S>; e += kWarp) shared.dbias[e] = 0;
+    for (int e = lane_id(); e < tiles * kTileElements<S>; e += kWarp) shared.dbias.data[e] = 0;
   }
 
+  Mover<T> mover(this_warp(), p, plan.count);
+
   for (int64_t unit = first_unit; unit < plan.units; unit += plan.stride) {
-    const SequenceRange own{unit * plan.count, p.sequences(), plan.count};
-    load_rows(this_warp(), p, p.q, own, queries, shared.sQ);
-    load_rows(this_warp(), p, p.k, own, keys, shared.sK);
+    const int64_t first = unit * plan.count;
+    mover.go_to(first);
+    mover.load(p.q, queries, shared.sQ);
+    mover.load(p.k, keys, shared.sK);
     ptx::copy_commit();
-    load_rows(this_warp(), p, p.v, own, keys, shared.sV);
-    load_rows(this_warp(), p, p.grad_out, own, queries, shared.sG);
+    mover.load(p.v, keys, shared.sV);
+    mover.load(p.grad_out, queries, shared.sG);
     ptx::copy_commit();
+    mover.clear_unused(shared.sQ, kRows);
+    mover.clear_unused(shared.sK, kRows);
+    mover.clear_unused(shared.sV, kRows);
+    mover.clear_unused(shared.sG, kRows);
     ptx::copy_wait<1>();
     __syncwarp();
     if (p.rotary != nullptr) {
@@ -98,13 +125,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
     ptx::copy_wait<0>();
     __syncwarp();
 
-    for (int tile = 0; tile < tiles && own.there(tile * kSequences); ++tile) {
-      const int row = tile * kSequences * kRows;
-      const Tile<T> sQ{shared.sQ.row(row), shared.sQ.ld}, sK{shared.sK.row(row), sQ.ld};
-      const Tile<T> sV{shared.sV.row(row), sQ.ld}, sG{shared.sG.row(row), sQ.ld};
+    for (int tile = 0; tile < tiles && first + tile * kSequences < p.sequences(); ++tile) {
+      const int c = tile * kSequences;
+      const Tile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld}, sK{shared.sK.row(c, kRows, 0), sQ.ld};
+      const Tile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
 
       // (1) p = softmax(scale * q k^T + bias)
-      const TileMask<S> mask(p, own.first + tile * kSequences);
+      const TileMask<S> mask(p, first + c);
       Scores<S> rP;
       scores<S>(rP, sQ, sK, columns);
       mask_scores(p, mask, rP);
@@ -127,13 +154,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
             for (int e = 2 * half; e < 2 * half + 2; ++e) sum = fmaf(rP[m][n][e], rS[m][n][e], sum);
           }
           sum = over_row(sum, [](float a, float b) { return a + b; });
-          const bool there = own.there(tile * kSequences + Element<S>::sequence(2 * half));
+          const bool there = first + c + Element<S>::sequence(2 * half) < p.sequences();
 #pragma unroll
           for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; ++e) {
               rS[m][n][e] = rP[m][n][e] * (rS[m][n][e] - sum);
-              if (want_dbias && there) shared.dbias[tile * kTileElements<S> + tile_place<S>(m, n, e)] += rS[m][n][e];
+              if (want_dbias && there) shared.dbias.own(tile, m, n, e) += rS[m][n][e];
               rS[m][n][e] *= p.scale;
             }
           }
@@ -144,13 +171,17 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
       __syncwarp();
       for (int d = 0; d < columns; d += kColumns) {
         // (5) dv = p^T dout, (6) dq = scale * ds k, (7) dk = scale * ds^T q: each where a row was that nobody needs again
-        Chunk<S, true> rDV = {}, rDK = {};
+        {
+          Chunk<S, true> rDV = {};
+          weigh<true, S>(rDV, weights, sG.data + d, sQ.ld);
+          __syncwarp();
+          for_each_pair(rDV, d, [&](int row, int column, float a, float b) { store_pair(sG.row(row) + column, a, b); });
+        }
+        Chunk<S, true> rDK = {};
         Chunk<S, false> rDQ = {};
-        weigh<true, S>(rDV, weights, sG.data + d, sQ.ld);
         weigh<false, S>(rDQ, gradients, sK.data + d, sQ.ld);
         weigh<true, S>(rDK, gradients, sQ.data + d, sQ.ld);
         __syncwarp();
-        for_each_pair(rDV, d, [&](int row, int column, float first, float second) { store_pair(sG.row(row) + column, first, second); });
         for_each_pair(rDQ, d, [&](int row, int column, float first, float second) {
           rotate_back(p, row % kRows, column, first, second);
           store_pair(sQ.row(row) + column, first, second);
@@ -162,47 +193,18 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
       }
       __syncwarp();
     }
-    store_rows(this_warp(), p, p.dq, own, queries, shared.sQ);
-    store_rows(this_warp(), p, p.dk, own, keys, shared.sK);
-    store_rows(this_warp(), p, p.dv, own, keys, shared.sG);
+    mover.store(p.dq, queries, shared.sQ);
+    mover.store(p.dk, keys, shared.sK);
+    mover.store(p.dv, keys, shared.sG);
     __syncwarp();
   }
 
   if (want_dbias) {
-    float* gPartial = partials + first_unit * tiles * kTileElements<S>;
-    for (int e = lane_id(); e < tiles * kTileElements<S>; e += kWarp) gPartial[e] = shared.dbias[e];
+    __syncwarp();  // a warp that had no unit has only just zeroed its tiles
+    const int entries = int(p.dbias.entries);
+    float* const gPartial = partials + first_unit * plan.count * entries;
+    for (int e = lane_id(); e < plan.count * entries; e += kWarp) gPartial[e] = shared.dbias.entry(p, e / entries, e % entries);
   }
-}
-
-// short_bias_sum: the warps' partials added up, in order, for each pair of a query i and a key j of a head.
-//
-//   grid   (ceil(N * L * S / kReduceThreads), 1, 1)
-//   block  kReduceThreads threads             a thread a pair
-//   bytes  the partials, read once: one tile a warp and sequence of its unit, of up to plan.stride warps
-//
-// sums (N, L, S): the gradient itself where the table is dense, what bias_fold_kernel takes where it is relative.
-template <int kRows>
-__global__ void __launch_bounds__(kReduceThreads)
-    short_bias_sum_kernel(SequenceAttentionBwd p, ShortPlan plan, const float* partials, float* sums) {
-  using S = ShortShape<kRows>;
-  const int64_t index = int64_t(blockIdx.x) * kReduceThreads + threadIdx.x;
-  if (index >= p.N * p.L * p.S) return;
-  const int64_t row = divide(index, p.S), n = divide(row, p.L);
-  const int i = int(row - n * p.L), j = int(index - row * p.S);
-  constexpr int kSequences = S::kPaired ? 2 : 1;
-  const int64_t warp_floats = plan.count / kSequences * kTileElements<S>;
-  const int64_t warps = plan.units < plan.stride ? plan.units : plan.stride;
-  float sum = 0;
-  // Sequence s of the first units of all warps is of head s % N, and so are those of their later units.
-#pragma unroll 4
-  for (int64_t s = n; s < warps * plan.count; s += p.N) {
-    const int64_t warp = divide(s, plan.count);
-    const int c = int(s - warp * plan.count);
-    const int half = S::kPaired ? c % 2 : i % 16 / 8;
-    const int place = ((i / 16 * S::kN + j / 8) * 4 + half * 2 + j % 2) * kWarp + i % 8 * 4 + j % 8 / 2;
-    sum += partials[warp * warp_floats + c / kSequences * kTileElements<S> + place];
-  }
-  sums[index] = sum;
 }
 
 }  // namespace vdiff::attention

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "attention/bias_tables.cuh"
 #include "attention/short_bwd.cuh"
 #include "attention/short_launch.cuh"
 
@@ -18,22 +19,15 @@ ShortPlan short_bwd_plan(const SequenceAttentionBwd& p) {
   return plan;
 }
 
-// In the scratch: the warps' partials, then the sums of a relative table.
-template <int kRows>
-int64_t partial_floats(const ShortPlan& plan) {
-  using S = ShortShape<kRows>;
-  return plan.stride * (S::kPaired ? plan.count / 2 : plan.count) * kTileElements<S>;
-}
+// Of the partials: of each sequence of a warp's unit, the entries of a table.
+inline int64_t short_partials(const ShortPlan& plan) { return plan.stride * plan.count; }
 
 template <class T>
 int64_t short_bwd_scratch(const SequenceAttentionBwd& p) {
   if (p.dbias.data == nullptr) return 0;
-  int64_t floats = p.dbias.relative ? p.N * p.L * p.S : 0;
-  dispatch_rows(p, [&](auto rows) {
-    constexpr int kRows = decltype(rows)::value;
-    floats += partial_floats<kRows>(short_bwd_plan<T, kRows>(p));
-  });
-  return floats * sizeof(float);
+  int64_t floats = 0;
+  dispatch_rows(p, [&](auto rows) { floats = short_partials(short_bwd_plan<T, decltype(rows)::value>(p)) * p.dbias.entries; });
+  return floats * int64_t(sizeof(float));
 }
 
 template <class T>
@@ -46,12 +40,8 @@ void launch_short_bwd(const SequenceAttentionBwd& p, void* scratch, cudaStream_t
     launch("short_attention_bwd_kernel", short_attention_bwd_kernel<T, kRows>, ceil_div(plan.stride, plan.warps),
            plan.warps * kWarp, plan.warps * ShortBwdMemory<T, kRows>::bytes(plan.count, p.D, dbias), stream, p, plan, partials);
     if (!dbias) return;
-    float* const sums = p.dbias.relative ? partials + partial_floats<kRows>(plan) : p.dbias.data;
-    launch("short_bias_sum_kernel", short_bias_sum_kernel<kRows>, ceil_div(p.N * p.L * p.S, kReduceThreads), kReduceThreads, 0,
-           stream, p, plan, partials, sums);
-    if (!p.dbias.relative) return;
-    launch("bias_fold_kernel", bias_fold_kernel<>, ceil_div(p.N * p.dbias.entries, kReduceThreads), kReduceThreads, 0, stream, p,
-           sums);
+    launch("short_bias_sum_kernel", short_bias_sum_kernel<>, ceil_div(p.N * p.dbias.entries, kReduceThreads), kReduceThreads, 0,
+           stream, partials, short_partials(plan), p.N, p.dbias.entries, p.dbias.data);
   });
 }
 

@@ -6,11 +6,12 @@
 //                                             innermost: the fewest whose rows of a frame are a multiple of 32 bytes, at most 4
 //   block  32 * warps threads                 a warp has a unit to itself: no barrier of the block
 //   tile   kRows = 8, 16 or 32 queries and keys in registers; kRows = 8: two sequences, one in rows 0 to 7, one in 8 to 15
-//   smem   warps * 3 * count * kRows * (D up to a multiple of 16, + 8) * 2 B (struct ShortFwdMemory); float: twice, + the weights
-//          T = 16, D = 64: 6.75 KiB a sequence
+//   smem   warps * 3 * count * kRows * (D up to a multiple of 16, + 8) * 2 B (struct ShortFwdMemory); float: twice, + the weights;
+//          count > 1: + the gaps; T = 16, D = 64: 6.75 KiB a sequence
 //   bytes  (2 L + 2 S) D elements a sequence: q, k and v are read once, out is written once: the floor; 4 L more for lse
 //   flops  4 L S D a sequence                 T = 16, bf16: 8 per byte: memory-bound on every GPU we build for
-//   mma    a share of L S / kRows^2 of each product is of use; kRows = 8: half of that, as 8 queries fill half an m16n8 operand
+//   mma    a share of L S / kRows^2 of each product is of use; kRows = 8: half of that, the most that a product of 16 rows by 8
+//          columns, all of which meet, can hold of two sequences' 8 x 8 scores
 //   acc    fp32; softmax in base 2; float runs by FFMA from shared memory, by the same tiles
 //   limits L, S <= 32; the launcher sends what does not fit into shared memory to the long kernels
 //
@@ -25,24 +26,22 @@ namespace vdiff::attention {
 
 template <class T, int kRows>
 struct ShortFwdMemory {
-  Tile<T> sQ, sK, sV;  // count * kRows rows each; out goes where q was
+  Tile<T> sQ, sK, sV;  // kRows rows of `count` sequences each; out goes where q was
   float* weights;
 
   static __host__ __device__ int64_t bytes(int count, int64_t D) {
-    return count * kRows * 3 * row_elements<T>(D) * int64_t(sizeof(T)) + Weights<ShortShape<kRows>, T>::kScratch * sizeof(float);
+    return 3 * short_tile_bytes<T, kRows>(count, D) + Weights<ShortShape<kRows>, T>::kScratch * sizeof(float);
   }
 
-  __device__ ShortFwdMemory(char* base, int count, int64_t D) {
-    const int ld = row_elements<T>(D);
-    sQ = {reinterpret_cast<T*>(base), ld};
-    sK = {sQ.row(count * kRows), ld};
-    sV = {sK.row(count * kRows), ld};
-    weights = reinterpret_cast<float*>(sV.row(count * kRows));
-  }
+  __device__ ShortFwdMemory(char* base, int count, int64_t D)
+      : sQ(short_tile<T, kRows>(base, D)),
+        sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
+        sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
+        weights(reinterpret_cast<float*>(sV.row(count, kRows, 0))) {}
 };
 
 template <class T, int kRows>
-__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 4 ? 4 : 6)
+__global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 4 ? 4 : 5)
     short_attention_fwd_kernel(SequenceAttentionFwd p, ShortPlan plan) {
   using S = ShortShape<kRows>;
   using Memory = ShortFwdMemory<T, kRows>;
@@ -51,14 +50,19 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
   const int64_t unit = int64_t(blockIdx.x) * plan.warps + warp;
   if (unit >= plan.units) return;
   const Memory shared(shared_memory + warp * Memory::bytes(plan.count, p.D), plan.count, p.D);
-  const SequenceRange own{unit * plan.count, p.sequences(), plan.count};
+  const int64_t first = unit * plan.count;
   const RowRange queries{0, p.L, kRows}, keys{0, p.S, kRows};
+  Mover<T> mover(this_warp(), p, plan.count);
 
-  load_rows(this_warp(), p, p.q, own, queries, shared.sQ);
-  load_rows(this_warp(), p, p.k, own, keys, shared.sK);
+  mover.go_to(first);
+  mover.load(p.q, queries, shared.sQ);
+  mover.load(p.k, keys, shared.sK);
   ptx::copy_commit();
-  load_rows(this_warp(), p, p.v, own, keys, shared.sV);
+  mover.load(p.v, keys, shared.sV);
   ptx::copy_commit();
+  mover.clear_unused(shared.sQ, kRows);
+  mover.clear_unused(shared.sK, kRows);
+  mover.clear_unused(shared.sV, kRows);
   ptx::copy_wait<1>();
   __syncwarp();
   if (p.rotary != nullptr) {
@@ -69,13 +73,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
 
   const int columns = padded_columns(p.D);
   constexpr int kSequences = S::kPaired ? 2 : 1;  // of a tile
-  for (int c = 0; c < plan.count && own.there(c); c += kSequences) {
-    const Tile<T> sQ{shared.sQ.row(c * kRows), shared.sQ.ld};
-    const Tile<T> sK{shared.sK.row(c * kRows), shared.sK.ld};
-    const T* sV = shared.sV.row(c * kRows);
+  for (int c = 0; c < plan.count && first + c < p.sequences(); c += kSequences) {
+    const Tile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld};
+    const Tile<T> sK{shared.sK.row(c, kRows, 0), shared.sK.ld};
+    const T* sV = shared.sV.row(c, kRows, 0);
 
     // (1) s = scale * q k^T + bias
-    const TileMask<S> mask(p, own.first + c);
+    const TileMask<S> mask(p, first + c);
     Scores<S> rP;
     scores<S>(rP, sQ, sK, columns);
     mask_scores(p, mask, rP);
@@ -89,8 +93,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
 #pragma unroll
         for (int half = 0; half < 2; ++half) {
           const int i = Element<S>::query(m, 2 * half), s = Element<S>::sequence(2 * half);
-          if (i >= p.L || !own.there(c + s)) continue;
-          const int64_t at = offset_of(p.lse, sequence_index(p, own.first + c + s)) + p.lse.row.at(i);
+          if (i >= p.L || first + c + s >= p.sequences()) continue;
+          const int64_t at = offset_of(p.lse, sequence_index(p, first + c + s)) + p.lse.row.at(i);
           static_cast<float*>(p.lse.data)[at] = lse[m][half];
         }
       }
@@ -107,7 +111,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 || sizeof(T) == 
     }
     __syncwarp();
   }
-  store_rows(this_warp(), p, p.out, own, queries, shared.sQ);
+  mover.store(p.out, queries, shared.sQ);
 }
 
 }  // namespace vdiff::attention

@@ -20,6 +20,23 @@ struct ShortPlan {
 template <int kRows>
 using ShortShape = Shape<kRows, kRows>;
 
+// Rows of neighbouring sequences. A pair shares a tile of 16 rows, without a gap; others have one that puts the end of a row beside
+// the beginning of the next sequence's.
+template <class T, int kRows>
+__host__ __device__ int short_tile_gap(int64_t D) {
+  return kRows == 8 ? 0 : int(D) / kPiece<T> % 8 * kPiece<T>;
+}
+
+template <class T, int kRows>
+__host__ __device__ int64_t short_tile_bytes(int count, int64_t D) {
+  return count * (kRows * row_elements<T>(D) + short_tile_gap<T, kRows>(D)) * int64_t(sizeof(T));
+}
+
+template <class T, int kRows>
+__device__ Tile<T> short_tile(void* base, int64_t D) {
+  return {static_cast<T*>(base), row_elements<T>(D), short_tile_gap<T, kRows>(D)};
+}
+
 // One tile's place: its sequences and what hides keys from queries.
 template <class S>
 struct TileMask {
@@ -40,32 +57,38 @@ struct TileMask {
     }
   }
 
+  // Of a query and a key that are there.
   __device__ bool hides(const SequenceAttention& p, int s, int i, int j) const {
-    if (i >= p.L || j >= p.S || (p.causal && j > i)) return true;
-    return i != j && ((isolated[s] >> i | isolated[s] >> j) & 1);
+    return (p.causal && j > i) || (i != j && ((isolated[s] >> i | isolated[s] >> j) & 1));
   }
 };
 
 // s = scale * s + bias, -inf where hidden
 template <class S>
 __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
+  const auto for_each = [&](const auto& body) {  // body(score, sequence of the pair, query, key)
 #pragma unroll
-  for (int m = 0; m < S::kM; ++m) {
+    for (int m = 0; m < S::kM; ++m) {
 #pragma unroll
-    for (int n = 0; n < S::kN; ++n) {
+      for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
-      for (int e = 0; e < 4; ++e) {
-        const int i = Element<S>::query(m, e), j = Element<S>::key(n, e), s = Element<S>::sequence(e);
-        float& x = rS[m][n][e];
-        x *= p.scale;
-        if (mask.hides(p, s, i, j)) {
-          x = -INFINITY;
-        } else if (p.bias.data != nullptr) {
-          x += load_bias(p.bias, mask.bias_head[s] + p.bias.query.at(i) + p.bias.key.at(j));
-        }
+        for (int e = 0; e < 4; ++e) body(rS[m][n][e], Element<S>::sequence(e), Element<S>::query(m, e), Element<S>::key(n, e));
       }
     }
+  };
+  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
+  if (p.bias.data == nullptr) {
+    for_each([&](float& x, int, int, int) { x *= p.scale; });
+  } else {
+    for_each([&](float& x, int s, int i, int j) {
+      const int64_t at = mask.bias_head[s] + p.bias.query.at(min(i, last_query)) + p.bias.key.at(min(j, last_key));
+      x = fmaf(x, p.scale, load_bias(p.bias, at));
+    });
   }
+  if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present == nullptr) return;
+  for_each([&](float& x, int s, int i, int j) {
+    if (i > last_query || j > last_key || mask.hides(p, s, i, j)) x = -INFINITY;
+  });
 }
 
 // rS = softmax of its rows, zeros where all is hidden; lse[m][half]: the natural log of each row's sum of exponentials.
@@ -79,11 +102,11 @@ __device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
 #pragma unroll
       for (int n = 0; n < S::kN; ++n) most = fmaxf(most, fmaxf(rS[m][n][2 * half], rS[m][n][2 * half + 1]));
       most = over_row(most, [](float a, float b) { return fmaxf(a, b); });
-      const float shift = most == -INFINITY ? 0.0f : most * kLog2e;
+      const float shift = most == -INFINITY ? 0.0f : most;
 #pragma unroll
       for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
-        for (int e = 2 * half; e < 2 * half + 2; ++e) sum += rS[m][n][e] = ptx::exp2_approx(fmaf(rS[m][n][e], kLog2e, -shift));
+        for (int e = 2 * half; e < 2 * half + 2; ++e) sum += rS[m][n][e] = exp_above(rS[m][n][e], shift);
       }
       sum = over_row(sum, [](float a, float b) { return a + b; });
       const float inverse = sum == 0 ? 0.0f : 1 / sum;
@@ -92,7 +115,7 @@ __device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
         rS[m][n][2 * half] *= inverse;
         rS[m][n][2 * half + 1] *= inverse;
       }
-      lse[m][half] = fmaf(shift, kLn2, logf(sum));
+      lse[m][half] = shift + logf(sum);
     }
   }
 }

@@ -64,14 +64,37 @@ inline void check_shape(
       same, op, ": ", name, " has shape ", shape_text(tensor.sizes()), "; expected ", layout, " = ", shape_text(expected));
 }
 
+inline const char* dtype_text(const Tensor& tensor) {
+  switch (tensor.scalar_type()) {
+    case torch::headeronly::ScalarType::Float:
+      return "float32";
+    case torch::headeronly::ScalarType::Double:
+      return "float64";
+    case torch::headeronly::ScalarType::Half:
+      return "float16";
+    case torch::headeronly::ScalarType::BFloat16:
+      return "bfloat16";
+    case torch::headeronly::ScalarType::Bool:
+      return "bool";
+    default:
+      return "another dtype";
+  }
+}
+
 inline void check_dtype(const char* op, const char* name, const Tensor& tensor, const char* like_name, const Tensor& like) {
-  STD_TORCH_CHECK(tensor.scalar_type() == like.scalar_type(), op, ": ", name, " has another dtype than ", like_name);
+  STD_TORCH_CHECK(
+      tensor.scalar_type() == like.scalar_type(), op, ": ", name, " has dtype ", dtype_text(tensor), "; expected ",
+      dtype_text(like), ", as ", like_name);
+}
+
+inline std::string device_text(const Tensor& tensor) {
+  return tensor.is_cuda() ? "cuda:" + std::to_string(tensor.get_device_index()) : tensor.is_cpu() ? "cpu" : "another device";
 }
 
 inline void check_device(const char* op, const char* name, const Tensor& tensor, const char* like_name, const Tensor& like) {
   STD_TORCH_CHECK(
-      tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(), op, ": ", name,
-      " is on another device than ", like_name);
+      tensor.is_cuda() == like.is_cuda() && tensor.get_device_index() == like.get_device_index(), op, ": ", name, " is on ",
+      device_text(tensor), "; expected ", device_text(like), ", as ", like_name);
 }
 
 inline void check_unit_stride(const char* op, const char* name, const Tensor& tensor) {

@@ -127,7 +127,7 @@ def test_the_raw_operator_refuses_a_strided_innermost_dimension():
     "changes, message",
     [
         ({"k": torch.randn(2, 5, 2, 3, 2, 7)}, "k has shape"),
-        ({"v": torch.randn(2, 5, 2, 3, 2, 8).double()}, "v has another dtype"),
+        ({"v": torch.randn(2, 5, 2, 3, 2, 8).double()}, "v has dtype float64; expected float32, as q"),
         ({"bias": torch.randn(2, 5, 4)}, r"bias has shape \(2, 5, 4\)"),
         ({"rel_bias": torch.randn(2, 9), "bias": torch.randn(2, 5, 5)}, "bias and rel_bias"),
         ({"rotary": torch.randn(5, 5)}, "rotary"),

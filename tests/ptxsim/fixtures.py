@@ -1,5 +1,6 @@
 """Pytest's way to the simulator: `simulate` runs a kernel as a test wants it run. tests/conftest.py takes them in."""
 
+import collections
 import functools
 
 import pytest
@@ -11,7 +12,7 @@ from .module import Module, tensors_of
 from .registers import Resources, resources
 from .report import Report
 
-SEEDS = (0, 1)  # in order, and shuffled
+SEEDS = (0, 1, 2)  # in order, and shuffled twice
 
 
 @functools.cache
@@ -33,6 +34,7 @@ class Simulate:
         module, _, case = request.node.nodeid.rpartition("/")[2].partition("::")
         self.golden = Golden(module.removesuffix(".py").removeprefix("test_"), request.config.getoption("--rewrite-golden"))
         self.case = case.removeprefix("test_")
+        self._launches = collections.Counter()
 
     def __call__(self, kernel, grid, block, args, shared_bytes=0, *, case: str = "", seeds=SEEDS, **options) -> Report:
         """Arguments as those of Kernel.launch. case: where a test launches several, what this one is called.
@@ -44,7 +46,9 @@ class Simulate:
 
     def _held(self, kernel, takes: Resources, grid, block, args, shared_bytes, *, case: str, seeds, **options) -> Report:
         report = kernel.launch(grid, block, args, shared_bytes, seed=seeds, **options).assert_clean()
-        self.golden.compare(f"{self.case} {case}".strip(), figures(report, takes, shared_bytes))
+        self._launches[case] += 1
+        number = f"({self._launches[case]})" if self._launches[case] > 1 else ""  # each launch has counts of its own
+        self.golden.compare(" ".join(filter(None, (self.case, case, number))), figures(report, takes, shared_bytes))
         return report
 
     def launcher(

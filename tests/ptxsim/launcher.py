@@ -140,12 +140,14 @@ class Launchers:
     def simulated(self, run, shared_bytes: int = SHARED_BYTES):
         """Launches made within go to run(kernel, grid, block, arguments, shared_bytes); what it raises is raised at the end.
 
-        arguments: the bytes of each. shared_bytes: what the GPU can give a block.
+        arguments: the bytes of each. shared_bytes: what the GPU can give a block. `streams` holds those that they were launched on.
         """
         raised = []
+        self.streams = set()
 
-        def simulate(name, shape, dynamic, addresses):
+        def simulate(name, shape, dynamic, addresses, stream):
             try:
+                self.streams.add(stream)
                 kernel, _ = self.kernel(name.decode())
                 parameters = kernel.function.parameters
                 arguments = [ctypes.string_at(addresses[i], parameter.bytes) for i, parameter in enumerate(parameters)]
@@ -156,8 +158,9 @@ class Launchers:
             return 0
 
         kind = ctypes.CFUNCTYPE(
-            ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_int64, ctypes.POINTER(ctypes.c_void_p)
-        )
+            ctypes.c_int, ctypes.c_char_p, ctypes.POINTER(ctypes.c_uint), ctypes.c_int64, ctypes.POINTER(ctypes.c_void_p),
+            ctypes.c_void_p,
+        )  # fmt: skip
         callback = kind(simulate)
         self.library.ptxsim_runtime(callback, ctypes.c_int64(shared_bytes))
         try:

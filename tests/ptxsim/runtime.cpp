@@ -15,7 +15,7 @@ constexpr int kSuccess = 0, kInvalidValue = 1, kInvalidConfiguration = 9, kInval
 constexpr int64_t kSharedBytesOfAny = 48 << 10;
 
 // Nonzero where the simulation failed.
-using Simulate = int (*)(const char* kernel, const unsigned* grid_and_block, int64_t shared_bytes, void** arguments);
+using Simulate = int (*)(const char* kernel, const unsigned* grid_and_block, int64_t shared_bytes, void** arguments, void* stream);
 
 struct Kernel {
   const char* name;
@@ -42,7 +42,7 @@ int failed(int error) {
   return error;
 }
 
-int launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared_bytes) {
+int launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, void* stream) {
   const auto found = kernels().find(function);
   if (found == kernels().end()) return failed(kInvalidDeviceFunction);
   const int64_t threads = int64_t(block.x) * block.y * block.z;
@@ -50,7 +50,7 @@ int launch(const void* function, dim3 grid, dim3 block, void** arguments, size_t
   if (!blocks || threads < 1 || threads > 1024) return failed(kInvalidConfiguration);
   if (int64_t(shared_bytes) > found->second.allowed_shared_bytes) return failed(kInvalidValue);
   const unsigned shape[6] = {grid.x, grid.y, grid.z, block.x, block.y, block.z};
-  return failed(simulate(found->second.name, shape, int64_t(shared_bytes), arguments) == 0 ? kSuccess : kLaunchFailure);
+  return failed(simulate(found->second.name, shape, int64_t(shared_bytes), arguments, stream) == 0 ? kSuccess : kLaunchFailure);
 }
 
 }  // namespace
@@ -85,11 +85,11 @@ int __cudaGetKernel(const void** kernel, const void* function) {
   *kernel = function;
   return kSuccess;
 }
-int __cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, void*) {
-  return launch(kernel, grid, block, arguments, shared_bytes);
+int __cudaLaunchKernel(const void* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, void* stream) {
+  return launch(kernel, grid, block, arguments, shared_bytes, stream);
 }
-int cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, void*) {
-  return launch(function, grid, block, arguments, shared_bytes);
+int cudaLaunchKernel(const void* function, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, void* stream) {
+  return launch(function, grid, block, arguments, shared_bytes, stream);
 }
 
 int cudaFuncSetAttribute(const void* function, int attribute, int value) {
@@ -128,6 +128,7 @@ const char* cudaGetErrorString(int error) { return cudaGetErrorName(error); }
 void ptxsim_runtime(Simulate callback, int64_t shared_bytes) {
   simulate = callback;
   largest_shared_bytes = shared_bytes;
+  for (auto& [function, kernel] : kernels()) kernel.allowed_shared_bytes = kSharedBytesOfAny;
   last_error = kSuccess;
 }
 

@@ -1,7 +1,8 @@
 """Backend names, which one serves a call, and why one cannot.
 
 An explicit backend that cannot serve a call raises with the reason; nothing falls back silently. `None` means auto: on CPU
-"cpu", where the compiled library is there, else "reference"; on a GPU "cuda", else "triton", else "reference" with a warning.
+"cpu", where the compiled library is there, else "reference"; on a GPU "cuda", else "triton", each as far as trust.py finds it right
+there, else "reference" with a warning.
 The default is plain module state, because a ContextVar or a warning would break `torch.compile(fullgraph=True)`.
 """
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from . import checks, library
+from . import checks, gpu, library, trust
 
 BACKENDS = ("reference", "cpu", "cuda", "triton")
 
@@ -68,10 +69,14 @@ def availability(name: str) -> Availability:
         return Availability(name, False, _load_error)
     if not _SERVED[name]:
         return Availability(name, False, f"the compiled library has no operator for {name}")
-    if name == "cuda" and not torch.cuda.is_available():
-        return Availability(name, False, "torch.cuda.is_available() is False: no GPU, no driver, or a CPU build of torch")
-    by = f", by {library.instruction_set()} kernels" if name == "cpu" else ""
-    return Availability(name, True, f"the compiled library serves {', '.join(sorted(_SERVED[name]))}{by}")
+    served = f"the compiled library serves {', '.join(sorted(_SERVED[name]))}"
+    if name != "cuda":
+        return Availability(name, True, f"{served}, by {library.instruction_set()} kernels")
+    reason = gpu.why_not(None)
+    if reason:
+        return Availability(name, False, reason)
+    checked = ", ".join(trust.known(name)) or "nothing yet"
+    return Availability(name, True, f"{served}; checked on this GPU: {checked}")
 
 
 class backend:
@@ -130,7 +135,7 @@ def _why_not(name: str, operator: str, tensor: torch.Tensor) -> str | None:
         return f"it has no {operator}" if verdict else verdict.reason
     if name != "cpu" and tensor.dtype == torch.float64:
         return "it has no float64 kernels"
-    return None
+    return gpu.why_not(tensor.device.index) if name == "cuda" else None
 
 
 def _usable(operator: str, tensor: torch.Tensor) -> str:
@@ -139,19 +144,30 @@ def _usable(operator: str, tensor: torch.Tensor) -> str:
 
 
 def _auto(operator: str, tensor: torch.Tensor) -> str:
-    device = tensor.device.type
-    for name in ("cpu",) if device == "cpu" else ("cuda", "triton"):
-        if _why_not(name, operator, tensor) is None:
+    if tensor.device.type == "cpu":
+        return "cpu" if _why_not("cpu", operator, tensor) is None else "reference"
+    reasons = {name: _why_not(name, operator, tensor) or _why_not_trusted(name, operator, tensor) for name in ("cuda", "triton")}
+    for name, reason in reasons.items():
+        if reason is None:
             return name
-    if device == "cuda" and not torch.compiler.is_compiling():
-        _warn_once(operator)
+    if tensor.device.type == "cuda" and not torch.compiler.is_compiling():
+        _warn_once(operator, reasons)
     return "reference"
+
+
+def _why_not_trusted(name: str, operator: str, tensor: torch.Tensor) -> str | None:
+    for part in COMPOSED_OF.get(operator, (operator,)):
+        reason = trust.why_not(name, part, tensor.dtype, tensor.device.index)
+        if reason:
+            return reason
+    return None
 
 
 _warned: set[str] = set()
 
 
-def _warn_once(operator: str) -> None:
+def _warn_once(operator: str, reasons: dict[str, str]) -> None:
     if operator not in _warned:
         _warned.add(operator)
-        warnings.warn(f"vdiff_kernels: no fused backend serves {operator} on this GPU; eager PyTorch does", stacklevel=4)
+        words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        warnings.warn(f"vdiff_kernels: eager PyTorch serves {operator} on this GPU ({words})", stacklevel=4)

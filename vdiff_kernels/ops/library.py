@@ -302,3 +302,9 @@ def use_instruction_set(name: str) -> None:
 def has_kernel(name: str, dispatch_key: str) -> bool:
     """Whether a compiled kernel serves `vdiff_kernels::name` for "CPU" or "CUDA"."""
     return torch._C._dispatch_has_kernel_for_dispatch_key(f"{NAMESPACE}::{name}", dispatch_key)
+
+
+def cuda_versions() -> tuple[int, int]:
+    """(that of the CUDA runtime in the compiled library, the newest that the driver serves or 0 without one); 13000 is 13.0."""
+    library = ctypes.CDLL(str(LIBRARY_FILE))
+    return library.vdiff_cuda_runtime_version(), library.vdiff_cuda_driver_version()

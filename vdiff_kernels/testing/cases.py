@@ -90,7 +90,7 @@ class AttentionCase(Case):
         if self.bias == "expanded":
             leaves["bias"] = leaves["bias"].expand(self.N, L, S)
         elif self.bias == "masked":
-            hidden = torch.ones(self.N, L, S, dtype=torch.bool)
+            hidden = torch.ones(self.N, L, S, dtype=torch.bool, device=leaves["bias"].device)
             hidden[:, ::2, : S // 2 + 1] = False  # every second row is fully masked, the others half
             leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
         return leaves
@@ -98,7 +98,8 @@ class AttentionCase(Case):
     def call(self, function, leaves, **arguments):
         leaves = self.view(leaves)
         q, k, v = (leaves.pop(name) for name in "qkv")
-        return function(q, k, v, scale=self.scale, **leaves, **self.constants(), **arguments)
+        constants = {name: t.to(q.device) if isinstance(t, Tensor) else t for name, t in self.constants().items()}
+        return function(q, k, v, scale=self.scale, **leaves, **constants, **arguments)
 
     def constants(self) -> dict:
         return {}

@@ -61,8 +61,10 @@ def truth_and_eager(case: Case, leaves: dict[str, Tensor], dtype: torch.dtype) -
     return truth, evaluate(case, definition, narrowed, dtype, compute_dtype=low)
 
 
-def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None) -> float:
+def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None, device="cpu") -> float:
     """Runs the case on `backend` (or by `function` in its place), forward and every gradient, within the budget.
+
+    device: where the candidate runs; the definition that it is held to runs on the CPU.
 
     Returns the largest share of a budget that was used. Raises AssertionError.
     """
@@ -70,5 +72,6 @@ def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=N
     truth, eager = truth_and_eager(case, leaves, dtype)
     function = function or functions(case)[0]
     with poisoned_memory():
-        candidate = evaluate(case, function, leaves, dtype, backend=backend)
+        there = {name: t.to(device) for name, t in leaves.items()}
+        candidate = {name: t.cpu() for name, t in evaluate(case, function, there, dtype, backend=backend).items()}
     return assert_within_budget(candidate, truth, eager, f"{case} {dtype} {backend}")

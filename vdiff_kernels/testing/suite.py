@@ -19,6 +19,10 @@ TEMPORAL_CASES = [
     TemporalCase("image-frames", B=2, T=9, N=2, D=32, focus="frames", bias="rel"),
     TemporalCase("focus-clips", B=3, T=4, D=8, focus="clips", rotary=4, causal=True),
     TemporalCase("large-scores", T=5, D=16, magnitude=20.0, scale=1.0),
+    TemporalCase("float16-limit", T=9, D=16, magnitude=60.0, scale=1.0),
+    TemporalCase("long-d160", T=34, H=1, W=1, N=1, D=160, bias="dense", causal=True, rotary=32),
+    TemporalCase("long-few-keys", T=40, S=20, H=1, W=1, N=2, D=33, bias="rel", causal=True),
+    TemporalCase("long-image-frames", B=2, T=36, H=1, W=1, N=1, D=80, focus="frames"),
     TemporalCase("no-batch", B=0, T=4, bias="dense"),
 ]
 SPATIAL_CASES = [
@@ -33,6 +37,11 @@ SPATIAL_CASES = [
     SpatialCase("shared-context", B=2, T=3, H=3, W=5, N=3, D=12, context="shared", S=7, bias="dense"),
     SpatialCase("frame-context", B=2, T=3, H=3, W=5, D=20, context="frames", S=5),
     SpatialCase("large-scores", T=1, H=4, W=4, D=16, magnitude=20.0, scale=1.0),
+    SpatialCase("float16-limit", T=1, H=4, W=9, N=1, D=16, magnitude=55.0, scale=1.0),
+    SpatialCase("text-context", T=3, H=3, W=12, N=1, D=80, context="shared", S=77),
+    SpatialCase("long-masked-rows", T=2, H=5, W=7, N=1, D=40, bias="masked"),
+    SpatialCase("long-expanded-bias", T=1, H=5, W=9, N=3, D=8, bias="expanded"),
+    SpatialCase("long-widest-head", T=1, H=3, W=11, N=1, D=256, bias="rel", layout="channels_first"),
     SpatialCase("many-rows", T=1, H=16, W=16, N=1, D=8, bias="rel"),
     SpatialCase("no-batch", B=0, bias="rel"),
 ]

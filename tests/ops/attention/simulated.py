@@ -12,6 +12,8 @@ CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
+STREAM = 0x5000  # any
+
 _ROWS, _BIAS = "Q5q", "Qi?3x3q"  # PixelRows and AttentionBias, of csrc/attention/params.h
 
 
@@ -90,7 +92,8 @@ class SimulatedKernels:
 
     def _launch(self, name, params, tensors):
         scratch = ptxsim.empty(max(1, launchers().call(f"{name}_scratch", params) // 4))
-        self.run(launchers(), f"launch_{name}", params, scratch, None, memory=tensors)
+        self.run(launchers(), f"launch_{name}", params, scratch, STREAM, memory=tensors)
+        assert launchers().streams <= {STREAM}
 
 
 def _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary):

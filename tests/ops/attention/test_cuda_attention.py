@@ -4,23 +4,112 @@ clean, the same for every interleaving, and no worse than their golden counts.""
 import pytest
 import torch
 
+import vdiff_kernels as vdiff
+from tests.ptxsim.launcher import plain_name
 from vdiff_kernels.ops.attention import api, autograd
-from vdiff_kernels.testing.check import check
+from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
+from vdiff_kernels.testing.check import check, evaluate, make_leaves
 from vdiff_kernels.testing.suite import SPATIAL_CASES, TEMPORAL_CASES
 
-from .simulated import SimulatedKernels
+from .simulated import SimulatedKernels, launchers
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CASES = [*TEMPORAL_CASES, *SPATIAL_CASES]
+SHORT, LONG = TemporalCase("short", T=5, N=3, D=12, bias="rel"), SpatialCase("long", T=1, H=5, W=7, N=1, D=12, bias="rel")
 
 
 @pytest.fixture
 def simulated(simulate, monkeypatch):
     """The public operators run the CUDA kernels in the simulator."""
     monkeypatch.setitem(autograd._KERNELS, "simulated", SimulatedKernels(simulate.launcher))
-    monkeypatch.setattr(api, "resolve", lambda name, operator, tensor: "simulated")
+    monkeypatch.setattr(api, "resolve", lambda name, operator, tensor: name or "simulated")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [*TEMPORAL_CASES, *SPATIAL_CASES], ids=str)
+@pytest.mark.parametrize("case", CASES, ids=str)
 def test_forward_and_every_gradient(case, dtype, simulated):
     check(case, DTYPES[dtype])
+
+
+def test_every_kernel_that_ships_was_run(simulate):
+    shipped = {plain_name(name) for unit in launchers().units for name in unit.kernel_names}
+    run = {case.partition("] ")[2] for case in simulate.golden.held["cases"]}
+    assert shipped <= run, f"never run: {sorted(shipped - run)}"
+
+
+def test_the_large_scores_are_near_the_limit_of_float16():
+    for case in (case for case in CASES if case.name == "float16-limit"):
+        q, k, _ = (make_leaves(case, torch.float16)[name].double() for name in "qkv")
+        if case.operator == "temporal_attention":
+            scores = torch.einsum("bthwnd,bshwnd->bhwnts", q, k)
+        else:
+            scores = torch.einsum("btnld,btnsd->btnls", *(t.flatten(2, 3).transpose(2, 3) for t in (q, k)))
+        assert torch.finfo(torch.float16).max / 2 < scores.abs().max() < torch.finfo(torch.float16).max
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("case", [SHORT, LONG], ids=str)
+def test_a_table_of_another_dtype(case, dtype, simulated):
+    leaves = make_leaves(case, torch.bfloat16)
+    leaves["rel_bias"] = leaves["rel_bias"].bfloat16().float()  # what all of them hold
+    expected = evaluate(case, getattr(api, case.operator), leaves, torch.bfloat16)
+    leaves["rel_bias"] = leaves["rel_bias"].to(dtype)
+    actual = evaluate(case, getattr(api, case.operator), leaves, torch.bfloat16)
+    assert actual["d_rel_bias"].dtype == dtype
+    for name, value in expected.items():
+        torch.testing.assert_close(actual[name], value.to(actual[name].dtype), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("case", [SHORT, LONG], ids=str)
+def test_incoming_gradients_of_any_strides(case, simulated):
+    leaves = make_leaves(case, torch.bfloat16)
+    B, T, H, W, N, D = leaves["q"].shape
+    incoming = {
+        "of a sum": torch.ones(1, dtype=torch.bfloat16).expand(B, T, H, W, N, D),
+        "of one row": torch.randn(D).bfloat16().expand(B, T, H, W, N, D),
+        "channels first": torch.randn(B, N * D, T, H, W).bfloat16().movedim(1, -1).unflatten(-1, (N, D)),
+    }
+    for words, grad_out in incoming.items():
+        grads = []
+        for backend, gradient in (("simulated", grad_out), ("simulated", grad_out.contiguous())):
+            inputs = {name: t.clone().requires_grad_() for name, t in leaves.items()}
+            out = case.call(getattr(vdiff, case.operator), inputs, backend=backend)
+            grads.append(torch.autograd.grad(out, list(inputs.values()), gradient))
+        assert all(torch.equal(a, b) for a, b in zip(*grads)), words
+
+
+@pytest.mark.parametrize("case", [SHORT, LONG], ids=str)
+def test_one_packed_gradient(case, simulated):
+    """dq, dk and dv written as the slices of one dqkv are those that are written apart."""
+    leaves = make_leaves(case, torch.bfloat16)
+    qkv = torch.stack([leaves[name] for name in "qkv"], 4).requires_grad_()
+    table = leaves["rel_bias"].requires_grad_()
+    options = ((case.D**-0.5, False), (None, None)) if case.operator == "temporal_attention" else ((case.D**-0.5,), ())
+    kind = case.operator.removesuffix("_attention")
+    grad_out = torch.randn(qkv.shape[:4] + qkv.shape[5:]).bfloat16()
+    together = autograd.attention_packed(kind, "simulated", qkv, None, table, options)
+    apart = autograd.attention(kind, "simulated", *qkv.unbind(4), None, table, options)
+    grads = [torch.autograd.grad(out, [qkv, table], grad_out) for out in (together, apart)]
+    assert torch.equal(together, apart) and all(torch.equal(a, b) for a, b in zip(*grads))
+
+
+@pytest.mark.parametrize("case", [SHORT, TemporalCase("sixteen", T=9, N=2, D=20), LONG], ids=str)
+@pytest.mark.parametrize("poison", ["q", "k", "v"])
+def test_nan_stays_in_its_sequence(case, poison, simulated):
+    """Of the last head of the first place; a pair of short sequences shares a tile."""
+    leaves = make_leaves(case, torch.float16)
+    leaves.pop("rel_bias", None)
+    clean = evaluate(case, getattr(api, case.operator), leaves, torch.float16)
+    place = (0, slice(None), 0, 0, -1) if case.operator == "temporal_attention" else (0, 0, slice(None), slice(None), -1)
+    leaves[poison][place] = torch.nan
+    spoiled = evaluate(case, getattr(api, case.operator), leaves, torch.float16)
+    for name, values in clean.items():
+        elsewhere = torch.ones_like(values, dtype=torch.bool)
+        elsewhere[place] = False
+        assert torch.equal(spoiled[name][elsewhere], values[elsewhere]), name
+    assert spoiled["out"][place].isnan().all()
+
+
+def test_warps_with_several_units_add_their_bias_gradients(simulated):
+    """More sequences than warps that the launcher lets have a partial of the gradient."""
+    check(TemporalCase("many", T=2, H=40, W=60, N=1, D=8, bias="rel"), torch.bfloat16)

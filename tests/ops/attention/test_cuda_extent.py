@@ -1,4 +1,5 @@
-"""The CUDA attention kernels far out: any number of sequences, offsets past 2^31. Part of the grid runs, on unfilled memory."""
+"""The CUDA attention kernels far out: any number of sequences, offsets past 2^31, launches that fail. Part of the grid runs, on
+unfilled memory."""
 
 import pytest
 import torch
@@ -33,7 +34,23 @@ def test_any_number_of_sequences(simulate, sequences):
     nearly(out[:, :, :, -8:], temporal_attention(*(t[:, :, :, -8:] for t in (q, k, v))))
 
 
+@pytest.mark.parametrize("sequences", [65_536, 5_000_000])
+def test_any_number_of_sequences_backward(simulate, sequences):
+    T, D = 3, 8
+    q, k, v, grad_out = (torch.empty(1, T, 1, sequences, 1, D, dtype=torch.bfloat16) for _ in range(4))
+    for t in (q, k, v, grad_out):
+        t[:, :, :, -16:] = torch.randn(1, T, 1, 16, 1, D)
+    kernels = last_blocks(simulate, 2)
+    options = (None, None, D**-0.5, False, None, None, False, False)
+    grads = kernels.backward["temporal"](grad_out, q, k, v, None, None, *options)[:3]
+    last = [t[:, :, :, -8:].clone().requires_grad_() for t in (q, k, v)]
+    expected = torch.autograd.grad(temporal_attention(*last), last, grad_out[:, :, :, -8:])
+    for grad, of_last in zip(grads, expected):
+        nearly(grad[:, :, :, -8:], of_last)
+
+
 def test_offsets_past_2_to_the_31(simulate):
+    """Forward reads a qkv of that size, backward writes a dqkv of it too."""
     T, H, N, D = 16, 88_000, 8, 64
     qkv = torch.empty(1, T, H, 1, 3, N, D, dtype=torch.bfloat16)
     assert qkv.numel() > 2**31
@@ -42,6 +59,12 @@ def test_offsets_past_2_to_the_31(simulate):
     kernels = last_blocks(simulate, 2)
     out, _ = kernels.forward["temporal"](q, k, v, None, None, D**-0.5, False, None, None, False)
     nearly(out[:, :, -1:], temporal_attention(*(t[:, :, -1:] for t in (q, k, v))))
+    grad_out = torch.randn(1, T, 1, 1, N, D).bfloat16().expand(1, T, H, 1, N, D)
+    options = (None, None, D**-0.5, False, None, None, True, False)
+    dqkv = kernels.backward["temporal"](grad_out, q, k, v, None, None, *options)[0]
+    last = qkv[:, :, -1:].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(temporal_attention(*last.unbind(4)), last, grad_out[:, :, -1:])
+    nearly(dqkv[:, :, -1:], expected)
 
 
 def test_offsets_past_2_to_the_31_of_long_sequences(simulate):
@@ -52,3 +75,14 @@ def test_offsets_past_2_to_the_31_of_long_sequences(simulate):
     q, k, v = qkv.unbind(4)
     out, _ = last_blocks(simulate, 2).forward["spatial"](q, k, v, None, None, D**-0.5, False)
     nearly(out[:, -1:], spatial_attention(*(t[:, -1:] for t in (q, k, v))))
+
+
+def test_a_failed_launch_says_what_and_where():
+    def on_a_small_gpu(launchers, function, *arguments, memory):
+        with launchers.simulated(None, shared_bytes=48 << 10):
+            launchers.call(function, *arguments)
+
+    q = torch.randn(1, 40, 1, 1, 1, 256).bfloat16()
+    failed = r"long_attention_fwd_kernel: launch failed: .*\(cudaErrorInvalidValue\); grid 1, block 128, \d+ bytes of dynamic shared memory"
+    with pytest.raises(RuntimeError, match=f"{failed}, device 0"):
+        SimulatedKernels(on_a_small_gpu).forward["temporal"](q, q, q, None, None, 1.0, False, None, None, False)

@@ -1,0 +1,59 @@
+"""A larger sweep of the CUDA attention kernels, simulated: drawn shapes, layouts and arguments, more interleavings. `make test-full`."""
+
+import random
+
+import pytest
+import torch
+
+from tests.ptxsim.module import tensors_of
+from vdiff_kernels.ops.attention import api, autograd
+from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
+from vdiff_kernels.testing.check import check
+
+from .simulated import SimulatedKernels
+
+SEEDS = range(6)
+LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
+HEAD_DIMS = (1, 2, 6, 8, 15, 24, 32, 36, 40, 48, 64, 65, 80, 96, 112, 128, 144, 160, 200, 255, 256)
+
+
+def run(launchers, function, *arguments, memory=()):
+    def one(kernel, grid, block, args, shared_bytes):
+        tensors = (*memory, *tensors_of(arguments))
+        kernel.launch(grid, block, args, shared_bytes, memory=tensors, seed=tuple(SEEDS)).assert_clean()
+
+    with launchers.simulated(one):
+        launchers.call(function, *arguments)
+
+
+def drawn_temporal(draw, number):
+    T, D = draw.choice(LENGTHS), draw.choice(HEAD_DIMS)
+    layout = draw.choice(("contiguous", "packed", "channels_first", "sliced"))
+    S = draw.choice(LENGTHS) if layout == "contiguous" and draw.random() < 0.3 else None
+    square = S in (None, T)
+    return TemporalCase(
+        f"drawn-{number}", B=draw.choice((1, 2)), T=T, S=S, H=draw.choice((1, 3)), W=draw.choice((1, 2)), N=draw.choice((1, 2, 3)), D=D,
+        bias=draw.choice((None, "rel", "dense", "expanded", "masked")), causal=draw.random() < 0.3, layout=layout,
+        focus=draw.choice((None, "clips", "frames")) if square else None,
+        rotary=draw.choice((None, D // 2 * 2 or None)) if square else None,
+    )  # fmt: skip
+
+
+def drawn_spatial(draw, number):
+    context = draw.choice((None, None, "shared", "frames"))
+    bias = draw.choice((None, "dense", "expanded") if context else (None, "rel", "dense", "expanded", "masked"))
+    return SpatialCase(
+        f"drawn-{number}", B=draw.choice((1, 2)), T=draw.choice((1, 2, 3)), H=draw.choice((1, 3, 6, 9)), W=draw.choice((1, 5, 8, 11)),
+        N=draw.choice((1, 2, 3)), D=draw.choice(HEAD_DIMS), bias=bias, context=context, S=draw.choice(LENGTHS),
+        layout="contiguous" if context else draw.choice(("contiguous", "packed", "channels_first", "sliced")),
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("number", range(30))
+@pytest.mark.parametrize("drawn", [drawn_temporal, drawn_spatial])
+def test_forward_and_every_gradient(drawn, number, dtype, monkeypatch):
+    monkeypatch.setitem(autograd._KERNELS, "simulated", SimulatedKernels(run))
+    monkeypatch.setattr(api, "resolve", lambda name, operator, tensor: "simulated")
+    check(drawn(random.Random(number), number), dtype)

@@ -1,0 +1,49 @@
+"""What the driver and the GPU are, and why the compiled CUDA kernels cannot run there."""
+
+import torch
+
+from . import library
+
+MINIMUM_CAPABILITY = (8, 0)
+MINIMUM_DRIVER = {13: "580"}  # the first NVIDIA driver of a major version of CUDA
+
+_answers: dict[int | None, str | None] = {}
+
+
+@torch.compiler.assume_constant_result
+def why_not(index: int | None) -> str | None:
+    """Why the compiled CUDA kernels cannot run on that GPU, or None; asked once a process. index None: the current one."""
+    if index not in _answers:
+        _answers[index] = _why_no_driver() or _why_too_old(index)
+    return _answers[index]
+
+
+def name(index: int | None) -> str:
+    """The GPU's name and architecture: NVIDIA H100 (sm_90)."""
+    major, minor = torch.cuda.get_device_capability(index)
+    return f"{torch.cuda.get_device_name(index)} (sm_{major}{minor})"
+
+
+def _why_no_driver() -> str | None:
+    runtime, driver = library.cuda_versions()
+    if torch.version.cuda is None:
+        return f"this torch ({torch.__version__}) is a CPU build"
+    if driver == 0:
+        return "there is no NVIDIA driver"
+    if driver // 1000 < runtime // 1000:
+        first = MINIMUM_DRIVER.get(runtime // 1000)
+        newer = f" ({first} or newer)" if first else ""
+        return f"the NVIDIA driver is too old: it serves {_cuda(driver)}, and the kernels need one that serves {_cuda(runtime)}{newer}"
+    if not torch.cuda.is_available():
+        return f"there is an NVIDIA driver ({_cuda(driver)}), but torch finds no GPU"
+    return None
+
+
+def _why_too_old(index: int | None) -> str | None:
+    if torch.cuda.get_device_capability(index) >= MINIMUM_CAPABILITY:
+        return None
+    return f"{name(index)} is too old; expected compute capability 8.0 or newer"
+
+
+def _cuda(version: int) -> str:
+    return f"CUDA {version // 1000}.{version % 1000 // 10}"
