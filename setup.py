@@ -43,6 +43,7 @@ INSTRUCTION_SETS = {"baseline": []} | ({"avx2": AVX2, "avx512": AVX512} if X86_6
 NVCC_FLAGS = [
     "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_80]",
     "-lineinfo",
+    "--compress-mode=size",  # a fifth of the bytes
     f"-Xcompiler={','.join(CXX_FLAGS)}",
     f"-ccbin={CXX}",
 ]
