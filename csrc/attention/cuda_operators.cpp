@@ -12,7 +12,6 @@ template <class Params>
 void run(
     const char* op, const Tensor& q, const Params& params, int64_t (*scratch_bytes)(const Params&),
     void (*launch)(const Params&, void*, void*)) {
-  STD_TORCH_CHECK(params.dtype != DType::Float64, op, ": q is float64; expected float32, float16 or bfloat16 on a GPU");
   const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
   const int64_t floats[1] = {ceil_div(scratch_bytes(params), int64_t(sizeof(float)))};
   const Tensor scratch = torch::stable::new_empty(

@@ -6,7 +6,7 @@
 
 namespace vdiff {
 
-// q's device and dtype are those of the call; outputs are allocated. Raises for float64.
+// q's device and dtype, which is not float64, are those of the call; outputs are allocated.
 void attention_cuda(const char* op, const Tensor& q, const TemporalAttentionFwdParams& params);
 void attention_cuda(const char* op, const Tensor& q, const TemporalAttentionBwdParams& params);
 void attention_cuda(const char* op, const Tensor& q, const SpatialAttentionFwdParams& params);
