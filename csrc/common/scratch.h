@@ -14,11 +14,12 @@ template <class T>
 class Scratch {
  public:
   explicit Scratch(int64_t count) {
-    const size_t bytes = (size_t(count) * sizeof(T) + 63) / 64 * 64;
-    data_ = static_cast<T*>(std::aligned_alloc(64, bytes ? bytes : 64));
-    if (!data_) throw std::bad_alloc();
+    // Not aligned_alloc: before glibc 2.38 it does not take again what it gave back, and memory grows from call to call.
+    memory_ = std::malloc(size_t(count) * sizeof(T) + kAlignment);
+    if (!memory_) throw std::bad_alloc();
+    data_ = reinterpret_cast<T*>((reinterpret_cast<uintptr_t>(memory_) / kAlignment + 1) * kAlignment);
   }
-  ~Scratch() { std::free(data_); }
+  ~Scratch() { std::free(memory_); }
   Scratch(const Scratch&) = delete;
   Scratch& operator=(const Scratch&) = delete;
 
@@ -31,6 +32,9 @@ class Scratch {
   }
 
  private:
+  static constexpr size_t kAlignment = 64;
+
+  void* memory_;
   T* data_;
 };
 

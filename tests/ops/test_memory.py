@@ -1,0 +1,36 @@
+"""What the native library takes it gives back: the resident memory of a process does not grow from call to call."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import vdiff_kernels as vdiff
+
+B, T, H, W, C, N = 2, 17, 16, 16, 32, 1
+
+
+def resident() -> int:
+    """Of this process, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
+@pytest.mark.skipif(not vdiff.availability("cpu"), reason="the native library is not built")
+def test_a_layers_backward_takes_no_new_memory_each_time():
+    x = torch.randn(B, T, H, W, C, requires_grad=True)
+    parameters = [torch.randn(shape, requires_grad=True) for shape in ((3 * C, C), (C, C), (N, 2 * T - 1))]
+
+    def call():
+        w_qkv, w_out, table = parameters
+        out = vdiff.temporal_layer(x, w_qkv, None, w_out, None, num_heads=N, rel_bias=table, backend="cpu")
+        torch.autograd.grad(out.sum(), [x, *parameters])
+
+    for _ in range(20):
+        call()
+    before = resident()
+    for _ in range(60):
+        call()
+    assert resident() - before < 4 << 20
