@@ -12,6 +12,7 @@ from ..ops import checks
 from ..ops.attention.api import require_focus_present
 from ..ops.conv.api import norm_act_conv
 from ..ops.norm.spec import Norm
+from .aligned_attention import AlignedAttention, centres
 from .text import WordEncoder
 
 
@@ -20,8 +21,10 @@ class VideoUNet(nn.Module):
 
     Factorized: residual blocks of 1x3x3 convolutions, each followed by a 3x1x1 over the frames (as in Make-A-Video, Singer et al.
     2022, arXiv 2209.14792: the paper's own has none), then attention over each frame's pixels, then over the frames at each pixel
-    with a relative position bias. Space is down- and upsampled, time never. A clip may carry single images as its last
-    frames, which no other frame sees (`focus_present`): joint training on videos and images, section 3 of the paper.
+    with a relative position bias. Space is down- and upsampled, time never. After each block of the last level, temporal attention
+    also follows what moves, where `place` finds it in each frame (`AlignedAttention`; none in the paper), so that a shape stays the
+    same while it moves. A clip may carry single images as its last frames, which no other frame sees (`focus_present`): joint
+    training on videos and images, section 3 of the paper.
     """
 
     def __init__(
@@ -74,6 +77,8 @@ class VideoUNet(nn.Module):
             for block in range(count):
                 self.up[-1].append(stage(width + skips.pop(), level_width, block == count - 1))
                 width = level_width
+        self.place = nn.Linear(first, 1)  # scores of each position for being where what moves is
+        self.aligned = nn.ModuleList(AlignedAttention(first, first // head_dim, patch, backend) for _ in self.up[-1])
         self.head = NormActConv(width, channels * patch**2, groups=groups, backend=backend)
         nn.init.zeros_(self.head.conv.weight)
 
@@ -103,8 +108,12 @@ class VideoUNet(nn.Module):
         x = self.middle(x, emb, focus_present)
         for level, stages in enumerate(self.up):
             x = F.interpolate(x, scale_factor=(1, 2, 2)) if level > 0 else x
-            for stage in stages:
+            for number, stage in enumerate(stages):
                 x = stage(torch.cat((x, skips.pop()), dim=1), emb, focus_present)
+                if level == self.levels - 1:
+                    if number == 0:
+                        places = centres(self.place(x.movedim(1, -1)).squeeze(-1)) * self.patch
+                    x = self.aligned[number](x, places, focus_present)
         return self._pixels(self.head(x))
 
     def _patches(self, z: Tensor) -> Tensor:
