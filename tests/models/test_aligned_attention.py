@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from torch import nn
 
 from vdiff_kernels.models.aligned_attention import AlignedAttention, centres, shifted
 
@@ -43,6 +44,15 @@ def test_a_moving_shape_is_as_one_that_stands_still(layer):
     torch.testing.assert_close(moved(there, -STEPS)[middle], here[middle], rtol=0, atol=1e-10)
     unfollowed = layer(moved(still, STEPS), torch.zeros(1, T, 2).double(), None)
     assert (moved(unfollowed, -STEPS)[middle] - here[middle]).abs().max() > 0.01
+
+
+@pytest.mark.parametrize("channels, num_heads, patch", [(6, 3, 2), (8, 2, 4), (9, 1, 1)])
+def test_any_width(channels, num_heads, patch):
+    x = torch.randn(1, channels, 3, 4, 4)
+    layer = AlignedAttention(channels, num_heads, patch, None)
+    nn.init.ones_(layer.leave.weight)
+    out = layer(x, torch.randn(1, 3, 2), None)
+    assert out.shape == x.shape and not torch.equal(out, x)
 
 
 def test_an_isolated_frame_stays_to_itself(layer):

@@ -1,5 +1,7 @@
 """Attention over the frames along the path of what moves, so that its shape is the same in all of them."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -19,11 +21,13 @@ class AlignedAttention(nn.Module):
     def __init__(self, channels: int, num_heads: int, patch: int, backend: str | None):
         super().__init__()
         self.patch = patch
+        step = math.lcm(patch**2, num_heads)  # each pixel of a patch has channels of its own
+        inner = -(-channels // step) * step
         self.norm = nn.LayerNorm(channels)
-        self.enter = nn.Linear(channels, channels)
-        self.attention_norm = nn.LayerNorm(channels)
-        self.attention = TemporalAttention(channels, num_heads, position="t5", backend=backend)
-        self.leave = nn.Linear(channels, channels)
+        self.enter = nn.Linear(channels, inner)
+        self.attention_norm = nn.LayerNorm(inner)
+        self.attention = TemporalAttention(inner, num_heads, position="t5", backend=backend)
+        self.leave = nn.Linear(inner, channels)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
 
