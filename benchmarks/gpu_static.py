@@ -232,8 +232,8 @@ def measure(call: Call, direction: str, recorder: Recorder) -> Row:
         call, direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
         sum(t.sectors for t in total) * SECTOR / floor, sum(c.wide_global for c in counts) / sum(t.requests for t in total),
         sum(c.mma_flops for c in counts) / flops, sum(t.wavefronts for t in total) / max(1, shared_ideal),
-        sum(c.barriers / launch.blocks for c, launch in zip(counts, recorder.launches)), sum(sum(c.instructions.values()) for c in counts), flops, *theirs,
-        list(recorder.launches),
+        sum(c.barriers / launch.blocks for c, launch in zip(counts, recorder.launches)),
+        sum(sum(c.instructions.values()) for c in counts), flops, *theirs, list(recorder.launches),
     )  # fmt: skip
 
 

@@ -1,6 +1,5 @@
 """What every CPU benchmark measures with: interleaved medians, the rates of this machine, one aligned row a case."""
 
-import ctypes
 import platform
 import statistics
 import time
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-import vdiff_kernels
+from vdiff_kernels.ops import library
 
 ROUNDS = 15
 SHORTEST = 2e-3  # s. What is timed at once: a quicker call is repeated until it lasts as long.
@@ -68,7 +67,7 @@ class Machine:
 
     def __str__(self):
         return (
-            f"{processor()}, {torch.get_num_threads()} threads, {instruction_set()} kernels, torch {torch.__version__}: "
+            f"{processor()}, {torch.get_num_threads()} threads, {library.instruction_set()} kernels, torch {torch.__version__}: "
             f"copies {self.copy_rate / 1e9:.1f} GB/s, multiplies {self.matrix_rate / 1e9:.0f} GFLOP/s"
         )
 
@@ -78,13 +77,6 @@ def processor() -> str:
     lines = path.read_text().splitlines() if path.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-def instruction_set() -> str:
-    """Of the native kernels in use."""
-    library = ctypes.CDLL(str(Path(vdiff_kernels.__file__).with_name("_C.so")))
-    library.vdiff_isa.restype = ctypes.c_char_p
-    return library.vdiff_isa().decode()
 
 
 @dataclass(frozen=True)

@@ -29,15 +29,15 @@ def _growth(shape: tuple[int, ...], backend: str, training: bool, queue) -> None
             return module(x)
 
     call(x[:, :, :2].detach().requires_grad_(training), grad_out[:, :, :2])
-    before = _resident("VmRSS")
+    before = resident()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     kept = call(x, grad_out)
-    queue.put(_resident("VmHWM") - before)
+    queue.put(resident("VmHWM") - before)
     del kept
 
 
-def _resident(name: str) -> int:
-    """Of this process, in bytes: "VmRSS" now, "VmHWM" at the peak."""
+def resident(name: str = "VmRSS") -> int:
+    """Memory of this process, in bytes: "VmRSS" now, "VmHWM" at the peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 

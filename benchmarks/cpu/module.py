@@ -9,7 +9,7 @@ import vdiff_kernels as vdiff
 
 from ..bytes_moved import Frames
 from ..timing import Row, interleaved
-from .attention import SHAPES, sdpa
+from .attention import SHAPES, dense_temporal, sdpa
 
 FRAMES = 16
 SHARE_OF_PRODUCTS = {64: 0.7, 128: 0.85, 320: 1.0, 640: 1.03}  # that it may take at most
@@ -48,9 +48,7 @@ class Module:
 
         def by_sdpa():
             qkv = module.to_qkv(x).unflatten(-1, (3, self.N, -1))
-            bias = module.position(FRAMES)["rel_bias"]
-            steps = torch.arange(FRAMES)
-            dense = bias[:, steps - steps[:, None] + FRAMES - 1]
+            dense = dense_temporal(module.position(FRAMES)["rel_bias"], FRAMES)
             return module.proj_out(sdpa(Frames)(*qkv.unbind(-3), dense).flatten(-2))
 
         def products():

@@ -20,8 +20,8 @@ AttentionBias bias_table(
 void check_acc(const char* op, const char* name, const Tensor& tensor, const char* like_name, const Tensor& like) {
   check_device(op, name, tensor, like_name, like);
   STD_TORCH_CHECK(
-      tensor.scalar_type() == acc_scalar_type(like), op, ": ", name, " has dtype ", dtype_text(tensor), "; expected ",
-      acc_scalar_type(like) == torch::headeronly::ScalarType::Double ? "float64" : "float32");
+      tensor.scalar_type() == acc_scalar_type(like), op, ": ", name, " has dtype ", dtype_text(tensor.scalar_type()), "; expected ",
+      dtype_text(acc_scalar_type(like)));
 }
 
 void fill_temporal_options(
@@ -39,7 +39,7 @@ void fill_temporal_options(
     check_device(op, "focus_present", *a.focus_present, like_name, like);
     STD_TORCH_CHECK(
         a.focus_present->scalar_type() == torch::headeronly::ScalarType::Bool, op,
-        ": focus_present has dtype ", dtype_text(*a.focus_present), "; expected bool");
+        ": focus_present has dtype ", dtype_text(a.focus_present->scalar_type()), "; expected bool");
     check_shape(op, "focus_present", *a.focus_present, "(B, T)", {B, T});
     params.focus_present = static_cast<const bool*>(a.focus_present->const_data_ptr());
     params.stride_focus_b = a.focus_present->stride(0);

@@ -12,7 +12,7 @@
 //   flops  4 L S D a sequence                 T = 16, bf16: 8 per byte: memory-bound on every GPU we build for
 //   mma    a share of L S / kRows^2 of each product is of use; kRows = 8: half of that, the most that a product of 16 rows by 8
 //          columns, all of which meet, can hold of two sequences' 8 x 8 scores
-//   acc    fp32; softmax in base 2; float runs by FFMA from shared memory, by the same tiles
+//   acc    fp32; float runs by FFMA from shared memory, by the same tiles
 //   limits L, S <= 32; the launcher sends what does not fit into shared memory to the long kernels
 //
 //   s   = scale * q k^T + bias                (1)

@@ -64,8 +64,8 @@ inline void check_shape(
       same, op, ": ", name, " has shape ", shape_text(tensor.sizes()), "; expected ", layout, " = ", shape_text(expected));
 }
 
-inline const char* dtype_text(const Tensor& tensor) {
-  switch (tensor.scalar_type()) {
+inline const char* dtype_text(torch::headeronly::ScalarType dtype) {
+  switch (dtype) {
     case torch::headeronly::ScalarType::Float:
       return "float32";
     case torch::headeronly::ScalarType::Double:
@@ -83,8 +83,8 @@ inline const char* dtype_text(const Tensor& tensor) {
 
 inline void check_dtype(const char* op, const char* name, const Tensor& tensor, const char* like_name, const Tensor& like) {
   STD_TORCH_CHECK(
-      tensor.scalar_type() == like.scalar_type(), op, ": ", name, " has dtype ", dtype_text(tensor), "; expected ",
-      dtype_text(like), ", as ", like_name);
+      tensor.scalar_type() == like.scalar_type(), op, ": ", name, " has dtype ", dtype_text(tensor.scalar_type()), "; expected ",
+      dtype_text(like.scalar_type()), ", as ", like_name);
 }
 
 inline std::string device_text(const Tensor& tensor) {

@@ -1,20 +1,14 @@
 """What the native library takes it gives back: the resident memory of a process does not grow from call to call."""
 
 import sys
-from pathlib import Path
 
 import pytest
 import torch
 
 import vdiff_kernels as vdiff
+from benchmarks.cpu.memory import resident
 
 B, T, H, W, C, N = 2, 17, 16, 16, 32, 1
-
-
-def resident() -> int:
-    """Of this process, in bytes."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS"))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
