@@ -12,6 +12,7 @@ export VDIFF_CUDA ?= 0
 PROMPT ?= a seven moving left
 OUT ?= seven.gif
 
+, := ,
 BUILD_TOOLS = setuptools==84.2.1 ninja==1.13.2
 # Its declared dependencies are a training script's: only its model is used here, and extra `blocks` has what that needs.
 WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
@@ -51,21 +52,22 @@ abi: ## one library file under torch 2.10, 2.13 and 2.14 (needs nvcc, no GPU; do
 	tests/abi_check.sh $(ABI_DIR)
 
 # A build of its own beside the one in place; PyTorch's leaks are not ours.
-SANITIZED = build/sanitized
-sanitize: build $(INSTALLED_TESTS) ## the CPU kernels' cases under the address and undefined behaviour sanitizers
-	CXXFLAGS='-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=undefined' LDFLAGS='-fsanitize=address,undefined' \
-		VDIFF_CUDA=0 VDIFF_BUILD=$(SANITIZED) $(VENV_PYTHON) setup.py --quiet build --build-lib $(SANITIZED)/lib
-	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libasan.so) $$($(or $(CXX),g++) -print-file-name=libubsan.so)" \
-		ASAN_OPTIONS=detect_leaks=0 $(VENV_PYTHON) -m pytest -o pythonpath='. $(SANITIZED)/lib' tests/ops/test_cases.py $(PYTEST_ARGS)
+# FOLDER, FLAGS: the library of the CPU kernels with those flags, in FOLDER/lib, where SANITIZED_TESTS take it before the checkout's.
+SANITIZED_BUILD = CXXFLAGS='-O1 -g $(2)' LDFLAGS='$(firstword $(2))' VDIFF_CUDA=0 VDIFF_BUILD=$(1) \
+	$(VENV_PYTHON) setup.py --quiet build --build-lib $(1)/lib
+SANITIZED_TESTS = $(VENV_PYTHON) -m pytest -o pythonpath='$(1)/lib .' tests/ops/test_cases.py $(PYTEST_ARGS)
+RUNTIME = $(shell $(or $(CXX),g++) -print-file-name=$(1))
 
-THREADS = build/threads
+sanitize: build $(INSTALLED_TESTS) ## the CPU kernels' cases under the address and undefined behaviour sanitizers
+	$(call SANITIZED_BUILD,build/sanitized,-fsanitize=address$(,)undefined -fno-sanitize-recover=undefined)
+	LD_PRELOAD='$(call RUNTIME,libasan.so) $(call RUNTIME,libubsan.so)' ASAN_OPTIONS=detect_leaks=0 \
+		$(call SANITIZED_TESTS,build/sanitized)
+
 sanitize-threads: build $(INSTALLED_TESTS) ## the same under the thread sanitizer, with threads that it can follow
-	CXXFLAGS='-O1 -g -fsanitize=thread' LDFLAGS='-fsanitize=thread' \
-		VDIFF_CUDA=0 VDIFF_BUILD=$(THREADS) $(VENV_PYTHON) setup.py --quiet build --build-lib $(THREADS)/lib
-	$(or $(CXX),g++) -O1 -g -std=c++17 -fPIC -fsanitize=thread -shared tests/thread_pool.cpp -o $(THREADS)/thread_pool.so
-	LD_PRELOAD="$$($(or $(CXX),g++) -print-file-name=libtsan.so) $(THREADS)/thread_pool.so" OMP_NUM_THREADS=1 \
-		TSAN_OPTIONS='halt_on_error=1 report_signal_unsafe=0' setarch -R $(VENV_PYTHON) -m pytest -n 0 \
-		-o pythonpath='. $(THREADS)/lib' tests/ops/test_cases.py $(PYTEST_ARGS)
+	$(call SANITIZED_BUILD,build/threads,-fsanitize=thread)
+	$(or $(CXX),g++) -O1 -g -std=c++17 -fPIC -fsanitize=thread -shared tests/thread_pool.cpp -o build/threads/thread_pool.so
+	LD_PRELOAD='$(call RUNTIME,libtsan.so) build/threads/thread_pool.so' OMP_NUM_THREADS=1 \
+		TSAN_OPTIONS='halt_on_error=1 report_signal_unsafe=0' setarch -R $(call SANITIZED_TESTS,build/threads) -n 0
 
 clean: ## what was built; .venv stays
 	rm -rf build dist vdiff_kernels.egg-info vdiff_kernels/_C.so

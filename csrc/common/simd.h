@@ -268,12 +268,17 @@ template <int64_t count>
   for (int64_t i = 0; i < count; ++i) series[i] = series[i] * (r[i] * r[i]) + r[i] + 1.0f;
 }
 
+// 2^n of what was rounded to n, from -126 to 127; of any other n, anything.
+[[gnu::always_inline]] inline Vec<float> exp_power(Vec<float> shifted) {
+  return (Vec<float>)(((Vec<uint32_t>)shifted << 23) + 0x3f800000);
+}
+
 [[gnu::always_inline]] inline Vec<float> exp_of(Vec<float> x) {
   const Vec<float> shifted[1] = {x * 1.44269504088896341f + kExpRound};
   Vec<float> series[1];
   exp_series({x}, shifted, series);
-  const Vec<int32_t> power = ((Vec<int32_t>)shifted[0] - (Vec<int32_t>)splat(kExpRound)) << 23;
-  const Vec<float> result = (Vec<float>)((Vec<int32_t>)series[0] + power);
+  const Vec<uint32_t> power = ((Vec<uint32_t>)shifted[0] - (Vec<uint32_t>)splat(kExpRound)) << 23;
+  const Vec<float> result = (Vec<float>)((Vec<uint32_t>)series[0] + power);
   const Vec<float> capped = x > 88.7228f ? splat(__builtin_inff()) : result;
   return x < -87.3365f ? Vec<float>{} : x != x ? x : capped;
 }
@@ -287,8 +292,7 @@ template <int64_t count>
   exp_series(x, shifted, series);
 #pragma GCC unroll 8
   for (int64_t i = 0; i < count; ++i) {
-    const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted[i] << 23) + 0x3f800000);
-    const Vec<float> result = series[i] * power;  // a product, so that NaN stays NaN
+    const Vec<float> result = series[i] * exp_power(shifted[i]);  // a product, so that NaN stays NaN
     x[i] = x[i] < -87.3365f ? Vec<float>{} : result;
   }
 }
@@ -336,8 +340,7 @@ inline void exp_nonpositive(Vec<double> (&x)[count]) {
   const Vec<float> shifted[1] = {y * 1.44269504088896341f + kExpRound};
   Vec<float> series[1];
   exp_series({y}, shifted, series);
-  const Vec<float> power = (Vec<float>)(((Vec<int32_t>)shifted[0] << 23) + 0x3f800000);
-  return 1 / (1 + series[0] * power);
+  return 1 / (1 + series[0] * exp_power(shifted[0]));
 }
 
 [[gnu::always_inline]] inline Vec<double> sigmoid_of(Vec<double> x) { return 1 / (1 + exp_of(-x)); }
