@@ -43,13 +43,21 @@ def make_leaves(case: Case, dtype: torch.dtype, seed: int = 0) -> dict[str, Tens
 
 def evaluate(case: Case, function, leaves: dict[str, Tensor], dtype: torch.dtype, **arguments) -> dict[str, Tensor]:
     """{"out": ..., "d_<leaf>": ...}: the result, and the gradient of every leaf for a random incoming gradient that is
-    rounded to dtype first, whatever precision the function runs in.
+    rounded to dtype first, whatever precision the function runs in. Of a leaf that is one number, the gradients for 16: how
+    far eager PyTorch is from the truth in one number is luck, and no measure of what it makes.
     """
     leaves = {name: t.detach().clone().requires_grad_() for name, t in leaves.items()}
     out = case.call(function, leaves, **arguments)
-    grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(1)).to(dtype).to(out)
-    grads = torch.autograd.grad(out, list(leaves.values()), grad_out)
-    return {"out": out.detach(), **{f"d_{name}": grad for name, grad in zip(leaves, grads)}}
+
+    def gradients(wanted: list[Tensor], seed: int) -> tuple[Tensor, ...]:
+        grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(out)
+        return torch.autograd.grad(out, wanted, grad_out, retain_graph=True)
+
+    results = dict(zip(leaves, gradients(list(leaves.values()), 1)))
+    for name, leaf in leaves.items():
+        if leaf.ndim == 0:
+            results[name] = torch.stack([results[name], *(gradients([leaf], seed)[0] for seed in range(2, 17))])
+    return {"out": out.detach(), **{f"d_{name}": grad for name, grad in results.items()}}
 
 
 def truth_and_eager(case: Case, leaves: dict[str, Tensor], dtype: torch.dtype) -> tuple[dict, dict]:
