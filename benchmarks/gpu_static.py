@@ -192,10 +192,11 @@ class Row:
     def name(self) -> str:
         return f"{self.call}, {self.direction}"
 
-    def misses(self) -> dict[str, int]:
-        """The bars that it misses, and the number of the reason in REASONS."""
+    def misses(self) -> dict[str, int | None]:
+        """The bars that it misses, and the number of the reason in REASONS, from 1; None where there is none."""
         missed = [name for name, bar in BARS.items() if round(getattr(self, name), 3) > bar]
-        return {name: next(i for i, (bar, of, _) in enumerate(REASONS) if bar == name and of(self)) for name in missed}
+        numbers = {name: (i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)) for name in missed}
+        return {name: next(number, None) for name, number in numbers.items()}
 
 
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:
@@ -237,25 +238,36 @@ def measure(call: Call, direction: str, recorder: Recorder) -> Row:
     )  # fmt: skip
 
 
-def print_counts(rows: list[Row]) -> None:
+def measure_and_print(calls: list[Call]) -> list[Row]:
+    """The rows, each printed as soon as it is measured."""
     print("| call | floor | unique sectors | sectors/request | all requests | 16-byte | tensor-core flops | wavefronts ", end="")
     print("| barriers | eager | SDPA |\n" + "|---" * 11 + "|")
-    reasons = sorted({reason for row in rows for reason in row.misses().values()})
-    for row in rows:
-        misses = row.misses()
-        marked = {name: f"{getattr(row, name):.3f}" for name in BARS}
-        for name, reason in misses.items():
-            marked[name] += f" ✗{reasons.index(reason) + 1}"
-        mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
-        cells = [
-            row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}", f"{row.wide:.0%}",
-            mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
-        ]  # fmt: skip
-        print(f"| {' | '.join(cells)} |")
+    recorder, rows = Recorder(), []
+    for call in calls:
+        for direction in ("forward", "backward"):
+            rows.append(measure(call, direction, recorder))
+            print(counts_of(rows[-1]), flush=True)
     bars = ", ".join(f"{name} {bar:.2f}" for name, bar in BARS.items())
     print(f"\nBytes and sectors over the floor; eager and SDPA: what they move, over the same floor. ✗: above its bar ({bars}).")
-    for number, reason in enumerate(reasons, 1):
-        print(f"✗{number}: {REASONS[reason][2]}")
+    missed = {number for row in rows for number in row.misses().values()}
+    for number, (_, _, why) in enumerate(REASONS, 1):
+        if number in missed:
+            print(f"✗{number}: {why}")
+    if None in missed:
+        print("✗?: not explained yet.")
+    return rows
+
+
+def counts_of(row: Row) -> str:
+    marked = {name: f"{getattr(row, name):.3f}" for name in BARS}
+    for name, number in row.misses().items():
+        marked[name] += f" ✗{number or '?'}"
+    mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
+    cells = [
+        row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}", f"{row.wide:.0%}",
+        mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
+    ]  # fmt: skip
+    return f"| {' | '.join(cells)} |"
 
 
 def print_kernels(rows: list[Row]) -> None:
@@ -300,12 +312,10 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="the rows, as JSON")
     options = parser.parse_args()
     torch.manual_seed(0)
-    recorder = Recorder()
     chosen = [call for call in CALLS if options.only in str(call)]
     if not chosen:
         parser.error(f"--only is {options.only!r}; expected a part of one of: {'; '.join(map(str, CALLS))}")
-    rows = [measure(call, direction, recorder) for call in chosen for direction in ("forward", "backward")]
-    print_counts(rows)
+    rows = measure_and_print(chosen)
     print_kernels(rows)
     print_estimates(rows)
     if options.json:

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import gc
 import math
 import os
 import sys
@@ -109,14 +110,18 @@ def train(
     require_geometry(settings)
 
     with process_group():
-        try:
-            with refusing():
-                trainer = Trainer(settings, folder, backend, model)
-        except ImportError as error:
-            raise Refusal(str(error)) from None
-        if trainer.step > settings.steps:
-            raise Refusal(f"--steps is {settings.steps}; expected at least {trainer.step}, which the run in {folder} has done")
-        run(trainer, ran, checkpoint_seconds, sample_every)
+        run(made_trainer(settings, folder, backend, model), ran, checkpoint_seconds, sample_every)
+
+
+def made_trainer(settings: TrainSettings, folder: Path, backend: str | None, model: VideoDiffusion | None) -> Trainer:
+    try:
+        with refusing():
+            trainer = Trainer(settings, folder, backend, model)
+    except ImportError as error:
+        raise Refusal(str(error)) from None
+    if trainer.step > settings.steps:
+        raise Refusal(f"--steps is {settings.steps}; expected at least {trainer.step}, which the run in {folder} has done")
+    return trainer
 
 
 def run(trainer: Trainer, ran: str, checkpoint_seconds: float, sample_every: int) -> None:
@@ -240,7 +245,9 @@ def require_geometry(settings: TrainSettings) -> None:
 
 @contextlib.contextmanager
 def process_group() -> Iterator[None]:
-    """That of torchrun, where it started this process."""
+    """That of torchrun, where it started this process. What uses it, a Trainer, has to be gone at the end: as the group's last
+    owner, DistributedDataParallel would hold the GIL while it waits for a thread of gloo that may be waiting for the GIL.
+    """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield
         return
@@ -248,4 +255,5 @@ def process_group() -> Iterator[None]:
     try:
         yield
     finally:
+        gc.collect()
         dist.destroy_process_group()
