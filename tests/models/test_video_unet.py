@@ -12,20 +12,14 @@ from vdiff_kernels.models import VideoUNet
 from vdiff_kernels.nn import TemporalConv
 from vdiff_kernels.testing import assert_within_budget
 
+from .random_weights import randomised
+
 E = 16
 TINY = dict(widths=(8, 16), blocks=2, head_dim=4, groups=4, embedding=E, patch=2, vocabulary=VOCABULARY)
 
 
 def make(backend=None, dtype=torch.float64, **options) -> VideoUNet:
-    """Every parameter random, so that no zero of an initialisation hides a mistake; the same in every dtype."""
-    unet = VideoUNet(**{**TINY, **options}, backend=backend)
-    generator = torch.Generator().manual_seed(7)
-    for parameter in unet.parameters():
-        fan = parameter[0].numel() if parameter.dim() > 1 else 1
-        values = torch.randn(parameter.shape, generator=generator) * fan**-0.5
-        parameter.data = values + 1 if parameter.dim() == 1 else values
-    unet.place.weight.data *= 0.1  # else a place is that of one position, whose rounding moves a frame, and all errors are its luck
-    return unet.to(dtype)
+    return randomised(VideoUNet(**{**TINY, **options}, backend=backend)).to(dtype)
 
 
 def inputs(B=2, T=5, H=8, W=12, C=1, text_per_frame=False):

@@ -77,7 +77,7 @@ class VideoUNet(nn.Module):
             for block in range(count):
                 self.up[-1].append(stage(width + skips.pop(), level_width, block == count - 1))
                 width = level_width
-        self.place = nn.Linear(first, 1)  # scores of each position for being where what moves is
+        self.place = nn.Linear(first, 1, bias=False)  # scores of each position for being where what moves is
         self.aligned = nn.ModuleList(AlignedAttention(first, first // head_dim, patch, backend) for _ in self.up[-1])
         self.head = NormActConv(width, channels * patch**2, groups=groups, backend=backend)
         nn.init.zeros_(self.head.conv.weight)
