@@ -111,6 +111,16 @@ REASONS = [
         "wavefronts", lambda row: row.call.is_long and row.call.D * row.element // 16 % 8 != 0,
         "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a bank.",
     ),
+    (
+        "wavefronts", lambda row: row.call.D * row.element // 16 % 8 not in (0, 2, 4),
+        "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its pieces meet "
+        "in a bank.",
+    ),
+    (
+        "wavefronts", lambda row: row.direction == "backward" and row.call.bias == "rel",
+        "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which meet in "
+        "banks. Its share falls with the number of sequences a warp has: these calls are small.",
+    ),
 ]  # fmt: skip
 
 
@@ -195,8 +205,9 @@ class Row:
     def misses(self) -> dict[str, int | None]:
         """The bars that it misses, and the number of the reason in REASONS, from 1; None where there is none."""
         missed = [name for name, bar in BARS.items() if round(getattr(self, name), 3) > bar]
-        numbers = {name: (i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)) for name in missed}
-        return {name: next(number, None) for name, number in numbers.items()}
+        return {
+            name: next((i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)), None) for name in missed
+        }
 
 
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:
