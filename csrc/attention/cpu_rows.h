@@ -26,15 +26,17 @@ int64_t padded(int64_t D) {
   return ceil_div(D, kLanes<A>) * kLanes<A>;
 }
 
-// Whether every value seen was finite: a sum of their products with 0.
+// Whether every value seen was finite: their products with 0, of which the sign is all that may be set.
 template <class A>
 class Finite {
+  using Bits = MaskOf<Vec<A>>;
+
  public:
-  [[gnu::always_inline]] void see(Vec<A> value) { probe_ += value * A(0); }
-  bool all() const { return sum_of(probe_) == 0; }
+  [[gnu::always_inline]] void see(Vec<A> value) { seen_ |= (Bits)(value * A(0)); }
+  bool all() const { return sum_of((Vec<A>)seen_) == 0; }
 
  private:
-  Vec<A> probe_ = {};
+  Bits seen_ = {};
 };
 
 // to (padded D) = from (D,), widened, zeros past D.
@@ -59,6 +61,12 @@ template <class T>
   int64_t d = 0;
   for (; d + kCount <= D; d += kCount) store_vector(to + d, load_vector(from + d));
   if (d < D) store_part(to + d, load_vector(from + d), D - d);
+}
+
+// A row of whole lines past the caches.
+template <class T>
+[[gnu::always_inline]] inline void stream_row(const acc_t<T>* from, int64_t D, T* to) {
+  for (int64_t d = 0; d < D; d += kLanes<acc_t<T>>) stream_vector(to + d, load_vector(from + d));
 }
 
 template <class A>

@@ -34,11 +34,13 @@ template <class A, class Body>
 }
 
 // scores (count, lanes) = (1) of count keys and the queries `columns` (D, lanes), which hold the scale; raises best to each
-// query's largest.
+// query's largest. bias: by value, for the compiler knows of no reference that the scores do not lie where it points.
 template <int64_t kVectors, class A>
 void score_block(
-    const Rows<const A>& k, int64_t count, int64_t D, const A* columns, const BiasTile<A>& bias, A* scores, Vec<A> (&best)[kVectors]) {
+    const Rows<const A>& k, int64_t count, int64_t D, const A* columns, BiasTile<A> bias, A* scores, Vec<A> (&best)[kVectors]) {
   constexpr int64_t kBlock = kVectors * kLanes<A>;
+  Vec<A> largest[kVectors];
+  for (int64_t v = 0; v < kVectors; ++v) largest[v] = best[v];
   for_row_tiles<kVectors>(count, [&](auto number, int64_t j) {
     constexpr int64_t kRows = decltype(number)::kValue;
     Tile<A, kRows, kVectors> tile;
@@ -48,10 +50,11 @@ void score_block(
     tile.each([&](Vec<A> product, int64_t r, int64_t v) {
       if (j + r >= count) return;
       const Vec<A> score = bias.template add<kVectors>(product, j + r, v);
-      best[v] = max_lanes(best[v], score);
+      largest[v] = max_lanes(largest[v], score);
       store_vector(to + r * kBlock + v * kLanes<A>, score);
     });
   });
+  for (int64_t v = 0; v < kVectors; ++v) best[v] = largest[v];
 }
 
 template <int64_t kRows, int64_t kVectors, class A>

@@ -15,7 +15,7 @@ inline namespace VDIFF_ISA {
 namespace {
 
 constexpr int64_t kTaskSequences = 64;
-constexpr int64_t kGroupBytes = 128 << 10;
+constexpr int64_t kGroupBytes = 24 << 10;  // half of the first level: what is written there is to stay there
 
 struct Pixel {
   int64_t b, y, x;
@@ -46,6 +46,16 @@ template <class T>
   for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(row + d);
 }
 
+// Whether a result's rows go past the caches: the call is large, and they are whole lines.
+template <class T>
+bool is_streamed(const TemporalAttentionParams& p, const OutputRows& rows) {
+  constexpr int64_t kLine = 64 / sizeof(T);
+  const int64_t strides[] = {rows.stride_b, rows.stride_t, rows.stride_h, rows.stride_w, rows.stride_n, p.D};
+  bool whole = int64_t(rows.data) % 64 == 0;
+  for (const int64_t stride : strides) whole = whole && stride % kLine == 0;
+  return whole && 2 * (p.T + p.S) * p.B * p.H * p.W * p.N * p.D * int64_t(sizeof(T)) > kStreamedBytes;
+}
+
 // The rows of a group of heads in scratch: (heads, frames, padded D).
 template <class A>
 class GroupRows {
@@ -57,7 +67,7 @@ class GroupRows {
   bool finite() const { return finite_; }
 
   template <class T>
-  void load(const PixelRows<const void*>& rows, const T* from, int64_t heads) {
+  void load(const InputRows& rows, const T* from, int64_t heads) {
     Finite<A> finite;
     for (int64_t t = 0; t < frames_; ++t, from += rows.stride_t) {
       for (int64_t g = 0; g < heads; ++g) {
@@ -70,9 +80,12 @@ class GroupRows {
   }
 
   template <class T>
-  void store(const PixelRows<void*>& rows, T* to, int64_t heads) {
+  void store(const OutputRows& rows, T* to, int64_t heads, bool streamed) {
     for (int64_t t = 0; t < frames_; ++t, to += rows.stride_t)
-      for (int64_t g = 0; g < heads; ++g) store_row(head(g)[t], D_, to + g * rows.stride_n);
+      for (int64_t g = 0; g < heads; ++g) {
+        T* row = to + g * rows.stride_n;
+        streamed ? stream_row(head(g)[t], D_, row) : store_row(head(g)[t], D_, row);
+      }
   }
 
  private:
@@ -93,6 +106,7 @@ void attention_forward(const TemporalAttentionFwdParams& p) {
   const Rotation<A> rotation = temporal_rotation<A>(p);
   const int64_t pixels = p.B * p.H * p.W, task_pixels = ceil_div(kTaskSequences, p.N);
   const int64_t group = group_heads<A>(p, p.T + 2 * p.S);
+  const bool streamed = is_streamed<T>(p, p.out);
   parallel_for(0, ceil_div(pixels, task_pixels), 2 * task_pixels * p.N * p.T * p.S * p.D, [&](int64_t task) {
     TemporalForward<A> forward(p);
     GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D);
@@ -110,7 +124,7 @@ void attention_forward(const TemporalAttentionFwdParams& p) {
           forward.attend(
               at.b, n + g, q.head(g), k.head(g), v.head(g), v.finite(), /*out=*/q.head(g), lse, p.H * p.W * p.N);
         }
-        q.store(p.out, at.of<T>(p.out, n), heads);
+        q.store(p.out, at.of<T>(p.out, n), heads, streamed);
       }
     }
   });
@@ -127,6 +141,7 @@ void attention_backward(const TemporalAttentionBwdParams& p) {
       ceil_div(kTaskSequences, max_of<int64_t>(p.N, 1)));
   if (p.B * p.T * p.H * p.W * p.N == 0) return dbias.finish();
   const int64_t group = group_heads<A>(p, 3 * p.T + 4 * p.S);
+  const bool streamed = is_streamed<T>(p, p.dq) && is_streamed<T>(p, p.dk) && is_streamed<T>(p, p.dv);
   parallel_for(0, dbias.chunks(), 5 * dbias.last_unit(0) * p.N * p.T * p.S * p.D, [&](int64_t chunk) {
     TemporalBackward<A> backward(p);
     GroupRows<A> q(group, p.T, p.D), k(group, p.S, p.D), v(group, p.S, p.D), g(group, p.T, p.D);
@@ -151,9 +166,9 @@ void attention_backward(const TemporalAttentionBwdParams& p) {
           turn_rows(rotation, p.T, A(-1), dq.head(i));
           turn_rows(rotation, p.S, A(-1), dk.head(i));
         }
-        dq.store(p.dq, at.of<T>(p.dq, n), heads);
-        dk.store(p.dk, at.of<T>(p.dk, n), heads);
-        dv.store(p.dv, at.of<T>(p.dv, n), heads);
+        dq.store(p.dq, at.of<T>(p.dq, n), heads, streamed);
+        dk.store(p.dk, at.of<T>(p.dk, n), heads, streamed);
+        dv.store(p.dv, at.of<T>(p.dv, n), heads, streamed);
       }
     }
   });

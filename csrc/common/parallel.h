@@ -5,6 +5,7 @@
 
 #include "common/isa.h"
 #include "common/scalar.h"
+#include "common/simd.h"
 
 namespace vdiff {
 
@@ -27,6 +28,7 @@ void parallel_for(int64_t begin, int64_t end, int64_t operations, const Body& bo
       [](int64_t first, int64_t last, void* context) {
         const Body& run = *static_cast<const Body*>(context);
         for (int64_t index = first; index < last; ++index) run(index);
+        streaming_ends();
       },
       const_cast<Body*>(&body));
 }

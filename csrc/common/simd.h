@@ -160,6 +160,35 @@ template <class T>
 }
 #endif
 
+constexpr int64_t kStreamedBytes = 16 << 20;  // read and written by a call: of more, no result is in a cache when it is read
+
+// Past the caches: a line that is written whole is not fetched first. `to` is aligned to kVectorBytes. Types without such a store
+// have store_vector.
+template <class T>
+[[gnu::always_inline]] inline void stream_vector(T* to, Vec<acc_t<T>> value) {
+  store_vector(to, value);
+}
+
+// Before another thread reads what was streamed; parallel_for sees to it.
+[[gnu::always_inline]] inline void streaming_ends() {
+#if defined(__x86_64__)
+  _mm_sfence();
+#endif
+}
+
+#if defined(__x86_64__)
+template <>
+[[gnu::always_inline]] inline void stream_vector<float>(float* to, Vec<float> value) {
+#if defined(__AVX512F__)
+  _mm512_stream_ps(to, (__m512)value);
+#elif defined(__AVX2__)
+  _mm256_stream_ps(to, (__m256)value);
+#else
+  _mm_stream_ps(to, (__m128)value);
+#endif
+}
+#endif
+
 // value in the first count lanes, 0 in the others.
 template <class V>
 [[gnu::always_inline]] inline V keep_lanes(V value, int64_t count) {
