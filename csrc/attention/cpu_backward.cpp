@@ -41,7 +41,8 @@ void SequenceBackward<A>::score_gradients(const Rows<const A>& k, const Rows<con
 
 template <class A>
 template <int64_t kBlock>
-void SequenceBackward<A>::add_to_keys(const A* weight, const Rows<const A>& rows, int64_t queries, bool finite, const Rows<A>& to) {
+void SequenceBackward<A>::weigh_queries(
+    const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to) {
   for_vector_tiles(ceil_div(shape_.D, kLanes<A>), [&](auto vectors, int64_t first) {
     constexpr int64_t kWidth = decltype(vectors)::kValue;
     const int64_t d = first * kLanes<A>;
@@ -50,13 +51,13 @@ void SequenceBackward<A>::add_to_keys(const A* weight, const Rows<const A>& rows
       Tile<A, decltype(number)::kValue, kWidth> tile;
       tile.zero();
       if (finite) {
-        tile.add(weight + j * kBlock, kBlock, 1, rows.data + d, rows.stride, queries, have);
+        tile.add(weights + j * kBlock, kBlock, 1, rows.data + d, rows.stride, queries, have);
       } else {
-        tile.add_nonzero(weight + j * kBlock, kBlock, 1, rows.data + d, rows.stride, queries, have);
+        tile.add_nonzero(weights + j * kBlock, kBlock, 1, rows.data + d, rows.stride, queries, have);
       }
       tile.each([&](Vec<A> sum, int64_t r, int64_t w) {
         A* at = to[j + r] + d + w * kLanes<A>;
-        if (r < have) store_vector(at, load_vector(at) + sum);
+        if (r < have) store_vector(at, adds ? load_vector(at) + sum * scale : sum * scale);
       });
     });
   });
@@ -95,7 +96,7 @@ template <class A>
 void SequenceBackward<A>::differentiate(
     const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
     const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-    const Rows<A>& out) {
+    const Rows<A>& out, bool adds) {
   for_query_blocks<A>(shape_.L, [&](auto vectors, int64_t query) {
     constexpr int64_t kVectors = decltype(vectors)::kValue, kBlock = kVectors * kLanes<A>;
     const int64_t queries = min_of(kBlock, shape_.L - query);
@@ -103,8 +104,9 @@ void SequenceBackward<A>::differentiate(
     to_columns(q_block, queries, kBlock, shape_.D, shape_.scale, q_columns_.get());
     to_columns(g_block, queries, kBlock, shape_.D, A(1), g_columns_.get());
     score_gradients<kVectors>(k, v, bias.block(query, kBlock, 0, shape_.S));
-    add_to_keys<kBlock>(p_.get(), g_block, queries, finite.g, dv);   // (4)
-    add_to_keys<kBlock>(ds_.get(), q_block, queries, finite.q, dk);  // (6)
+    const bool holds = adds || query > 0;
+    weigh_queries<kBlock>(p_, g_block, queries, finite.g, A(1), holds, dv);           // (4)
+    weigh_queries<kBlock>(ds_, q_block, queries, finite.q, shape_.scale, holds, dk);  // (6)
     weigh_keys<kBlock>(ds_, k, queries, finite.k, shape_.scale, dq.from(query));
     if (out.data) weigh_keys<kBlock>(p_, v, queries, finite.v, A(1), out.from(query));
     sums.add(query, queries, kBlock, shape_.S, ds_.get());

@@ -3,7 +3,7 @@
 //   math      p as in cpu_forward.h, computed again from q and k
 //             dv_j += sum_i p[i,j] g_i,  g the incoming gradient                                            (4)
 //             dp[i,j] = <g_i, v_j>,  delta_i = sum_j p[i,j] dp[i,j],  ds = p * (dp - delta)                 (5)
-//             dq_i = scale * sum_j ds[i,j] k_j,  dk_j += sum_i ds[i,j] q_i, without the scale                (6)
+//             dq_i = scale * sum_j ds[i,j] k_j,  dk_j += scale * sum_i ds[i,j] q_i                           (6)
 //   blocks    a block of queries against all keys, so that softmax needs neither maxima nor sums of its own pass
 //   scratch   a block's q and g as columns, its p and its ds: 2 * S * 24 values where vectors have 8 lanes
 //   order     set by the sequence's own sizes
@@ -57,21 +57,22 @@ class SequenceBackward {
     ds_.zero(shape.S * kMaxBlock<A> + kMaxTileRows);
   }
 
-  // Rows of all L queries and S keys in scratch. Writes dq, and forward's result to out where that is not null; adds to dk and
-  // dv, and to sums what the bias gets.
+  // Rows of all L queries and S keys in scratch. Writes dq, and forward's result to out where that is not null; writes dk and
+  // dv, or adds to what they hold; adds to sums what the bias gets.
   void differentiate(
       const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
       const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-      const Rows<A>& out = {nullptr, 0});
+      const Rows<A>& out, bool adds);
 
  private:
   // p and (5) of the block in the columns.
   template <int64_t kVectors>
   void score_gradients(const Rows<const A>& k, const Rows<const A>& v, const BiasTile<A>& bias);
 
-  // to_j += sum over the block's queries of weight[j, i] rows_i.
+  // to_j = or, if it adds, += scale * sum over the block's queries of weight[j, i] rows_i.
   template <int64_t kBlock>
-  void add_to_keys(const A* weight, const Rows<const A>& rows, int64_t queries, bool finite, const Rows<A>& to);
+  void weigh_queries(
+      const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to);
 
   // to_i = scale * sum over the keys of weight[j, i] rows_j.
   template <int64_t kBlock>

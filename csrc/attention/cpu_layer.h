@@ -112,8 +112,6 @@ class HeadBackward {
     const Rows<acc> out = out_.of(to), dq = dq_.of(grads.q), dk = dk_.of(grads.k), dv = dv_.of(grads.v);
     sequences_.turn(R, acc(1), q);
     sequences_.turn(R, acc(1), k);
-    fill_rows(dk, R, D_, acc(0));
-    fill_rows(dv, R, D_, acc(0));
     const auto finite = [&](const Rows<acc>& any) { return !core_.masks() || all_finite<acc>(any, R, D_); };
     const FiniteRows finite_rows{finite(q), finite(k), finite(v), finite(g)};
     const BiasSums<acc> sums = dbias ? sequences_.bias_sums(dbias) : BiasSums<acc>{};
@@ -121,7 +119,6 @@ class HeadBackward {
       core_.differentiate(
           sequences_.place(block, r).b, n, q.from(r), k.from(r), v.from(r), g.from(r), finite_rows, sums, dq.from(r), dk.from(r),
           dv.from(r), out.from(r));
-    scale_rows(dk, R, D_, acc(sequences_.params().scale));
     sequences_.turn(R, acc(-1), dq);
     sequences_.turn(R, acc(-1), dk);
     out_.store(to);

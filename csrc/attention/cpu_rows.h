@@ -77,18 +77,6 @@ bool all_finite(const Rows<const A>& rows, int64_t count, int64_t D) {
   return finite.all();
 }
 
-template <class A>
-void fill_rows(const Rows<A>& rows, int64_t count, int64_t D, A value) {
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t d = 0; d < D; d += kLanes<A>) store_vector(rows[i] + d, splat(value));
-}
-
-template <class A>
-void scale_rows(const Rows<A>& rows, int64_t count, int64_t D, A factor) {
-  for (int64_t i = 0; i < count; ++i)
-    for (int64_t d = 0; d < D; d += kLanes<A>) store_vector(rows[i] + d, load_vector(rows[i] + d) * factor);
-}
-
 // to (D, lanes) = `count` rows as columns, times scale; zeros from lane `count` on. lanes: whole vectors, the last not empty.
 template <class A>
 void to_columns(const Rows<const A>& rows, int64_t count, int64_t lanes, int64_t D, A scale, A* to) {

@@ -105,17 +105,14 @@ void attention_backward(const SpatialAttentionBwdParams& p) {
       const int64_t b = p.shared_context ? unit : unit / p.T, first = p.shared_context ? 0 : unit % p.T;
       k.load(frame_pixels<const T>(p.k, p.KW, b, first, n), 0, S);
       v.load(frame_pixels<const T>(p.v, p.KW, b, first, n), 0, S);
-      fill_rows(dk.rows(), S, p.D, A(0));
-      fill_rows(dv.rows(), S, p.D, A(0));
       for (int64_t t = first; t < first + frames; ++t) {
         q.load(frame_pixels<const T>(p.q, p.W, b, t, n), 0, L);
         g.load(frame_pixels<const T>(p.grad_out, p.W, b, t, n), 0, L);
         backward.differentiate(
             n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, dbias.sums(chunk, n),
-            dq.rows(), dk.rows(), dv.rows());
+            dq.rows(), dk.rows(), dv.rows(), /*out=*/{nullptr, 0}, /*adds=*/t > first);
         dq.store(frame_pixels<T>(p.dq, p.W, b, t, n), 0, L);
       }
-      scale_rows(dk.rows(), S, p.D, A(p.scale));
       dk.store(frame_pixels<T>(p.dk, p.KW, b, first, n), 0, S);
       dv.store(frame_pixels<T>(p.dv, p.KW, b, first, n), 0, S);
     }

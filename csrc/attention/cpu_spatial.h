@@ -154,9 +154,9 @@ class SpatialBackward {
   void differentiate(
       int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
       const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-      const Rows<A>& out = {nullptr, 0}) {
+      const Rows<A>& out = {nullptr, 0}, bool adds = false) {
     bias_.with(n, scratch_, [&](const BiasSource<A>& bias) {
-      sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out);
+      sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out, adds);
     });
   }
 

@@ -157,12 +157,9 @@ void attention_backward(const TemporalAttentionBwdParams& p) {
         for (int64_t i = 0; i < heads; ++i) {
           turn_rows(rotation, p.T, A(1), q.head(i));
           turn_rows(rotation, p.S, A(1), k.head(i));
-          fill_rows(dk.head(i), p.S, p.D, A(0));
-          fill_rows(dv.head(i), p.S, p.D, A(0));
           backward.differentiate(
               at.b, n + i, q.head(i), k.head(i), v.head(i), g.head(i), {q.finite(), k.finite(), v.finite(), g.finite()},
               dbias.sums(chunk, n + i), dq.head(i), dk.head(i), dv.head(i));
-          scale_rows(dk.head(i), p.S, p.D, A(p.scale));
           turn_rows(rotation, p.T, A(-1), dq.head(i));
           turn_rows(rotation, p.S, A(-1), dk.head(i));
         }

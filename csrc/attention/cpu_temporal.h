@@ -119,7 +119,9 @@ class TemporalBackward {
       int64_t b, int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
       const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}) {
-    bias_.with(b, n, [&](const BiasSource<A>& bias) { sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out); });
+    bias_.with(b, n, [&](const BiasSource<A>& bias) {
+      sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out, /*adds=*/false);
+    });
   }
 
  private:
