@@ -39,17 +39,20 @@ class Finite {
   Bits seen_ = {};
 };
 
-// to (padded D) = from (D,), widened, zeros past D.
+// to (padded D) = from (D,), widened, zeros past D. What lies `ahead` elements further on is brought into the cache.
 template <class T>
-[[gnu::always_inline]] inline void load_row(const T* from, int64_t D, acc_t<T>* to, Finite<acc_t<T>>& finite) {
+[[gnu::always_inline]] inline void load_row(
+    const T* from, int64_t D, acc_t<T>* to, Finite<acc_t<T>>& finite, int64_t ahead = 0) {
   constexpr int64_t kCount = kLanes<acc_t<T>>;
   int64_t d = 0;
   for (; d + kCount <= D; d += kCount) {
+    if (ahead) __builtin_prefetch(from + ahead + d);
     const Vec<acc_t<T>> value = load_vector(from + d);
     finite.see(value);
     store_vector(to + d, value);
   }
   if (d == D) return;
+  if (ahead) __builtin_prefetch(from + ahead + d);
   const Vec<acc_t<T>> value = load_part(from + d, D - d);
   finite.see(value);
   store_vector(to + d, value);

@@ -39,13 +39,6 @@ int64_t group_heads(const TemporalAttentionParams& p, int64_t frames) {
   return min_of(p.N, max_of<int64_t>(1, kGroupBytes / (frames * padded<A>(p.D) * int64_t(sizeof(A)))));
 }
 
-// Of the pixel that is next: rows of so many frames are more streams than the processor follows by itself.
-template <class T>
-[[gnu::always_inline]] inline void prefetch_row(const T* row, int64_t D) {
-  constexpr int64_t kLine = 64 / sizeof(T);
-  for (int64_t d = 0; d < D; d += kLine) __builtin_prefetch(row + d);
-}
-
 // Whether a result's rows go past the caches: the call is large, and they are whole lines.
 template <class T>
 bool is_streamed(const TemporalAttentionParams& p, const OutputRows& rows) {
@@ -71,9 +64,8 @@ class GroupRows {
     Finite<A> finite;
     for (int64_t t = 0; t < frames_; ++t, from += rows.stride_t) {
       for (int64_t g = 0; g < heads; ++g) {
-        const T* row = from + g * rows.stride_n;
-        prefetch_row(row + rows.stride_w, D_);
-        load_row(row, D_, head(g)[t], finite);
+        // The next pixel's comes into the cache meanwhile: so many rows are more streams than the processor follows by itself.
+        load_row(from + g * rows.stride_n, D_, head(g)[t], finite, /*ahead=*/rows.stride_w);
       }
     }
     finite_ = finite.all();

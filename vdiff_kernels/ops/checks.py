@@ -144,7 +144,7 @@ def autocast(first, *rest):
 
 MAX_SIGNATURES = 4096
 _TENSORS = (Tensor, torch.nn.Parameter)
-_CONSTANTS = (type(None), bool, int, float, str)
+_CONSTANTS = (bool, int, float, str)
 
 
 def once(check):
@@ -172,6 +172,9 @@ def _signature(arguments) -> tuple | None:
     """None where an argument is of a type that the checks know nothing of, or of a subclass of one, such as a fake tensor."""
     parts = []
     for value in arguments:
+        if value is None:
+            parts.append(None)
+            continue
         kind = type(value)
         if kind in _TENSORS:
             parts.append((value.shape, value.dtype, value.device, value.layout, value.requires_grad))

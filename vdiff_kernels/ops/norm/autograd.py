@@ -9,9 +9,6 @@ from .spec import Norm
 
 _KERNELS = {"cpu": native, "cuda": native}
 
-# kind, weight, bias, groups, eps, scope, scale, shift, act, stats: the schema's order, tensors apart from the rest.
-_TENSORS = (1, 2, 6, 7, 9)
-_CONSTANTS = (0, 3, 4, 5, 8)
 NO_NORM = Norm("none")
 
 
@@ -24,12 +21,11 @@ def norm_arguments(backend: str, x: Tensor, norm: Norm | None, act: str | None, 
     return (*norm.tensors, stats), constants
 
 
-def schema_order(tensors: tuple, constants: tuple) -> list:
-    arguments = [None] * (len(_TENSORS) + len(_CONSTANTS))
-    for places, values in ((_TENSORS, tensors), (_CONSTANTS, constants)):
-        for place, value in zip(places, values):
-            arguments[place] = value
-    return arguments
+def schema_order(tensors: tuple, constants: tuple) -> tuple:
+    """The ten arguments of a norm, as the schema has them."""
+    weight, bias, scale, shift, stats = tensors
+    kind, groups, eps, scope, act = constants
+    return kind, weight, bias, groups, eps, scope, scale, shift, act, stats
 
 
 def like_parameter(grad: Tensor, parameter: Tensor | None) -> Tensor | None:
