@@ -1,5 +1,6 @@
 """What every CPU benchmark measures with: interleaved medians, the rates of this machine, one aligned row a case."""
 
+import ctypes
 import platform
 import statistics
 import time
@@ -13,6 +14,19 @@ from vdiff_kernels.ops import library
 
 ROUNDS = 15
 SHORTEST = 2e-3  # s. What is timed at once: a quicker call is repeated until it lasts as long.
+
+
+def keep_freed_memory() -> None:
+    """Of glibc's malloc: this process keeps what it freed, as it does with most other allocators.
+
+    Else a call may have to ask the system for its result's pages, at up to a microsecond each, depending on what was freed before
+    it: more than some calls take, and by chance.
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    trim_threshold, mmap_max = -1, -4  # malloc.h
+    if mallopt is not None:
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import argparse
 
 import torch
 
-from ..timing import Machine
+from ..timing import Machine, keep_freed_memory
 from . import attention, conv, feedforward, memory, module, overhead, unet
 
 TABLES = {
@@ -22,6 +22,7 @@ def main():
     parser.add_argument("--only", default="", help="rows whose label contains this")
     options = parser.parse_args()
     torch.manual_seed(0)
+    keep_freed_memory()
     machine = Machine.measure()
     print(machine, flush=True)
     for name in options.tables or TABLES:
