@@ -211,17 +211,26 @@ template <class V>
   return a > b ? a : b;
 }
 
+// Lane l is lane from[l] of a, or of b, whose lanes are counted after those of a.
+template <int64_t... from, class V>
+[[gnu::always_inline]] inline V pick_lanes(V a, V b) {
+#if defined(__clang__)
+  return __builtin_shufflevector(a, b, int(from)...);
+#else
+  return __builtin_shuffle(a, b, MaskOf<V>{from...});
+#endif
+}
+
 // a where the lane's number has no bit in `half`, the lane of b `half` below it where it has; or, high, the other ones of both.
 template <int64_t half, bool high, class V, int64_t... lane>
 [[gnu::always_inline]] inline V interleave(V a, V b, LaneList<lane...>) {
   constexpr int64_t kCount = sizeof...(lane);
-  return __builtin_shuffle(
-      a, b, MaskOf<V>{((lane & half) ? kCount + (high ? lane : lane ^ half) : high ? lane ^ half : lane)...});
+  return pick_lanes<((lane & half) ? kCount + (high ? lane : lane ^ half) : high ? lane ^ half : lane)...>(a, b);
 }
 
 template <int64_t half, class V, int64_t... lane>
 [[gnu::always_inline]] inline V swap_lanes(V value, LaneList<lane...>) {
-  return __builtin_shuffle(value, MaskOf<V>{(lane ^ half)...});
+  return pick_lanes<(lane ^ half)...>(value, value);
 }
 
 // The lanes 2m and 2m + 1 in each other's place.
