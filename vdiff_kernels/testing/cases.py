@@ -42,7 +42,7 @@ class AttentionCase(Case):
     W: int = 3
     N: int = 2
     D: int = 8
-    bias: str | None = None  # "dense", "rel", "expanded" (stride 0 over heads), "masked" (-inf, whole rows too)
+    bias: str | None = None  # "dense", "rel", "expanded" (stride 0 over heads and queries), "masked" (-inf, whole rows too)
     layout: str = "contiguous"  # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames
     magnitude: float = 1.0
     scale: float | None = None
@@ -71,7 +71,7 @@ class AttentionCase(Case):
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "expanded":
-            leaves["bias"] = rand(generator, 1, L, 1)
+            leaves["bias"] = rand(generator, 1, 1, S)  # a bias that is the same for all keys does nothing
         elif self.bias:
             leaves["bias"] = rand(generator, self.N, L, S)
         return leaves
