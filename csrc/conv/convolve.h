@@ -133,9 +133,10 @@ template <class acc, class Take>
 
 // store(pixel) gives what takes that pixel's outputs: take(n, Vec y, part) for every vector of columns in order, and before,
 // prefetch(n), for a panel's columns. The outputs are of the convolution of what fill(pixel, row of weight.in()) gives. One task
-// takes all of a pixel.
-template <class T, class Fill, class Store>
-void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
+// takes all of a pixel. After a tile's last output, its task calls done(tiling, tile).
+template <class T, class Fill, class Store, class Done>
+void convolve(
+    const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store, const Done& done) {
   using acc = acc_t<T>;
   constexpr int64_t kColumns = kGemmColumns<acc>;
   const Tiling tiling(s, weight.in());
@@ -162,7 +163,13 @@ void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill
         });
       }
     }
+    done(tiling, tile);
   });
+}
+
+template <class T, class Fill, class Store>
+void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
+  convolve(s, weight, fill, store, [](const Tiling&, const Tile&) {});
 }
 
 }  // namespace VDIFF_ISA

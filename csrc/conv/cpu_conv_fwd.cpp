@@ -16,6 +16,7 @@
 #include "conv/cpu_kernels.h"
 #include "conv/convolve.h"
 #include "conv/epilogue.h"
+#include "conv/output_stats.h"
 #include "norm/prologue.h"
 
 namespace vdiff {
@@ -60,7 +61,10 @@ void norm_act_conv(const NormActConvParams& p) {
         p.residual ? static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w) : nullptr,
         epilogue.factor(i.b, i.t)};
   };
-  convolve(s, weight, fill, store);  // (2)
+  const Tiling tiling(s, s.Ci);
+  OutputStats<T> stats(s, tiling, p.out, p.out_stats);
+  convolve(s, weight, fill, store, [&](const Tiling&, const Tile& tile) { stats.take(tile); });  // (2)
+  stats.finish();
 }
 
 }  // namespace

@@ -63,6 +63,7 @@ std::tuple<Tensor, Tensor> norm_act_conv(
       {norm_kind, norm_weight, norm_bias, norm_groups, norm_eps, norm_scope, norm_scale, norm_shift, act, stats});
 
   Tensor out = torch::stable::new_empty(x, {s.B, s.T, s.H, s.W, s.Co});
+  Tensor out_stats = new_acc(x, return_stats, {s.B, s.T, s.Co, 2});
   NormActConvParams params = {};
   params.x = x.const_data_ptr();
   params.weight = conv_weight(weight, s);
@@ -71,13 +72,14 @@ std::tuple<Tensor, Tensor> norm_act_conv(
   params.residual = pointer_or_null(residual);
   params.mix = pointer_or_null(epilogue.mix);
   params.out = out.mutable_data_ptr();
+  params.out_stats = wanted_pointer(out_stats, return_stats);
   params.sizes = s;
   params.stride_x = image_strides(x);
   if (residual.has_value()) params.stride_residual = image_strides(*residual);
   params.norm = norm.params;
   params.dtype = dtype_of(x);
   cpu_norm_act_conv(params);
-  return {out, return_stats ? channel_stats(out) : new_acc(x, false, {})};
+  return {out, out_stats};
 }
 
 std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_conv_backward(

@@ -29,6 +29,7 @@ struct NormActConvParams {
   const void* residual;  // (B, T, H, W, Co) of dtype, or null
   const void* mix;       // (B, T) acc, or null; needs residual
   void* out;             // (B, T, H, W, Co) of dtype, contiguous
+  void* out_stats;       // (B, T, Co, 2) acc: out's channel statistics; null where not wanted
   ConvSizes sizes;
   ImageStrides stride_x, stride_residual;
   NormParams norm;
