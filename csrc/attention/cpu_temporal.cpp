@@ -15,7 +15,8 @@ inline namespace VDIFF_ISA {
 namespace {
 
 constexpr int64_t kTaskSequences = 64;
-constexpr int64_t kGroupBytes = 24 << 10;  // half of the first level: what is written there is to stay there
+constexpr int64_t kGroupBytes = 24 << 10;     // half of the first level: what is written there is to stay there
+constexpr int64_t kStreamedBytes = 16 << 20;  // read and written by a call: of more, no result is in a cache when it is read
 
 struct Pixel {
   int64_t b, y, x;

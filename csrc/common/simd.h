@@ -160,8 +160,6 @@ template <class T>
 }
 #endif
 
-constexpr int64_t kStreamedBytes = 16 << 20;  // read and written by a call: of more, no result is in a cache when it is read
-
 // Past the caches: a line that is written whole is not fetched first. `to` is aligned to kVectorBytes. Types without such a store
 // have store_vector.
 template <class T>

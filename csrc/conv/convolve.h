@@ -133,13 +133,12 @@ template <class acc, class Take>
 
 // store(pixel) gives what takes that pixel's outputs: take(n, Vec y, part) for every vector of columns in order, and before,
 // prefetch(n), for a panel's columns. The outputs are of the convolution of what fill(pixel, row of weight.in()) gives. One task
-// takes all of a pixel. After a tile's last output, its task calls done(tiling, tile).
+// takes all of a pixel, and after a tile's last output calls done(tile). tiling: for operands of weight.in() channels.
 template <class T, class Fill, class Store, class Done>
 void convolve(
-    const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store, const Done& done) {
+    const Tiling& tiling, const TransformedWeight<T>& weight, const Fill& fill, const Store& store, const Done& done) {
   using acc = acc_t<T>;
   constexpr int64_t kColumns = kGemmColumns<acc>;
-  const Tiling tiling(s, weight.in());
   const int64_t line = tiling.operand_columns() * weight.in();
   const int64_t operations = tiling.largest() * tiling.columns() * kProducts * weight.depth() * weight.out();
   parallel_for(0, tiling.count(), operations, [&](int64_t i_tile) {
@@ -163,13 +162,13 @@ void convolve(
         });
       }
     }
-    done(tiling, tile);
+    done(tile);
   });
 }
 
 template <class T, class Fill, class Store>
 void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
-  convolve(s, weight, fill, store, [](const Tiling&, const Tile&) {});
+  convolve(Tiling(s, weight.in()), weight, fill, store, [](const Tile&) {});
 }
 
 }  // namespace VDIFF_ISA

@@ -61,9 +61,9 @@ void norm_act_conv(const NormActConvParams& p) {
         p.residual ? static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w) : nullptr,
         epilogue.factor(i.b, i.t)};
   };
-  const Tiling tiling(s, s.Ci);
+  const Tiling tiling(s, weight.in());
   OutputStats<T> stats(s, tiling, p.out, p.out_stats);
-  convolve(s, weight, fill, store, [&](const Tiling&, const Tile& tile) { stats.take(tile); });  // (2)
+  convolve(tiling, weight, fill, store, [&](const Tile& tile) { stats.take(tile); });  // (2)
   stats.finish();
 }
 

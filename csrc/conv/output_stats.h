@@ -20,7 +20,7 @@ class OutputStats {
         tiling_(tiling),
         out_(static_cast<const T*>(out)),
         stats_(static_cast<acc_t<T>*>(stats)),
-        strips_(stats ? planes() * tiling.strips() * tiling.rows() * 2 * s.Co : 0) {}
+        strips_(stats ? tiling.planes() * tiling.strips() * tiling.rows() * 2 * s.Co : 0) {}
 
   void take(const Tile& tile) {
     if (!stats_) return;
@@ -53,23 +53,15 @@ class OutputStats {
   }
 
  private:
-  int64_t planes() const { return s_.temporal ? s_.B : s_.B * s_.T; }
   double* at(int64_t plane, int64_t strip, int64_t row) {
     return strips_ + ((plane * tiling_.strips() + strip) * tiling_.rows() + row) * 2 * s_.Co;
   }
 
   void row_stats(const Unit& unit, int64_t row, double* run) {
     double* mean = at(unit.plane, tiling_.strip(unit), row);
-    double* m2 = mean + s_.Co;
-    const int64_t columns = tiling_.end(unit, 0);
     const Pixel pixel = tiling_.pixel(unit, row, 0);
     const T* out = out_ + (((pixel.b * s_.T + pixel.t) * s_.H + pixel.h) * s_.W + pixel.w) * s_.Co;
-    for (int64_t first = 0; first < columns; first += kRunPixels) {
-      const int64_t count = min_of(kRunPixels, columns - first);
-      const auto channels = [&](int64_t i) { return out + (first + i) * s_.Co; };
-      run_stats<T>(count, s_.Co, channels, first ? run : mean, first ? run + s_.Co : m2);
-      if (first) merge_stats(mean, m2, first, run, run + s_.Co, count, s_.Co);
-    }
+    pixel_stats<T>(tiling_.end(unit, 0), s_.Co, [&](int64_t i) { return out + i * s_.Co; }, mean, mean + s_.Co, run);
   }
 
   const ConvSizes& s_;

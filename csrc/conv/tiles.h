@@ -52,8 +52,9 @@ class Tiling {
     extent_ = max_of(share, ceil_div(kTilePositions, max_of<int64_t>(1, columns_)));
   }
 
-  int64_t rows() const { return rows_; }  // of a plane
-  int64_t strips() const { return strips_; }
+  int64_t planes() const { return planes_; }
+  int64_t rows() const { return rows_; }      // of a plane
+  int64_t strips() const { return strips_; }  // of a plane
   int64_t columns() const { return columns_; }  // of a strip; beyond the plane in the last one, perhaps
   int64_t margin() const { return s_.temporal ? 0 : 1; }
   int64_t operand_columns() const { return columns_ + 2 * margin(); }
@@ -74,7 +75,7 @@ class Tiling {
   int64_t begin(const Unit& unit) const { return max_of(-margin(), -unit.first_column); }
   int64_t end(const Unit& unit, int64_t margin) const { return min_of(columns_ + margin, across_ - unit.first_column); }
 
-  int64_t strip(const Unit& unit) const { return unit.first_column / max_of<int64_t>(1, columns_); }
+  int64_t strip(const Unit& unit) const { return unit.first_column / columns_; }
 
   Pixel pixel(const Unit& unit, int64_t row, int64_t column) const {
     column += unit.first_column;

@@ -24,12 +24,8 @@ void band_stats(const ChannelStatsParams& p, int64_t i_frame, int64_t i_band, do
   const int64_t begin = i_band * kBandPixels;
   const int64_t end = min_of(begin + kBandPixels, p.H * p.W);
   Scratch<double> run(2 * p.C);
-  for (int64_t first = begin; first < end; first += kRunPixels) {
-    const int64_t count = min_of(kRunPixels, end - first);
-    const auto pixel = [&](int64_t i) { return frame + (first + i) / p.W * p.stride_x.h + (first + i) % p.W * p.stride_x.w; };
-    run_stats<T>(count, p.C, pixel, first == begin ? mean : run.get(), first == begin ? m2 : run + p.C);
-    if (first > begin) merge_stats(mean, m2, first - begin, run, run + p.C, count, p.C);
-  }
+  const auto pixel = [&](int64_t i) { return frame + (begin + i) / p.W * p.stride_x.h + (begin + i) % p.W * p.stride_x.w; };
+  pixel_stats<T>(end - begin, p.C, pixel, mean, m2, run.get());
 }
 
 template <class T>

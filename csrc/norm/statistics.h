@@ -57,6 +57,17 @@ void run_stats(int64_t count, int64_t C, const Row& pixel, double* mean, double*
   });
 }
 
+// The same of any number of pixels, run after run. scratch: (2, C).
+template <class T, class Row>
+void pixel_stats(int64_t count, int64_t C, const Row& pixel, double* mean, double* m2, double* scratch) {
+  for (int64_t first = 0; first < count; first += kRunPixels) {
+    const int64_t run = min_of(kRunPixels, count - first);
+    const auto of_run = [&](int64_t i) { return pixel(first + i); };
+    run_stats<T>(run, C, of_run, first ? scratch : mean, first ? scratch + C : m2);
+    if (first) merge_stats(mean, m2, first, scratch, scratch + C, run, C);
+  }
+}
+
 // A frame's stats (C, 2), mean and biased variance of `pixels` pixels.
 template <class A>
 void store_stats(const double* mean, const double* m2, int64_t pixels, int64_t C, A* stats) {
