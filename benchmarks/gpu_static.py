@@ -112,7 +112,7 @@ REASONS = [
         "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a bank.",
     ),
     (
-        "wavefronts", lambda row: row.call.D * row.element // 16 % 8 not in (0, 2, 4),
+        "wavefronts", lambda row: row.call.D * row.element // 16 % 2 == 1,
         "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its pieces meet "
         "in a bank.",
     ),

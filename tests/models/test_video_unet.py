@@ -12,14 +12,14 @@ from vdiff_kernels.models import VideoUNet
 from vdiff_kernels.nn import TemporalConv
 from vdiff_kernels.testing import assert_within_budget
 
-from .random_weights import randomised
+from ..random_weights import randomised_unet
 
 E = 16
 TINY = dict(widths=(8, 16), blocks=2, head_dim=4, groups=4, embedding=E, patch=2, vocabulary=VOCABULARY)
 
 
 def make(backend=None, dtype=torch.float64, **options) -> VideoUNet:
-    return randomised(VideoUNet(**{**TINY, **options}, backend=backend)).to(dtype)
+    return randomised_unet(VideoUNet(**{**TINY, **options}, backend=backend)).to(dtype)
 
 
 def inputs(B=2, T=5, H=8, W=12, C=1, text_per_frame=False):

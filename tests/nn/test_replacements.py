@@ -7,21 +7,12 @@ from torch import nn
 import vdiff_kernels as vdiff
 
 from ..integrations.unet3d import Unet3D
+from ..random_weights import randomised
 from . import seed_blocks
 
 
-def randomized(module: nn.Module) -> nn.Module:
-    """Every parameter random, so that no zero or one of an initialisation hides a mistake."""
-    generator = torch.Generator().manual_seed(7)
-    for parameter in module.parameters():
-        fan = parameter[0].numel() if parameter.dim() > 1 else 1
-        values = torch.randn(parameter.shape, generator=generator) * fan**-0.5
-        parameter.data = values + 1 if parameter.dim() == 1 else values
-    return module
-
-
 def assert_replaces(ours: nn.Module, original: nn.Module, *inputs, tolerance=1e-5):
-    randomized(original)
+    randomised(original)
     ours.load_state_dict(original.state_dict(), strict=True)
     results = []
     for module in (ours, original):
@@ -146,7 +137,7 @@ def test_resnet_block_replaces_the_temporal_resnet_block_of_diffusers(backend, o
 def test_resnet_block_takes_the_weights_of_a_2d_block(backend):
     from diffusers.models.resnet import ResnetBlock2D
 
-    original = randomized(ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=10))
+    original = randomised(ResnetBlock2D(in_channels=32, out_channels=64, temb_channels=10))
     ours = vdiff.nn.ResnetBlock3D(32, 64, 10, eps=1e-6, backend=backend)
     ours.load_state_dict(original.state_dict(), strict=True)
     x, temb = torch.randn(2, 32, 3, 5, 4), torch.randn(2, 10)

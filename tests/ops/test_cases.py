@@ -17,17 +17,9 @@ def test_case(case, dtype, backend):
     testing.check(case, dtype, backend)
 
 
-@pytest.fixture(params=library.instruction_sets()[:-1])
-def instruction_set(request):
-    """Each of the processor's but the best, which every other test runs by."""
-    best = library.instruction_set()
-    library.use_instruction_set(request.param)
-    yield request.param
-    library.use_instruction_set(best)
-
-
 @pytest.mark.parametrize("dtype", testing.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("case", testing.CASES, ids=str)
+@pytest.mark.parametrize("instruction_set", library.instruction_sets()[:-1], indirect=True)
 def test_case_by_instruction_set(case, dtype, instruction_set):
     assert library.instruction_set() == instruction_set
     testing.check(case, dtype, "cpu")

@@ -172,11 +172,10 @@ def _signature(arguments) -> tuple | None:
     """None where an argument is of a type that the checks know nothing of, or of a subclass of one, such as a fake tensor."""
     parts = []
     for value in arguments:
+        kind = type(value)
         if value is None:
             parts.append(None)
-            continue
-        kind = type(value)
-        if kind in _TENSORS:
+        elif kind in _TENSORS:
             parts.append((value.shape, value.dtype, value.device, value.layout, value.requires_grad))
         elif kind in _CONSTANTS:
             parts.append((kind, value))

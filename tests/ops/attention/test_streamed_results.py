@@ -9,20 +9,13 @@ from vdiff_kernels.ops import library
 T, H, W, N, PARTS = 8, 64, 64, 4, 8  # with D = 32 in float32: 64 MiB of q, k, v and out, of which 16 are streamed
 
 
-@pytest.fixture(params=library.instruction_sets())
-def instruction_set(request):
-    best = library.instruction_set()
-    library.use_instruction_set(request.param)
-    yield
-    library.use_instruction_set(best)
-
-
 def results(q, k, v, grad_out):
     leaves = [t.detach().requires_grad_() for t in (q, k, v)]
     out = temporal_attention(*leaves, backend="cpu")
     return [out.detach(), *torch.autograd.grad(out, leaves, grad_out)]
 
 
+@pytest.mark.parametrize("instruction_set", library.instruction_sets(), indirect=True)
 @pytest.mark.parametrize("D", [32, 20], ids=["whole-lines", "parts-of-lines"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16], ids=str)
 def test_the_same_as_of_its_parts(dtype, D, instruction_set):
