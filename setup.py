@@ -1,12 +1,13 @@
 """Builds vdiff_kernels/_C.so, one plain shared library without Python in it, through ninja: only what changed recompiles.
 
 Environment:
-    VDIFF_CUDA  auto: CUDA kernels where nvcc is found (default); 0: never; 1: nvcc or fail
-    CUDA_HOME   where to look for bin/nvcc before PATH
-    CXX         the C++ compiler, g++ by default
-    CXXFLAGS    more flags for it, LDFLAGS for the linker
-    VDIFF_BUILD where objects go, build/cpu or build/cuda by default
-    MAX_JOBS    how many compilers run at once, ninja's choice by default
+    VDIFF_CUDA       auto: CUDA kernels where nvcc is found (default); 0: never; 1: nvcc or fail
+    VDIFF_CUDA_ARCHS the GPUs that get machine code, 80;86;89;90;100;120 by default; others compile the PTX that is there too
+    CUDA_HOME        where to look for bin/nvcc before PATH
+    CXX              the C++ compiler, g++ by default
+    CXXFLAGS         more flags for it, LDFLAGS for the linker
+    VDIFF_BUILD      where objects go, build/cpu or build/cuda by default
+    MAX_JOBS         how many compilers run at once, ninja's choice by default
 """
 
 import os
@@ -40,9 +41,12 @@ X86_64 = platform.machine() in ("x86_64", "AMD64")
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
 AVX512 = [*AVX2, "-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mprefer-vector-width=512"]
 INSTRUCTION_SETS = {"baseline": []} | ({"avx2": AVX2, "avx512": AVX512} if X86_64 else {})
+CUDA_ARCHS = [word for word in os.environ.get("VDIFF_CUDA_ARCHS", "80;86;89;90;100;120").replace(" ", ";").split(";") if word]
+if not CUDA_ARCHS or not all(arch.isdigit() and int(arch) >= 80 for arch in CUDA_ARCHS):
+    raise SystemExit(f"vdiff_kernels: VDIFF_CUDA_ARCHS is {';'.join(CUDA_ARCHS)!r}; allowed are numbers from 80 on, as in 80;90")
 # Every cubin comes from the one PTX for compute_80, which is the one that the tests execute.
 NVCC_FLAGS = [
-    "-gencode=arch=compute_80,code=[sm_80,sm_86,sm_89,sm_90,sm_100,sm_120,compute_80]",
+    f"-gencode=arch=compute_80,code=[{','.join(f'sm_{arch}' for arch in CUDA_ARCHS)},compute_80]",
     "-lineinfo",
     "--compress-mode=size",  # a fifth of the bytes
     f"-Xcompiler={','.join(CXX_FLAGS)}",

@@ -1,0 +1,1 @@
+"""What benchmarks/gpu_day.py runs: one module a group, each with `run(day)`. None of them imports another group."""

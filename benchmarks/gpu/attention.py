@@ -1,0 +1,244 @@
+"""The attention operators beside eager PyTorch, each kernel of SDPA forced, and compiled flex attention: bfloat16.
+
+SDPA and flex get q, k and v as they like them best, each (sequences, length, N, D) contiguous; the permutes with which a model
+gets there are not in their times. Eager and ours read (B, T, H, W, N, D).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+import vdiff_kernels as vdiff
+
+from ..bytes_moved import Frames, Pixels, eager
+from ..cpu.attention import dense_spatial, dense_temporal
+from . import clock
+from .day import Day, relative_error
+
+SDPA = {
+    "SDPA flash": SDPBackend.FLASH_ATTENTION,
+    "SDPA cuDNN": SDPBackend.CUDNN_ATTENTION,
+    "SDPA efficient": SDPBackend.EFFICIENT_ATTENTION,
+    "SDPA math": SDPBackend.MATH,
+}
+SLICE = 2  # frames or lines of pixels that are held to float32
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One call. bias: "rel" or "dense", whose gradient a backward takes too; context: S, shared by the frames."""
+
+    model: str
+    kind: str
+    B: int
+    T: int
+    H: int
+    W: int
+    N: int
+    D: int
+    bias: str | None = None
+    context: int = 0
+
+    def name(self, backward: bool) -> str:
+        shape = " ".join(f"{letter}{getattr(self, letter)}" for letter in "BTHWND")
+        more = [f"{self.bias} bias" if self.bias else "", f"S{self.context}" if self.context else ""]
+        return " ".join(word for word in [self.kind, self.model, shape, *more, "fwd+bwd" if backward else "fwd"] if word)
+
+    @property
+    def lengths(self) -> tuple[int, int]:
+        """(queries, keys) of a sequence"""
+        queries = self.T if self.kind == "temporal" else self.H * self.W
+        return queries, self.context or queries
+
+    def counted(self, backward: bool) -> dict:
+        """The bytes that must move, the flops of the products: q, k, v and out; then also grad_out and three gradients."""
+        L, S = self.lengths
+        rows = self.B * self.T * self.H * self.W * self.N * self.D
+        keys = self.B * self.context * self.N * self.D if self.context else rows
+        moved = 2 * (2 * rows + 2 * keys) + (2 * (3 * rows + 4 * keys) if backward else 0)
+        return {"bytes": moved, "flops": (14 if backward else 4) * rows * S}
+
+
+TEMPORAL = [
+    Shape("AnimateDiff", "temporal", 2, 16, 64, 64, 8, 40),
+    Shape("AnimateDiff", "temporal", 2, 16, 32, 32, 8, 80),
+    Shape("AnimateDiff", "temporal", 2, 16, 16, 16, 8, 160),
+    Shape("SVD", "temporal", 2, 14, 72, 128, 5, 64),
+    Shape("SVD-XT", "temporal", 1, 25, 72, 128, 5, 64),
+    Shape("ModelScope", "temporal", 2, 16, 32, 32, 5, 64),
+    Shape("seed", "temporal", 2, 16, 64, 64, 8, 16, "dense"),
+    Shape("lucidrains", "temporal", 1, 16, 64, 64, 8, 32, "rel"),
+    Shape("C512", "temporal", 2, 16, 64, 64, 8, 64, "rel"),
+    Shape("T8", "temporal", 2, 8, 64, 64, 8, 64, "rel"),
+    Shape("T32", "temporal", 1, 32, 64, 64, 8, 32, "rel"),
+    Shape("T64", "temporal", 1, 64, 32, 32, 8, 64, "rel"),
+]
+SPATIAL = [
+    Shape("SD level 1", "spatial", 1, 16, 64, 64, 8, 40),
+    Shape("SD level 2", "spatial", 2, 16, 32, 32, 8, 80),
+    Shape("SVD", "spatial", 1, 14, 72, 128, 5, 64),
+    Shape("SVD level 2", "spatial", 1, 14, 36, 64, 10, 64),
+    Shape("wide heads", "spatial", 1, 16, 32, 32, 8, 128),
+    Shape("text", "spatial", 2, 16, 64, 64, 8, 40, context=77),
+    Shape("biased", "spatial", 2, 16, 16, 16, 8, 64, "rel"),
+    Shape("biased", "spatial", 1, 16, 32, 32, 8, 64, "rel"),
+    Shape("biased", "spatial", 1, 4, 64, 64, 8, 64, "rel"),
+]
+COMPILED = [TEMPORAL[8], replace(TEMPORAL[0], bias=None), SPATIAL[7]]
+
+
+def measure_shape(day: Day, shape: Shape, rivals: list[str] | None = None) -> None:
+    if day.quick:
+        shape = replace(shape, B=1, T=min(shape.T, 4), H=4, W=4, N=2)
+    for backward in (False, True):
+        call = Call(day, shape, backward)
+        chosen = {name: rival for name, rival in call.rivals().items() if rivals is None or name in rivals}
+        fields = {"model": shape.model, "operator": f"{shape.kind}_attention", "backward": backward, **shape.counted(backward)}
+        clock.measure(day, shape.name(backward), chosen, call.sets, call.error, **fields)
+
+
+class Call:
+    """The inputs of a shape, several sets of them, and its rivals: functions of the number of a set."""
+
+    def __init__(self, day: Day, shape: Shape, backward: bool):
+        self.day, self.shape, self.backward = day, shape, backward
+        rows = (shape.B, shape.T, shape.H, shape.W, shape.N, shape.D)
+        keys = (shape.B, shape.context, shape.N, shape.D) if shape.context else rows
+        self.layout = Frames if shape.kind == "temporal" else Pixels
+        self.sets = clock.sets_for(2 * 4 * day.randn(1).new_empty(rows, device="meta").numel())
+        self.q, self.k, self.v, self.grad_out = (
+            [day.randn(*size).requires_grad_(backward and size_is_input) for _ in range(self.sets)]
+            for size, size_is_input in ((rows, True), (keys, True), (keys, True), (rows, False))
+        )
+        self.table = None if shape.bias is None else self._table().requires_grad_(backward)
+        self.expected = self._expected()
+
+    def _table(self) -> Tensor:
+        s = self.shape
+        L, S = s.lengths
+        if s.bias == "dense":
+            return torch.randn(s.N, L, S, device=self.day.device)
+        offsets = (2 * s.T - 1,) if s.kind == "temporal" else (2 * s.H - 1, 2 * s.W - 1)
+        return torch.randn(s.N, *offsets, device=self.day.device)
+
+    def _mask(self) -> Tensor | None:
+        """The table as (N, L, S), gathered, in the dtype of q: what a rival that knows no offsets needs."""
+        s = self.shape
+        if self.table is None or s.bias == "dense":
+            return None if self.table is None else self.table.to(torch.bfloat16)
+        with torch.device(self.day.device):
+            dense = dense_temporal(self.table, s.T) if s.kind == "temporal" else dense_spatial(self.table, s.H, s.W)
+        return dense.to(torch.bfloat16)
+
+    def arguments(self) -> dict:
+        return {} if self.table is None else {"bias" if self.shape.bias == "dense" else "rel_bias": self.table}
+
+    # ------------------------------------------------------------------------------------------------------------- rivals
+
+    def rivals(self) -> dict[str, Callable[[int], object]]:
+        given = None if self.backward else self._mask()  # where its gradient is wanted, the gather is part of the call
+
+        def mask():
+            return self._mask() if given is None else given
+
+        found = {"vdiff": self._over_rows(self._ours), "eager": self._over_rows(lambda *rows: self._eager(*rows, mask()))}
+        for name, backend in SDPA.items():
+            found[name] = self._over_sequences(lambda *rows, backend=backend: forced(backend, *rows, mask()))
+        found["flex compiled"] = self._over_sequences(self._flex)
+        return found
+
+    def _ours(self, q, k, v):
+        operator = getattr(vdiff, f"{self.shape.kind}_attention")
+        return operator(q, k, v, backend=self.day.backend, **self.arguments())
+
+    def _eager(self, q, k, v, mask):
+        if self.shape.context:
+            k, v = (t[:, None].expand(-1, self.shape.T, -1, -1, -1) for t in (k, v))
+        return eager(self.layout)(q, k, v, mask)
+
+    def _over_rows(self, call) -> Callable[[int], object]:
+        def rival(i):
+            q, k, v = self.q[i], self.k[i], self.v[i]
+            return self._with_gradients(call(q, k, v), (q, k, v), self.grad_out[i])
+
+        return rival
+
+    def _over_sequences(self, call) -> Callable[[int], object]:
+        """call(q, k, v) on (sequences, N, length, D)."""
+        own = [[self._own(t).requires_grad_(self.backward) for t in each] for each in zip(self.q, self.k, self.v)]
+        grads = [self._own(t).transpose(1, 2) for t in self.grad_out]
+
+        def rival(i):
+            return self._with_gradients(call(*(t.transpose(1, 2) for t in own[i])), own[i], grads[i])
+
+        return rival
+
+    def _own(self, t: Tensor) -> Tensor:
+        """(sequences, length, N, D), contiguous"""
+        t = t.detach()
+        if t.dim() == 4:
+            t = t[:, None].expand(-1, self.shape.T, -1, -1, -1)
+        return self.layout.sequences(t).transpose(1, 2).contiguous()
+
+    def _flex(self, q, k, v):
+        table, (T, H, W) = self.table, (self.shape.T, self.shape.H, self.shape.W)
+
+        def score(score, b, h, i, j):
+            if self.shape.bias == "dense":
+                return score + table[h, i, j]
+            if self.shape.kind == "temporal":
+                return score + table[h, j - i + T - 1]
+            return score + table[h, j // W - i // W + H - 1, j % W - i % W + W - 1]
+
+        return flex()(q, k, v, score_mod=None if table is None else score)
+
+    def _with_gradients(self, out, leaves, grad_out):
+        if not self.backward:
+            return (out,)
+        tables = () if self.table is None else (self.table,)
+        return out, *torch.autograd.grad(out, (*leaves, *tables), grad_out)
+
+    # ------------------------------------------------------------------------------------------------------------- errors
+
+    def _part(self, rows: Tensor) -> Tensor:
+        """Sequences of their own: the first frames, or the first lines of pixels."""
+        return rows[:1, :, :1, :SLICE] if self.shape.kind == "temporal" else rows[:1, :1]
+
+    def _expected(self) -> Tensor:
+        q, k, v = (t[0].detach() for t in (self.q, self.k, self.v))
+        k, v = (t[:1] if t.dim() == 4 else self._part(t) for t in (k, v))
+        operator = getattr(vdiff, f"{self.shape.kind}_attention")
+        table = {name: t.detach() for name, t in self.arguments().items()}
+        return operator(self._part(q).float(), k.float(), v.float(), backend="reference", **table)
+
+    def error(self, rival: str, result) -> float:
+        """Of the forward result: `hostile` and `real` hold the gradients."""
+        out = result[0]
+        if out.dim() == 4:
+            s = self.shape
+            outer = (s.B, s.H, s.W) if s.kind == "temporal" else (s.B, s.T)
+            out = out.unflatten(0, outer)
+            out = out.permute(0, 4, 1, 2, 3, 5) if s.kind == "temporal" else out.transpose(2, 3).unflatten(2, (s.H, s.W))
+        return relative_error(self._part(out), self.expected)
+
+
+def forced(backend: SDPBackend, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> Tensor:
+    with sdpa_kernel(backend):
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask[None])
+
+
+def flex():
+    """Compiled at its first call, which takes many seconds."""
+    global _flex
+    if _flex is None:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        _flex = torch.compile(flex_attention, dynamic=False)
+    return _flex
+
+
+_flex = None

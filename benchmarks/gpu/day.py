@@ -1,0 +1,82 @@
+"""What a group of the GPU day is given: where it runs, and the one file that its rows go to as they come."""
+
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+ROWS = "rows.jsonl"
+
+
+def append_row(folder: Path, **row) -> None:
+    """One write of one line, on the disk before this returns: groups beside each other share the file."""
+    file = os.open(folder / ROWS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    try:
+        os.write(file, (json.dumps({**row, "at": round(time.time(), 2)}, default=str) + "\n").encode())
+        os.fsync(file)
+    finally:
+        os.close(file)
+
+
+def read_rows(folder: Path) -> list[dict]:
+    """The rows so far. A line that a lost machine left half written is left out."""
+    rows = []
+    path = folder / ROWS
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            rows.append(json.loads(line))
+        except ValueError:
+            continue
+    return rows
+
+
+class Day:
+    """Of one group. quick: a rehearsal's sizes.
+
+    done: the names that have a result from an earlier process of this group, or ended it: this one goes on with the others.
+    """
+
+    def __init__(self, group: str, folder: Path, device: str, quick: bool):
+        self.group, self.folder, self.quick = group, folder, quick
+        self.device = torch.device(device)
+        self.backend = "cuda" if self.device.type == "cuda" else "cpu"
+        self.done = {row["name"] for row in read_rows(folder) if row["group"] == group and row["kind"] not in ("begin", "ready")}
+
+    def add(self, kind: str, name: str, **values) -> None:
+        append_row(self.folder, group=self.group, kind=kind, name=name, **values)
+
+    def attempt(self, name: str, do: Callable[[], dict | None], kind: str = "check") -> None:
+        """do(), with the fields of its row. An exception becomes a row, and ends the process if it took the GPU with it."""
+        if name in self.done:
+            return
+        self.add("begin", name)
+        try:
+            values = do()
+            self.synchronize()
+        except Exception as error:  # whatever a kernel, a rival or a compiler raises: the next name is tried
+            self.add("error", name, error=first_line(error))
+            self.synchronize()
+        else:
+            self.add(kind, name, **(values or {}))
+
+    def synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+    def randn(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
+        return torch.randn(*shape, device=self.device, dtype=torch.float32).to(dtype)
+
+
+def first_line(error: Exception, limit: int = 300) -> str:
+    text = str(error).strip().split("\n", 1)[0]
+    return f"{type(error).__name__}: {text}"[:limit]
+
+
+def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
+    """The norm of the difference over the norm of what is expected; infinite where a value is not finite."""
+    actual, expected = actual.detach().double(), expected.detach().double()
+    error = ((actual - expected).norm() / expected.norm()).item()
+    return error if error == error else float("inf")

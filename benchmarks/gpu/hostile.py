@@ -1,0 +1,28 @@
+"""Every hostile attention case, three dtypes, forward and every gradient, held to float64 by the tests' own budget.
+
+The truths are computed here, on the processor, which takes seconds: kept in files they would be 32 MB that can go stale.
+"""
+
+import torch
+
+from vdiff_kernels.testing.check import check
+from vdiff_kernels.testing.suite import BLOCK_CASES, SPATIAL_CASES, TEMPORAL_CASES
+
+from .day import Day
+
+DTYPES = (torch.bfloat16, torch.float16, torch.float32)
+
+
+def run(day: Day) -> None:
+    cases = [*TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES]
+    for dtype in DTYPES:
+        for case in cases[::8] if day.quick else cases:
+            day.attempt(f"{case} {str(dtype).removeprefix('torch.')}", lambda: held(day, case, dtype))
+
+
+def held(day: Day, case, dtype: torch.dtype) -> dict:
+    """share: of the error budget, the largest of all results."""
+    try:
+        return {"passed": True, "share": check(case, dtype, day.backend, device=day.device)}
+    except AssertionError as error:
+        return {"passed": False, "detail": str(error)}

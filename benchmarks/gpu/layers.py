@@ -1,0 +1,178 @@
+"""Whole modules and bare convolutions in bfloat16: what composing them of today's parts gives, beside what models run."""
+
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from tests.nn.seed_blocks import TemporalAttention
+from vdiff_kernels.ops.attention.autograd import attention_packed
+from vdiff_kernels.ops.norm import native as norm
+
+from . import clock
+from .day import Day, relative_error
+
+
+@dataclass(frozen=True)
+class Module:
+    """The seed's TemporalAttention, (B, T, H, W, C) with N heads."""
+
+    B: int
+    T: int
+    H: int
+    W: int
+    C: int
+    N: int
+
+
+@dataclass(frozen=True)
+class Conv:
+    """3 x 3 over pixels and 3 over frames, (B, C, T, H, W) to as many channels."""
+
+    B: int
+    T: int
+    H: int
+    W: int
+    C: int
+
+
+MODULES = [Module(2, 16, 64, 64, 128, 8), Module(2, 16, 64, 64, 320, 5)]
+CONVS = [Conv(2, 16, 64, 64, 320), Conv(2, 16, 64, 64, 128), Conv(2, 16, 32, 32, 640)]
+
+
+def run(day: Day) -> None:
+    for module in MODULES[:1] if day.quick else MODULES:
+        measure_module(day, module, ["composed", "eager"])
+    for conv in CONVS[:1] if day.quick else CONVS:
+        for kernel in ((1, 3, 3), (3, 1, 1)):
+            measure_conv(day, conv, kernel)
+    measure_statistics(day, CONVS[0])
+
+
+def sized(day: Day, shape):
+    return replace(shape, B=1, T=4, H=8, W=8, C=32) if day.quick else shape
+
+
+def label(shape) -> str:
+    return " ".join(f"{letter}{value}" for letter, value in vars(shape).items())
+
+
+def measure_module(day: Day, shape: Module, rivals: list[str]) -> None:
+    shape = sized(day, shape)
+    module = TemporalAttention(shape.C, shape.N).to(day.device, torch.bfloat16)
+    size = shape.B, shape.T, shape.H, shape.W, shape.C
+    xs = [day.randn(*size) for _ in range(clock.sets_for(4 * xs_bytes(size)))]
+    with torch.no_grad():
+        expected = TemporalAttention.forward(wide_copy(module), xs[0][:, :, :2].float())
+    rows = xs[0].numel() // shape.C
+    for backward in (False, True):
+        leaves = [x.detach().requires_grad_(backward) for x in xs]
+        module.requires_grad_(backward)
+        grad_out = day.randn(*size)
+
+        def with_gradients(call):
+            def rival(i):
+                out = call(leaves[i])
+                return (out, *torch.autograd.grad(out, (leaves[i], *module.parameters()), grad_out)) if backward else (out,)
+
+            return rival
+
+        calls = {"composed": lambda x: composed(day, module, x), "eager": module, "torch.compile": torch.compile(module)}
+        # x read, the output written; backward: x and grad_out read, dx written. The two products and those of the attention.
+        flops = 2 * rows * shape.C * 4 * shape.C + 4 * rows * shape.T * shape.C
+        clock.measure(
+            day, f"TemporalAttention {label(shape)} {'fwd+bwd' if backward else 'fwd'}",
+            {name: with_gradients(calls[name]) for name in rivals}, len(xs),
+            lambda rival, result: relative_error(result[0][:, :, :2], expected),
+            operator="TemporalAttention", backward=backward, bytes=(5 if backward else 2) * xs[0].nbytes,
+            flops=(3 if backward else 1) * flops,
+        )  # fmt: skip
+
+
+def xs_bytes(size) -> int:
+    return 2 * torch.empty(size, device="meta").numel()
+
+
+def wide_copy(module: TemporalAttention) -> TemporalAttention:
+    wide = TemporalAttention(module.to_qkv.in_features, module.num_heads).to(module.to_qkv.weight.device)
+    wide.load_state_dict(module.state_dict())
+    return wide
+
+
+def composed(day: Day, module: TemporalAttention, x):
+    """linear, the fused operator on one packed qkv, linear: what nn.TemporalAttention makes of it without a norm."""
+    qkv = F.linear(x, module.to_qkv.weight, module.to_qkv.bias).unflatten(-1, (3, module.num_heads, -1))
+    T = x.shape[1]
+    options = (module.scale, False), (None, None)
+    out = attention_packed("temporal", day.backend, qkv, module.rel_pos_emb[0, :, :T, :T], None, options)
+    return F.linear(out.flatten(-2), module.proj_out.weight, module.proj_out.bias)
+
+
+def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
+    """Conv3d as models call it, and conv2d on views of the same memory, channels last."""
+    shape = sized(day, shape)
+    padding = tuple(k // 2 for k in kernel)
+    conv = nn.Conv3d(shape.C, shape.C, kernel, padding=padding).to(day.device, torch.bfloat16)
+    size = shape.B, shape.T, shape.H, shape.W, shape.C
+    xs = [day.randn(*size).movedim(-1, 1) for _ in range(clock.sets_for(2 * xs_bytes(size)))]
+    with torch.no_grad():
+        expected = F.conv3d(xs[0][:1].float(), conv.weight.float(), conv.bias.float(), padding=padding)
+    taps = kernel[0] * kernel[1] * kernel[2]
+    for backward in (False, True):
+        conv.requires_grad_(backward)
+        grad_out = day.randn(*size).movedim(-1, 1)
+        last = [x.detach().requires_grad_(backward) for x in xs]
+        first = [x.detach().contiguous().requires_grad_(backward) for x in xs]
+
+        def with_gradients(call, leaves, layout):
+            grad = grad_out.contiguous(memory_format=layout)
+
+            def rival(i):
+                out = call(leaves[i])
+                return (out, *torch.autograd.grad(out, (leaves[i], conv.weight, conv.bias), grad)) if backward else (out,)
+
+            return rival
+
+        def searched(x):
+            with torch.backends.cudnn.flags(enabled=True, benchmark=True):
+                return conv(x)
+
+        channels_last = torch.channels_last_3d
+        rivals = {
+            "conv2d on views": with_gradients(lambda x: on_views(conv, x), last, channels_last),
+            "Conv3d": with_gradients(conv, first, torch.contiguous_format),
+            "Conv3d channels_last_3d": with_gradients(conv, last, channels_last),
+            "Conv3d channels_last_3d, cudnn.benchmark": with_gradients(searched, last, channels_last),
+        }
+        clock.measure(
+            day, f"convolution {'x'.join(map(str, kernel))} {label(shape)} {'fwd+bwd' if backward else 'fwd'}", rivals, len(xs),
+            lambda rival, result: relative_error(result[0][:1], expected),
+            operator="convolution", backward=backward, bytes=(5 if backward else 2) * xs[0].nbytes,
+            flops=(3 if backward else 1) * 2 * taps * shape.C * xs[0].numel(),
+        )  # fmt: skip
+
+
+def on_views(conv: nn.Conv3d, x):
+    """1x3x3 on (B*T, C, H, W); 3x1x1 as 3x1 on (B, C, T, H*W): both views of (B, C, T, H, W) in channels_last_3d."""
+    B, C, T, H, W = x.shape
+    if conv.kernel_size[0] == 1:
+        frames = x.movedim(2, 1).flatten(0, 1)
+        return F.conv2d(frames, conv.weight[:, :, 0], conv.bias, padding=(1, 1)).unflatten(0, (B, T)).movedim(1, 2)
+    out = F.conv2d(x.flatten(3), conv.weight[..., 0], conv.bias, padding=(1, 0))
+    return out.unflatten(3, (H, W))
+
+
+def measure_statistics(day: Day, shape: Conv) -> None:
+    shape = sized(day, shape)
+    size = shape.B, shape.T, shape.H, shape.W, shape.C
+    xs = [day.randn(*size) for _ in range(clock.sets_for(xs_bytes(size)))]
+    expected = torch.stack(torch.var_mean(xs[0].double(), (2, 3), correction=0)[::-1], -1)
+    rivals = {
+        "vdiff": lambda i: norm.channel_stats(xs[i]),
+        "torch.var_mean": lambda i: torch.stack(torch.var_mean(xs[i].float(), (2, 3), correction=0)[::-1], -1),
+    }
+    clock.measure(
+        day, f"channel_stats {label(shape)} fwd", rivals, len(xs), lambda rival, result: relative_error(result, expected),
+        operator="channel_stats", backward=False, bytes=xs[0].nbytes, flops=0,
+    )  # fmt: skip
