@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from pathlib import Path
 
 import torch
 
+from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
 from vdiff_kernels.testing.check import evaluate, functions, make_leaves
 from vdiff_kernels.testing.suite import CASES
 
@@ -29,6 +31,14 @@ SANITIZED = [
     "temporal_attention-thirty-three", "spatial_attention-odd-hw-rel",
     "spatial_attention-shared-context", "spatial_attention-long-expanded-bias",
 ]  # fmt: skip
+REAL = [
+    TemporalCase("animatediff", T=16, H=64, W=64, N=8, D=40),
+    TemporalCase("c512", T=16, H=64, W=64, N=8, D=64, bias="rel"),
+    TemporalCase("seed", T=16, H=64, W=64, N=8, D=16, bias="dense"),
+    TemporalCase("t32", T=32, H=64, W=64, N=8, D=32, bias="rel"),
+    TemporalCase("t64", T=64, H=32, W=32, N=8, D=64, bias="rel"),
+    SpatialCase("level-2", T=8, H=32, W=32, N=8, D=64, bias="rel"),
+]
 CHECKERS = ("memcheck", "racecheck", "synccheck")
 METRICS = {
     "gpu__time_duration.sum": "ns",
@@ -50,7 +60,7 @@ METRICS = {
     "smsp__average_warps_issue_stalled_no_instruction_per_issue_active.ratio": "stall no instruction",
 }
 FEWER = list(METRICS)[:5]  # those that the comparison needs, should one of the others not exist on this GPU
-KERNELS = "regex:attention|bias_sum|merge|rotary"
+KERNELS = r"short_\w+_kernel|long_\w+_kernel|bias_sum_kernel|rotary_table_kernel"
 
 
 # ------------------------------------------------------------------------------------------------------------------ groups
@@ -59,9 +69,9 @@ KERNELS = "regex:attention|bias_sum|merge|rotary"
 def run_counters(day: Day) -> None:
     if not has(day, "ncu"):
         return
-    day.attempt("real shapes", lambda: {"launches": counters(["real"])}, kind="counters")
+    day.attempt("real shapes", lambda: {"launches": counters(day, ["real"])}, kind="counters")
     launches: list[dict] = []
-    day.attempt("hostile cases", lambda: launches.extend(counters(COUNTED)), kind="ready")
+    day.attempt("hostile cases", lambda: launches.extend(counters(day, COUNTED)), kind="ready")
     held = json.loads(GOLDEN.read_text())["cases"]
     for case in (case for case in CASES if str(case) in COUNTED):
         head = f"forward_and_every_gradient[{case}-bfloat16] "
@@ -94,22 +104,24 @@ def start(program: list[str], cases: list[str], **environment: str) -> subproces
     )  # fmt: skip
 
 
-def counters(cases: list[str]) -> list[dict]:
+def counters(day: Day, cases: list[str]) -> list[dict]:
     """A dict a launch of this library's kernels, in their order, by the names of METRICS."""
     for metrics in (list(METRICS), FEWER):
-        options = ["--csv", "--page", "raw", "--clock-control", "none", "-k", KERNELS, "--metrics", ",".join(metrics)]
+        options = ["--csv", "--page", "raw", "--clock-control", "none", "--print-kernel-base", "demangled"]
+        options += ["-k", f"regex:{KERNELS}", "--metrics", ",".join(metrics)]
         printed, _ = start(["ncu", *options], cases).communicate()
         launches = parsed(printed)
         if launches:
             return launches
-    raise RuntimeError(f"ncu counted nothing: {printed[-250:]!r}")
+    (day.folder / f"ncu-{cases[0]}.txt").write_text(printed)
+    raise RuntimeError(f"ncu counted nothing, see ncu-{cases[0]}.txt")
 
 
 def parsed(printed: str) -> list[dict]:
     lines = [line for line in printed.splitlines() if line.startswith('"')]
     launches = []
     for row in csv.DictReader(io.StringIO("\n".join(lines))):
-        if row.get("ID") and "vdiff::" in row["Kernel Name"]:  # the line below the header has units
+        if row.get("ID") and re.search(KERNELS, row.get("Kernel Name") or ""):  # the line below the header has units
             values = {name: number(row[metric]) for metric, name in METRICS.items() if row.get(metric)}
             size = {"grid": row.get("Grid Size"), "block": row.get("Block Size")}
             launches.append({"kernel": plain_name(row["Kernel Name"]), **size, **values})
@@ -140,13 +152,11 @@ def sanitized(process: subprocess.Popen) -> dict:
 
 
 def main(names: list[str]) -> None:
-    """Forward and backward of hostile cases by the CUDA kernels in bfloat16; "real": of three shapes of models."""
-    from .real import CASES as REAL
-
+    """Forward and backward of hostile cases by the CUDA kernels in bfloat16; "real": of shapes that fill the GPU."""
     torch.manual_seed(0)
     wanted = [case for case in CASES if str(case) in names]
     if "real" in names:
-        wanted += [case for case in REAL if case.name in ("animatediff", "seed", "sd-32")]
+        wanted += REAL
     for case in wanted:
         leaves = {name: t.cuda() for name, t in make_leaves(case, torch.bfloat16).items()}
         evaluate(case, functions(case)[0], leaves, torch.bfloat16, backend="cuda")
