@@ -153,15 +153,11 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
 
     // (2) dv += p^T dout
     float* const scratch = shared.weights + warp * Weights<S, T>::kScratch;
-    {
-      const Weights<S, T> weights(rP, scratch);
-      __syncwarp();
-      accumulate<S, kClass>(rDV, weights, sG.data + first_column, sK.ld, own_columns);
-      __syncwarp();
-    }
+    const Weights<S, T> weights(rP, scratch);
+    accumulate<S, kClass>(rDV, weights, sG.data + first_column, sK.ld, own_columns);
 
     // (3) dp = dout v^T, (4) ds = scale * p * (dp - delta), transposed
-    scores<S>(rS, sV, sG, columns);
+    scores<S>(rS, sV, sG, columns);  // after which nobody reads p in the scratch any more
 #pragma unroll
     for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
@@ -170,7 +166,6 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
 
     // (5) dk += ds^T q
     const Weights<S, T> gradients(rS, scratch);
-    __syncwarp();
     accumulate<S, kClass>(rDK, gradients, sQ.data + first_column, sK.ld, own_columns);
     if (plan.stages == 1) {
       __syncthreads();

@@ -155,9 +155,10 @@ __device__ inline float shift_of(float lse) { return lse == -INFINITY ? 0.0f : l
 template <class S, int kClass>
 using Accumulators = Chunk<S, false>[kClass / kColumns];
 
-// rC += w b, as far as there are columns; sB: the first.
+// rC += w b, as far as there are columns; sB: the first. Synchronises the warp first, as scores does; the weights are there then.
 template <class S, int kClass, class T>
 __device__ void accumulate(Accumulators<S, kClass>& rC, const Weights<S, T>& w, const T* sB, int ld, int columns) {
+  __syncwarp();
 #pragma unroll
   for (int c = 0; c < kClass / kColumns; ++c) {
     if (c * kColumns < columns) weigh<false, S>(rC[c], w, sB + c * kColumns, ld);

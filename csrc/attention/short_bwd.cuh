@@ -168,8 +168,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
       }
 
       const Weights<S, T> weights(rP, shared.p), gradients(rS, shared.ds);
-      __syncwarp();
       for (int d = 0; d < columns; d += kColumns) {
+        __syncwarp();  // the weights are there; lanes that rotate_back has parted meet again
         // (5) dv = p^T dout, (6) dq = scale * ds k, (7) dk = scale * ds^T q: each where a row was that nobody needs again
         {
           Chunk<S, true> rDV = {};

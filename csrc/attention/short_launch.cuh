@@ -10,7 +10,7 @@ namespace vdiff::attention {
 constexpr int64_t kBlockBytes = 48 << 10;         // of shared memory, unless one warp needs more
 constexpr int kMaxSequences = 4;                  // of a unit
 constexpr int64_t kSector = 32;
-constexpr int64_t kWarpsOfPartials = 1024;        // bias gradient partials at most: all of them run at once on any GPU we build for
+constexpr int64_t kWarpsOfPartials = 4096;        // at most; no GPU that we build for runs as many of these warps at once
 
 // body(IntTag<kRows>{}) with the fewest rows that hold queries and keys.
 template <class Body>

@@ -15,9 +15,7 @@ void launch(
     const Arguments&... arguments) {
   if (blocks == 0) return;
   const unsigned grid = grid_x(name, blocks);
-  if (shared_bytes > kSharedBytesOfAny) {
-    cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes));
-  }
+  if (shared_bytes > kSharedBytesOfAny) ask_for_shared_bytes(name, reinterpret_cast<const void*>(kernel), shared_bytes);
   kernel<<<grid, threads, shared_bytes, stream>>>(arguments...);
   check_launch(name, grid, threads, shared_bytes);
 }

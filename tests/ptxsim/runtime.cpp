@@ -1,5 +1,6 @@
 // A stand-in for the CUDA runtime: what nvcc's host code calls. Launches that a GPU would take are handed to a callback, which has them
 // simulated; those that it would refuse are refused with the runtime's own error codes.
+#include <algorithm>
 #include <cstdint>
 #include <cstdio>
 #include <map>
@@ -128,7 +129,7 @@ const char* cudaGetErrorString(int error) { return cudaGetErrorName(error); }
 void ptxsim_runtime(Simulate callback, int64_t shared_bytes) {
   simulate = callback;
   largest_shared_bytes = shared_bytes;
-  for (auto& [function, kernel] : kernels()) kernel.allowed_shared_bytes = kSharedBytesOfAny;
+  for (auto& [function, kernel] : kernels()) kernel.allowed_shared_bytes = std::min(kSharedBytesOfAny, shared_bytes);
   last_error = kSuccess;
 }
 

@@ -77,12 +77,20 @@ def test_offsets_past_2_to_the_31_of_long_sequences(simulate):
     nearly(out[:, -1:], spatial_attention(*(t[:, -1:] for t in (q, k, v))))
 
 
-def test_a_failed_launch_says_what_and_where():
+@pytest.mark.parametrize(
+    "shared_bytes, D, words",
+    [
+        (48 << 10, 256, "DYNAMIC refused: ERROR; device 0"),
+        (8 << 10, 64, "launch failed: ERROR; grid 1, block 128, DYNAMIC, device 0"),
+    ],
+    ids=["asked for", "not asked for"],
+)
+def test_a_launch_without_its_shared_memory_says_what_and_where(shared_bytes, D, words):
     def on_a_small_gpu(launchers, function, *arguments, memory):
-        with launchers.simulated(None, shared_bytes=48 << 10):
+        with launchers.simulated(None, shared_bytes=shared_bytes):
             launchers.call(function, *arguments)
 
-    q = torch.randn(1, 40, 1, 1, 1, 256).bfloat16()
-    failed = r"long_attention_fwd_kernel: launch failed: .*\(cudaErrorInvalidValue\); grid 1, block 128, \d+ bytes of dynamic shared memory"
-    with pytest.raises(RuntimeError, match=f"{failed}, device 0"):
+    q = torch.randn(1, 40, 1, 1, 1, D).bfloat16()
+    words = words.replace("DYNAMIC", r"\d+ bytes of dynamic shared memory").replace("ERROR", r".* \(cudaErrorInvalidValue\)")
+    with pytest.raises(RuntimeError, match=f"long_attention_fwd_kernel: {words}"):
         SimulatedKernels(on_a_small_gpu).forward["temporal"](q, q, q, None, None, 1.0, False, None, None, False)
