@@ -22,9 +22,12 @@ def append_row(folder: Path, **row) -> None:
 
 
 def read_rows(folder: Path) -> list[dict]:
+    return rows_of(folder / ROWS)
+
+
+def rows_of(path: Path) -> list[dict]:
     """The rows so far. A line that a lost machine left half written is left out."""
     rows = []
-    path = folder / ROWS
     for line in path.read_text().splitlines() if path.exists() else []:
         try:
             rows.append(json.loads(line))
