@@ -74,7 +74,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
 
   Mover<T> mover(this_block(), p, 1);
   const auto load_scored = [&](int64_t place, int first) {  // of the next place
-    mover.go_to(place * p.N + n);
+    mover.go_to(sequence_index(p, place * p.N + n));
     mover.load(p.q, queries, shared.sQ);
     mover.load(p.k, {first, p.S, kKeys}, shared.sK);
   };

@@ -99,13 +99,13 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   Mover<T> mover(this_block(), p, 1);
   const auto load_queries = [&](int64_t step, int stage) {
     const int64_t member = divide(step, tiles);
-    if (step == member * tiles) mover.go_to(groups.sequence(p, group, first_member + member));
+    if (step == member * tiles) mover.go_to(sequence_index(p, groups.sequence(p, group, first_member + member)));
     const RowRange queries(int(first_tile + step - member * tiles) * kQueries, p.L, kQueries);
     mover.load(p.q, queries, Tile<T>{shared.sQ.row(stage * kQueries), sK.ld});
     mover.load(p.grad_out, queries, Tile<T>{shared.sG.row(stage * kQueries), sK.ld});
   };
 
-  mover.go_to(groups.sequence(p, group, 0));
+  mover.go_to(sequence_index(p, groups.sequence(p, group, 0)));
   mover.load(p.k, keys, shared.sK);
   mover.load(p.v, keys, shared.sV);
   if (steps > 0) load_queries(0, 0);
@@ -204,7 +204,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   }
   __syncthreads();
   Mover<T> out(this_block(), p, 1, first_column, kClass);
-  out.go_to(groups.sequence(p, group, 0));
+  out.go_to(sequence_index(p, groups.sequence(p, group, 0)));
   out.store(p.dk, keys, shared.sK);
   out.store(p.dv, keys, shared.sV);
 }

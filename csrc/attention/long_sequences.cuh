@@ -45,10 +45,10 @@ struct Span {
   int64_t low, high;
 
   __device__ Span(const RowLine& line, int64_t first, int64_t last) {
-    const int64_t first_line = divide(first, line.length), last_line = divide(last, line.length);
+    const int64_t length = line.length.value(), first_line = line.length.quotient(first), last_line = line.length.quotient(last);
     const bool one = first_line == last_line;
-    const int64_t a = (one ? first - first_line * line.length : 0) * line.step;
-    const int64_t b = (one ? last - last_line * line.length : line.length - 1) * line.step;
+    const int64_t a = (one ? first - first_line * length : 0) * line.step;
+    const int64_t b = (one ? last - last_line * length : length - 1) * line.step;
     const int64_t c = first_line * line.line_step, d = last_line * line.line_step;
     low = min(a, b) + min(c, d);
     high = max(a, b) + max(c, d);

@@ -48,17 +48,18 @@ __device__ float over_row(float x, const Combine& combine) {
 template <int kN, class T>
 __device__ void rows_by_rows(float (&rC)[kN][4], const T* sA, const T* sB, int ld, int columns) {
   const int r = lane_id() % 8, matrix = lane_id() / 8;
-  const T* a = sA + (r + matrix % 2 * 8) * ld + matrix / 2 * 8;
-  const T* b = sB + (r + matrix / 2 * 8) * ld + matrix % 2 * 8;
+  uint32_t a = ptx::shared_address(sA + (r + matrix % 2 * 8) * ld + matrix / 2 * 8);
+  uint32_t b = ptx::shared_address(sB + (r + matrix / 2 * 8) * ld + matrix % 2 * 8);
+  const uint32_t next = 16 * ld * uint32_t(sizeof(T));  // two tiles of b
 #pragma unroll
   for (int n = 0; n < kN; ++n) rC[n][0] = rC[n][1] = rC[n][2] = rC[n][3] = 0;
-  for (int d = 0; d < columns; d += 16) {
+  for (int d = 0; d < columns; d += 16, a += 16 * sizeof(T), b += 16 * sizeof(T)) {
     uint32_t rA[4];
-    ptx::load_matrices(rA, a + d);
+    ptx::load_matrices(rA, a);
 #pragma unroll
     for (int n = 0; n < kN; n += 2) {
       uint32_t rB[4];
-      ptx::load_matrices(rB, b + n * 8 * ld + d);
+      ptx::load_matrices(rB, b + n / 2 * next);
       ptx::multiply<T>(rC[n], rA, rB[0], rB[1]);
       ptx::multiply<T>(rC[n + 1], rA, rB[2], rB[3]);
     }
@@ -180,7 +181,7 @@ using Chunk = float[S::kPaired ? 1 : kOutTiles<S, kTransposed>][2][4];
 template <bool kTransposed, class S, class T>
 __device__ void weigh(Chunk<S, kTransposed>& rC, const Weights<S, T>& w, const T* sB, int ld) {
   const int r = lane_id() % 8, matrix = lane_id() / 8;
-  const T* b = sB + (r + matrix % 2 * 8) * ld + matrix / 2 * 8;
+  const uint32_t b = ptx::shared_address(sB + (r + matrix % 2 * 8) * ld + matrix / 2 * 8);
   uint32_t rB[4];
   if constexpr (S::kPaired) {
     // A product for each sequence's rows of b: the first's gives rows 0 to 7, the second's 8 to 15.
@@ -198,7 +199,7 @@ __device__ void weigh(Chunk<S, kTransposed>& rC, const Weights<S, T>& w, const T
   } else {
 #pragma unroll
     for (int k = 0; k < (kTransposed ? S::kM : S::kN / 2); ++k) {
-      ptx::load_matrices_transposed(rB, b + k * 16 * ld);
+      ptx::load_matrices_transposed(rB, b + k * 16 * ld * uint32_t(sizeof(T)));
 #pragma unroll
       for (int m = 0; m < kOutTiles<S, kTransposed>; ++m) {
         uint32_t a[4];

@@ -51,9 +51,11 @@ struct BiasTiles {
   __device__ float entry(const SequenceAttentionBwd& p, int c, int entry) const {
     if (!p.dbias.relative) return at(c, entry / int(p.S), entry % int(p.S));
     float sum = 0;
-    for (int i = 0; i < p.L; ++i) {
-      const int64_t j = row_of(p.dbias.key, entry - p.dbias.origin - p.dbias.query.at(i), p.S);
-      if (j >= 0) sum += at(c, i, int(j));
+    RowCursor query(p.dbias.query, 0, 1);
+#pragma unroll 1
+    for (int i = 0; i < p.L; ++i, query.go_on()) {
+      const int j = row_of(p.dbias.key, entry - int(p.dbias.origin) - int(query.offset), int(p.S));
+      if (j >= 0) sum += at(c, i, j);
     }
     return sum;
   }
@@ -105,7 +107,9 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
 
   for (int64_t unit = first_unit; unit < plan.units; unit += plan.stride) {
     const int64_t first = unit * plan.count;
-    mover.go_to(first);
+    const SequenceIndex place = sequence_index(p, first);
+    const int there = int(min(p.sequences() - first, int64_t(plan.count)));
+    mover.go_to(place, there);
     mover.load(p.q, queries, shared.sQ);
     mover.load(p.k, keys, shared.sK);
     ptx::copy_commit();
@@ -125,18 +129,17 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
     ptx::copy_wait<0>();
     __syncwarp();
 
-    for (int tile = 0; tile < tiles && first + tile * kSequences < p.sequences(); ++tile) {
+    for (int tile = 0; tile < tiles && tile * kSequences < there; ++tile) {
       const int c = tile * kSequences;
       const Tile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld}, sK{shared.sK.row(c, kRows, 0), sQ.ld};
       const Tile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
 
       // (1) p = softmax(scale * q k^T + bias)
-      const TileMask<S> mask(p, first + c);
+      const TileMask<S> mask(p, neighbour(p, place, c), there - c);
       Scores<S> rP;
       scores<S>(rP, sQ, sK, columns);
       mask_scores(p, mask, rP);
-      float lse[S::kM][2];
-      softmax_rows<S>(rP, lse);
+      softmax_rows<S>(rP);
 
       // (2) dp = dout v^T
       Scores<S> rS;
@@ -154,13 +157,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
             for (int e = 2 * half; e < 2 * half + 2; ++e) sum = fmaf(rP[m][n][e], rS[m][n][e], sum);
           }
           sum = over_row(sum, [](float a, float b) { return a + b; });
-          const bool there = first + c + Element<S>::sequence(2 * half) < p.sequences();
+          const bool adds = want_dbias && c + Element<S>::sequence(2 * half) < there;
 #pragma unroll
           for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
             for (int e = 2 * half; e < 2 * half + 2; ++e) {
               rS[m][n][e] = rP[m][n][e] * (rS[m][n][e] - sum);
-              if (want_dbias && there) shared.dbias.own(tile, m, n, e) += rS[m][n][e];
+              if (adds) shared.dbias.own(tile, m, n, e) += rS[m][n][e];
               rS[m][n][e] *= p.scale;
             }
           }

@@ -40,8 +40,8 @@ void launch_short_bwd(const SequenceAttentionBwd& p, void* scratch, cudaStream_t
     launch("short_attention_bwd_kernel", short_attention_bwd_kernel<T, kRows>, ceil_div(plan.stride, plan.warps),
            plan.warps * kWarp, plan.warps * ShortBwdMemory<T, kRows>::bytes(plan.count, p.D, dbias), stream, p, plan, partials);
     if (!dbias) return;
-    launch("short_bias_sum_kernel", short_bias_sum_kernel<>, ceil_div(p.N * p.dbias.entries, kReduceThreads), kReduceThreads, 0,
-           stream, partials, short_partials(plan), p.N, p.dbias.entries, p.dbias.data);
+    launch("short_bias_sum_kernel", short_bias_sum_kernel<>, ceil_div(p.N * p.dbias.entries, kWarp), kSlices * kWarp, 0, stream,
+           partials, short_partials(plan), p.N, p.dbias.entries, p.dbias.data);
   });
 }
 

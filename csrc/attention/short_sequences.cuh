@@ -43,11 +43,11 @@ struct TileMask {
   int64_t bias_head[S::kPaired ? 2 : 1];
   uint32_t isolated[S::kPaired ? 2 : 1];  // bit i: frame i sees itself alone, and nobody else sees it
 
-  __device__ TileMask(const SequenceAttention& p, int64_t sequence) {
+  // first: the place of the tile's first sequence. there: how many are.
+  __device__ TileMask(const SequenceAttention& p, const SequenceIndex& first, int there) {
 #pragma unroll
     for (int s = 0; s < (S::kPaired ? 2 : 1); ++s) {
-      const int64_t last = p.sequences() - 1;
-      const SequenceIndex place = sequence_index(p, sequence + s < last ? sequence + s : last);
+      const SequenceIndex place = s < there ? neighbour(p, first, s) : first;
       bias_head[s] = place.n * p.bias.stride_n;
       isolated[s] = 0;
       if (p.focus_present == nullptr) continue;
@@ -80,9 +80,33 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
   if (p.bias.data == nullptr) {
     for_each([&](float& x, int, int, int) { x *= p.scale; });
   } else {
-    for_each([&](float& x, int s, int i, int j) {
-      const int64_t at = mask.bias_head[s] + p.bias.query.at(min(i, last_query)) + p.bias.key.at(min(j, last_key));
-      x = fmaf(x, p.scale, load_bias(p.bias, at));
+    int64_t query_at[S::kM][2], key_at[S::kN][2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int m = 0; m < S::kM; ++m) {
+        const int i = Element<S>::query(m, 2 * half);
+        query_at[m][half] = mask.bias_head[Element<S>::sequence(2 * half)] + p.bias.query.at(min(i, last_query));
+      }
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) key_at[n][half] = p.bias.key.at(min(Element<S>::key(n, half), last_key));
+    }
+    with_entries(p.bias, [&](const auto* entries) {
+#pragma unroll
+      for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const auto* const row = entries + query_at[m][half];
+#pragma unroll
+          for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              float& x = rS[m][n][2 * half + e];
+              x = fmaf(x, p.scale, float(load_acc(row + key_at[n][e])));
+            }
+          }
+        }
+      }
     });
   }
   if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present == nullptr) return;
@@ -91,9 +115,16 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
   });
 }
 
-// rS = softmax of its rows, zeros where all is hidden; lse[m][half]: the natural log of each row's sum of exponentials.
+// Of each of a lane's rows: what is subtracted from its scores, and the sum of the exponentials of what is left.
 template <class S>
-__device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
+struct RowSums {
+  float shift[S::kM][2], sum[S::kM][2];
+};
+
+// rS = softmax of its rows, zeros where all is hidden.
+template <class S>
+__device__ RowSums<S> softmax_rows(Scores<S>& rS) {
+  RowSums<S> rows;
 #pragma unroll
   for (int m = 0; m < S::kM; ++m) {
 #pragma unroll
@@ -109,15 +140,17 @@ __device__ void softmax_rows(Scores<S>& rS, float (&lse)[S::kM][2]) {
         for (int e = 2 * half; e < 2 * half + 2; ++e) sum += rS[m][n][e] = exp_above(rS[m][n][e], shift);
       }
       sum = over_row(sum, [](float a, float b) { return a + b; });
-      const float inverse = sum == 0 ? 0.0f : 1 / sum;
+      const float inverse = sum == 0 ? 0.0f : ptx::reciprocal_approx(sum);
 #pragma unroll
       for (int n = 0; n < S::kN; ++n) {
         rS[m][n][2 * half] *= inverse;
         rS[m][n][2 * half + 1] *= inverse;
       }
-      lse[m][half] = shift + logf(sum);
+      rows.shift[m][half] = shift;
+      rows.sum[m][half] = sum;
     }
   }
+  return rows;
 }
 
 }  // namespace vdiff::attention

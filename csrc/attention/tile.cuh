@@ -51,10 +51,24 @@ struct SequenceIndex {
 
 // sequence: heads innermost.
 __device__ inline SequenceIndex sequence_index(const SequenceAttention& p, int64_t sequence) {
-  const int64_t place = divide(sequence, p.N);
-  const int64_t line = divide(place, p.size[2]);
-  const int64_t first = divide(line, p.size[1]);
+  const int64_t place = p.by_heads.quotient(sequence);
+  const int64_t line = p.by_size[2].quotient(place);
+  const int64_t first = p.by_size[1].quotient(line);
   return {{int(first), int(line - first * p.size[1]), int(place - line * p.size[2])}, int(sequence - place * p.N)};
+}
+
+// `count` sequences on.
+__device__ inline SequenceIndex neighbour(const SequenceAttention& p, SequenceIndex s, int count) {
+  const auto carry = [](int& digit, const Divisor& base) {
+    const int carried = base.quotient(digit);
+    digit -= carried * base.value();
+    return carried;
+  };
+  s.n += count;
+  s.index[2] += carry(s.n, p.by_heads);
+  s.index[1] += carry(s.index[2], p.by_size[2]);
+  s.index[0] += carry(s.index[1], p.by_size[1]);
+  return s;
 }
 
 __device__ inline int64_t offset_of(const SequenceRows& rows, const SequenceIndex& s) {
@@ -62,11 +76,12 @@ __device__ inline int64_t offset_of(const SequenceRows& rows, const SequenceInde
 }
 
 // The one of `rows` rows at an offset, of lines of steps of 1; -1 where there is none.
-__device__ inline int64_t row_of(const RowLine& line, int64_t offset, int64_t rows) {
+__device__ inline int row_of(const RowLine& line, int offset, int rows) {
   if (offset < 0) return -1;
-  const int64_t which = line.line_step == 0 ? 0 : divide(offset, line.line_step);
-  const int64_t in_line = offset - which * line.line_step, row = which * line.length + in_line;
-  return in_line < line.length && row < rows ? row : -1;
+  const int line_step = int(line.line_step), length = line.length.value();
+  const int which = line_step == 0 ? 0 : int(uint32_t(offset) / uint32_t(line_step));
+  const int in_line = offset - which * line_step, row = which * length + in_line;
+  return in_line < length && row < rows ? row : -1;
 }
 
 // ------------------------------------------------------------------------------------------------------------- moving rows
@@ -98,49 +113,50 @@ class Mover {
     const int width = columns == 0 ? int(p.D) : min(columns, int(p.D) - first_column);
     elements_ = int(p.vector_bytes) / int(sizeof(T));
     pieces_ = width / elements_;
-    const int span = count * pieces_, lane = team.rank % kWarp, warp = team.rank / kWarp;
-    const int rows = max(1, kWarp / span);  // that a warp moves at once
+    span_ = count * pieces_;
+    const int lane = team.rank % kWarp, warp = team.rank / kWarp;
+    const int rows = max(1, kWarp / span_);  // that a warp moves at once
     step_ = rows * (team.size / kWarp);
-    int row = lane / min(span, kWarp);
-    piece_ = lane - row * span;
-    if (8 % span == 0) {
-      row = row * span % 8 + row * span / 8 + row / 8 * (8 - span);  // of each 8 rows, first those that are `span` apart
-    } else if (8 < span && span < 16) {
+    int row = lane / min(span_, kWarp);
+    piece_ = lane - row * span_;
+    if (8 % span_ == 0) {
+      row = row * span_ % 8 + row * span_ / 8 + row / 8 * (8 - span_);  // of each 8 rows, first those that are `span` apart
+    } else if (8 < span_ && span_ < 16) {
       // Eight pieces of each row first, a quarter warp's, then what is left of them.
       const int rest = lane - 8 * rows;
-      row = rest < 0 ? lane / 8 : rest / (span - 8);
-      piece_ = rest < 0 ? lane % 8 : 8 + rest % (span - 8);
+      row = rest < 0 ? lane / 8 : rest / (span_ - 8);
+      piece_ = rest < 0 ? lane % 8 : 8 + rest % (span_ - 8);
     }
     row_ = row < rows ? warp * rows + row : kNoRow;
+    own_.sequence = piece_ / pieces_;
+    own_.column = first_column + (piece_ - own_.sequence * pieces_) * elements_;
   }
 
-  // On to the sequences from `first` on, as far as there are any.
-  __device__ void go_to(int64_t first) {
-    first_ = first;
-    place_ = place_of(piece_ / pieces_);
-  }
-
-  // On to the one sequence at that place.
-  __device__ void go_to(const SequenceIndex& place) {
-    first_ = 0;
+  // On to the sequences from that place on, of which so many are there.
+  __device__ void go_to(const SequenceIndex& place, int there = 1) {
     place_ = place;
+    there_ = there;
+    own_.place = own_.sequence == 0 ? place : neighbour(p, place, min(own_.sequence, there - 1));
   }
 
   // The rows to those of sX, zeros where they are not there. By cp.async, but for single halves.
   __device__ void load(const SequenceRows& rows, const RowRange& range, const Tile<T>& sX) const {
     with_vector_bytes([&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value;
-      for_each_piece([&](int c, int d, const SequenceIndex& place, bool there) {
-        const T* gX = static_cast<const T*>(rows.data) + offset_of(rows, place) + d;
-        T* to = sX.row(c, range.rows, row_) + d;
-        const int end = there ? range.there() : 0;
-        for (int i = row_; i < range.rows; i += step_, to += step_ * sX.ld) {
-          const bool read = i < end;
-          const T* from = read ? gX + rows.row.at(range.first + i) : gX;
+      for_each_piece([&](const Piece& piece) {
+        const T* const gX = static_cast<const T*>(rows.data) + offset_of(rows, piece.place) + piece.column;
+        T* to = sX.row(piece.sequence, range.rows, row_) + piece.column;
+        uint32_t address = ptx::shared_address(to);
+        const int end = piece.sequence < there_ ? range.there() : 0;
+        RowCursor from(rows.row, range.first + row_, step_);
+#pragma unroll 1
+        for (int i = row_; i < range.rows; i += step_, from.go_on()) {
           if constexpr (kBytes >= 4) {
-            ptx::copy_async<kBytes>(to, from, read);
+            ptx::copy_async<kBytes>(address, gX + from.offset, i < end);
+            address += step_ * sX.ld * uint32_t(sizeof(T));
           } else {
-            *to = read ? *from : T{0};
+            *to = i < end ? gX[from.offset] : T{0};
+            to += step_ * sX.ld;
           }
         }
       });
@@ -151,15 +167,18 @@ class Mover {
   __device__ void store(const SequenceRows& rows, const RowRange& range, const Tile<T>& sX) const {
     with_vector_bytes([&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value;
-      struct alignas(kBytes) Piece {
+      struct alignas(kBytes) Elements {
         T elements[kBytes / sizeof(T)];
       };
-      for_each_piece([&](int c, int d, const SequenceIndex& place, bool there) {
-        T* gX = static_cast<T*>(rows.data) + offset_of(rows, place) + d;
-        const T* from = sX.row(c, range.rows, row_) + d;
-        const int end = there ? range.there() : 0;
-        for (int i = row_; i < end; i += step_, from += step_ * sX.ld) {
-          *reinterpret_cast<Piece*>(gX + rows.row.at(range.first + i)) = *reinterpret_cast<const Piece*>(from);
+      for_each_piece([&](const Piece& piece) {
+        T* const gX = static_cast<T*>(rows.data) + offset_of(rows, piece.place) + piece.column;
+        const T* from = sX.row(piece.sequence, range.rows, row_) + piece.column;
+        const int end = piece.sequence < there_ ? range.there() : 0;
+        RowCursor to(rows.row, range.first + row_, step_);
+#pragma unroll 1
+        for (int i = row_; i < end; i += step_, to.go_on()) {
+          *reinterpret_cast<Elements*>(gX + to.offset) = *reinterpret_cast<const Elements*>(from);
+          from += step_ * sX.ld;
         }
       });
     });
@@ -174,36 +193,46 @@ class Mover {
  private:
   template <class Unit>
   __device__ void clear_unused_by(const Tile<T>& sX, int rows) const {
-    constexpr int kElements = sizeof(Unit) / sizeof(T);
-    const int unused = (padded_columns(p.D) - int(p.D)) / kElements;
-    for (int e = team_.rank; e < count_ * rows * unused; e += team_.size) {
-      const int row = e / unused, c = row / rows;
-      *reinterpret_cast<Unit*>(sX.row(c, rows, row - c * rows) + p.D + (e - row * unused) * kElements) = Unit{};
+    constexpr int kOfAChunk = kColumns * sizeof(T) / sizeof(Unit);  // so many threads a row: more than are unused
+    const int unused = (padded_columns(p.D) - int(p.D)) * int(sizeof(T)) / int(sizeof(Unit)), unit = team_.rank % kOfAChunk;
+    if (unit >= unused) return;
+    for (int row = team_.rank / kOfAChunk; row < count_ * rows; row += team_.size / kOfAChunk) {
+      const int c = count_ == 1 ? 0 : row / rows;
+      reinterpret_cast<Unit*>(sX.row(c, rows, row - c * rows) + p.D)[unit] = Unit{};
     }
   }
 
   static constexpr int kNoRow = 1 << 20;  // beyond any range
+
+  struct Piece {
+    int sequence, column;
+    SequenceIndex place;  // of the sequence
+  };
+
   const SequenceAttention& p;
   Team team_;
-  int count_, first_column_, elements_, pieces_;  // elements of a piece; pieces of a row of one sequence
-  int piece_, row_, step_;                        // the first of the thread, and how far its next row is
-  int64_t first_;
-  SequenceIndex place_;  // of the sequence that piece_ is of
+  int count_, first_column_, elements_;  // elements of a piece
+  int pieces_, span_;                    // pieces of a row: of one sequence, of all
+  int piece_;                            // the first of the thread,
+  Piece own_;                            // and what it is of
+  int row_, step_;                       // its first row, and how far the next is
+  int there_;                            // sequences that are there
+  SequenceIndex place_;                  // of the first sequence
 
-  __device__ SequenceIndex place_of(int c) const { return sequence_index(p, min(first_ + c, p.sequences() - 1)); }
-
-  // body(sequence of the range, column, place, whether the sequence is there)
   template <class Body>
   __device__ void for_each_piece(const Body& body) const {
-    const int span = count_ * pieces_;
-    if (piece_ >= span) return;
-    SequenceIndex place = place_;
-    for (int piece = piece_;;) {
-      const int c = count_ == 1 ? 0 : piece / pieces_;
-      body(c, first_column_ + (piece - c * pieces_) * elements_, place, first_ + c < p.sequences());
-      piece += kWarp;
-      if (piece >= span) return;
-      if (count_ > 1) place = place_of(piece / pieces_);
+    if (row_ == kNoRow) return;
+    Piece piece = own_;
+#pragma unroll 1
+    for (int at = piece_;;) {
+      body(piece);
+      at += kWarp;
+      if (at >= span_) return;
+      if (count_ > 1) {
+        piece.sequence = at / pieces_;
+        piece.place = neighbour(p, place_, min(piece.sequence, there_ - 1));
+      }
+      piece.column = first_column_ + (at - piece.sequence * pieces_) * elements_;
     }
   }
 
@@ -260,17 +289,25 @@ __device__ inline void rotate_back(const SequenceAttention& p, int i, int column
   second = back.y;
 }
 
-__device__ inline float load_bias(const BiasTable& bias, int64_t offset) {
+// body(the entry (0, 0) of head 0, of its type)
+template <class Body>
+__device__ void with_entries(const BiasTable& bias, const Body& body) {
   switch (bias.dtype) {
     case DType::Float32:
-      return static_cast<const float*>(bias.data)[offset];
+      return body(static_cast<const float*>(bias.data));
     case DType::Float16:
-      return load_acc(static_cast<const Half*>(bias.data) + offset);
+      return body(static_cast<const Half*>(bias.data));
     case DType::BFloat16:
-      return load_acc(static_cast<const BFloat16*>(bias.data) + offset);
+      return body(static_cast<const BFloat16*>(bias.data));
     default:
-      return float(static_cast<const double*>(bias.data)[offset]);
+      return body(static_cast<const double*>(bias.data));
   }
+}
+
+__device__ inline float load_bias(const BiasTable& bias, int64_t offset) {
+  float entry;
+  with_entries(bias, [&](const auto* entries) { entry = float(load_acc(entries + offset)); });
+  return entry;
 }
 
 }  // namespace vdiff::attention

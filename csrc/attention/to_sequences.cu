@@ -41,7 +41,7 @@ int64_t vector_bytes(const SequenceAttention& p, int64_t element, std::initializ
     for (const SequenceRows* rows : tensors) {
       fits = fits && reinterpret_cast<uintptr_t>(rows->data) % bytes == 0 && divides(p.N, rows->stride_n);
       for (int i = 0; i < 3; ++i) fits = fits && divides(p.size[i], rows->stride[i]);
-      fits = fits && divides(rows->row.length, rows->row.step) && rows->row.line_step * element % bytes == 0;
+      fits = fits && divides(rows->row.length.value(), rows->row.step) && rows->row.line_step * element % bytes == 0;
     }
     if (fits) return bytes;
   }
@@ -99,9 +99,18 @@ BiasGradient bias_gradient(const SpatialAttentionBwdParams& p) {
   return {data, L * S, 0, {L, S, 0}, {S, 1, 0}, false};
 }
 
-void finish(SequenceAttentionFwd& s, DType dtype) { s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.out}); }
+void finish(SequenceAttention& s) {
+  s.by_heads = Divisor(s.N);
+  for (int i = 0; i < 3; ++i) s.by_size[i] = Divisor(s.size[i]);
+}
+
+void finish(SequenceAttentionFwd& s, DType dtype) {
+  finish(s);
+  s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.out});
+}
 
 void finish(SequenceAttentionBwd& s, DType dtype) {
+  finish(s);
   s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.grad_out, &s.out, &s.dq, &s.dk, &s.dv});
 }
 
