@@ -41,6 +41,7 @@ PHASES = [
     [Group("temporal", 90)],
     [Group("spatial", 80)],
     [Group("layers", 70)],
+    [Group("blocks", 40)],
     [Group("counters", 120, stall=100)],
     [Group("compiled", 100, stall=90)],
     [Group("real", 60), Group("sanitizer", 150, stall=140)],

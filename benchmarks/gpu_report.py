@@ -1,6 +1,6 @@
 """The page of GPU days: what was measured, beside rivals and floors, and what was wrong.
 
-    python -m benchmarks.gpu_report FILE [FILE ...] [--out docs/performance-gpu.md]
+    python -m benchmarks.gpu_report FILE [FILE ...] [--out docs/performance-gpu.md] [--note TEXT]
 
 Each file is the rows.jsonl of benchmarks/gpu_day.py, all of one GPU and torch; of what two files have, the later one's counts.
 The plots lie beside the page and are named after it. They need matplotlib: pip install 'vdiff_kernels[bench]'.
@@ -46,8 +46,8 @@ def gpu(days: Days) -> str:
     return days.fact("gpu").get("gpu", "a GPU that the rows do not name")
 
 
-def page(days: Days, ceilings: Ceilings, command: str, pictures: dict[str, str]) -> str:
-    """pictures: the names of the plots' files."""
+def page(days: Days, ceilings: Ceilings, command: str, pictures: dict[str, str], note: str = "") -> str:
+    """pictures: the names of the plots' files. note: what a reader must know of the numbers and no row says."""
 
     def picture(kind: str, words: str) -> list[str]:
         return [f"![{words}]({pictures[kind]})"] if kind in pictures else []
@@ -70,6 +70,7 @@ def page(days: Days, ceilings: Ceilings, command: str, pictures: dict[str, str])
         f"# Measured on a GPU: {gpu(days)}",
         f"Driver {driver}, torch {torch}, {dates(days.rows)}. Every number is from rows of `benchmarks/gpu_day.sh OUT`, of which "
         f"this page was made by `{command}`.",
+        *([note] if note else []),
     ]
     for i, (title, section) in enumerate(sections.items(), 1):
         blocks += [f"## {i}. {title}", *section]
@@ -80,14 +81,14 @@ def wrapped(paragraph: str) -> str:
     return textwrap.fill(paragraph, 128, break_long_words=False, break_on_hyphens=False)
 
 
-def write(paths: list[Path], out: Path) -> None:
+def write(paths: list[Path], out: Path, note: str = "") -> None:
     """The page and its plots, whole, or none of them."""
     days = read_days(paths)
     ceilings = Ceilings.of(days)
     plots = plots_of(days, ceilings)
     files = {kind: out.with_name(f"{out.stem}-{kind}.png") for kind in plots}
     command = f"python -m benchmarks.gpu_report {' '.join(map(shown, paths))}"
-    text = page(days, ceilings, command, {kind: file.name for kind, file in files.items()})
+    text = page(days, ceilings, command, {kind: file.name for kind, file in files.items()}, note)
     out.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         drafts = {file: stack.enter_context(written_whole(file)) for file in (out, *files.values())}
@@ -106,9 +107,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("files", nargs="+", type=Path, metavar="FILE", help="rows.jsonl of a GPU day, the earliest first")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/performance-gpu.md", help="(default: docs/performance-gpu.md)")
+    parser.add_argument("--note", default="", metavar="TEXT", help="a paragraph below the title: what no row says of the numbers")
     options = parser.parse_args()
     try:
-        write(options.files, options.out)
+        write(options.files, options.out, options.note)
     except ValueError as error:
         parser.exit(1, f"{error}\n")
 

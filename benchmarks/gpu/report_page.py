@@ -52,6 +52,9 @@ def environment(days: Days, ceilings: Ceilings) -> list[str]:
         memory = f"{gpu['bytes'] / 2**30:.0f} GiB, L2 {gpu['L2_bytes'] / 2**20:.0f} MiB"
         rows.append(["of it", f"{gpu['multiprocessors']} multiprocessors, {memory}"])
         rows.append(["nvidia-smi, before anything ran", "; ".join(f"{name} {value}" for name, value in smi(gpu).items())])
+    library = days.fact("library").get("sha256")
+    if library:
+        rows.append(["library, SHA-256", library])
     parts = [str(versions.get(name) or gpu.get(name) or "-") for name in ("torch", "cuda", "cudnn", "triton")]
     rows.append(["torch, CUDA, cuDNN, Triton", ", ".join(parts)])
     copies = ", ".join(f"`{rival}` {rate / 1e6:.2f}" for rival, rate in ceilings.copies.items())
@@ -245,7 +248,7 @@ def attention(days: Days, ceilings: Ceilings, kind: str, rate: str) -> list[str]
 
 
 def modules(days: Days, ceilings: Ceilings) -> list[str]:
-    found = by_operator(days, "layers")
+    found = by_operator(days, "layers") | by_operator(days, "blocks")
     words = {
         "TemporalAttention": "`TemporalAttention`, a module of a product to q, k and v, attention with a dense bias, and a "
         "product from the heads: `composed` is PyTorch's products around our operator.",

@@ -1,5 +1,6 @@
 """Is there a GPU, are its kernels in the library, and may they run? What fails here ends the day."""
 
+import hashlib
 import importlib.util
 import subprocess
 
@@ -12,8 +13,10 @@ from .day import Day, first_line
 
 
 def run(day: Day) -> None:
-    holds_cubins = b".nv_fatbin" in library.LIBRARY_FILE.read_bytes()
-    day.add("fact", "library", bytes=library.LIBRARY_FILE.stat().st_size, holds_cubins=holds_cubins)
+    content = library.LIBRARY_FILE.read_bytes() if library.LIBRARY_FILE.exists() else b""
+    holds_cubins = b".nv_fatbin" in content
+    digest = hashlib.sha256(content).hexdigest()[:16]
+    day.add("fact", "library", bytes=len(content), sha256=digest, holds_cubins=holds_cubins)
     availability = vdiff.availability(day.backend)
     day.add("fact", "availability", text=str(availability))
     print(f"library holds cubins: {holds_cubins}\n{availability}")
