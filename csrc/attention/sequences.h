@@ -103,6 +103,7 @@ struct SequenceAttention {
   int64_t size[3], N, L, S, D, R;             // L queries, S keys a sequence
   Divisor by_heads, by_size[3];               // N, size
   int64_t vector_bytes;                       // what every row can be moved in: 16, 4 or an element
+  Divisor by_pieces;                          // pieces of so many bytes of a row
   float scale;
   bool causal;
 

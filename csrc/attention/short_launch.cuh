@@ -10,8 +10,6 @@ namespace vdiff::attention {
 constexpr int64_t kBlockBytes = 48 << 10;         // of shared memory, unless one warp needs more
 constexpr int kMaxSequences = 4;                  // of a unit
 constexpr int64_t kSector = 32;
-constexpr int64_t kUnitsOfAWarp = 8;              // at most: enough to make little of what a warp does once
-constexpr int64_t kWarpsThatFill = 8192;          // of which no GPU we build for has more at once
 constexpr int64_t kWarpsOfPartials = 4096;        // at most; no GPU that we build for runs as many of these warps at once
 
 // body(IntTag<kRows>{}) with the fewest rows that hold queries and keys.
@@ -33,7 +31,7 @@ ShortPlan short_plan(const SequenceAttention& p, const UnitBytes& unit_bytes) {
   while (plan.count < kMaxSequences && !is_whole_sectors() && unit_bytes(2 * plan.count) <= kLargestBlockBytes) plan.count *= 2;
   plan.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / unit_bytes(plan.count))));
   plan.units = ceil_div(p.sequences(), plan.count);
-  plan.stride = ceil_div(plan.units, max_of<int64_t>(1, min_of(kUnitsOfAWarp, plan.units / kWarpsThatFill)));
+  plan.stride = plan.units;
   return plan;
 }
 

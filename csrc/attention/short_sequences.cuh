@@ -80,16 +80,17 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
   if (p.bias.data == nullptr) {
     for_each([&](float& x, int, int, int) { x *= p.scale; });
   } else {
+    const int end_query = ptx::opaque(last_query), end_key = ptx::opaque(last_key);
     int64_t query_at[S::kM][2], key_at[S::kN][2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
 #pragma unroll
       for (int m = 0; m < S::kM; ++m) {
         const int i = Element<S>::query(m, 2 * half);
-        query_at[m][half] = mask.bias_head[Element<S>::sequence(2 * half)] + p.bias.query.at(min(i, last_query));
+        query_at[m][half] = mask.bias_head[Element<S>::sequence(2 * half)] + p.bias.query.at(min(i, end_query));
       }
 #pragma unroll
-      for (int n = 0; n < S::kN; ++n) key_at[n][half] = p.bias.key.at(min(Element<S>::key(n, half), last_key));
+      for (int n = 0; n < S::kN; ++n) key_at[n][half] = p.bias.key.at(min(Element<S>::key(n, half), end_key));
     }
     with_entries(p.bias, [&](const auto* entries) {
 #pragma unroll

@@ -102,7 +102,7 @@ struct RowRange {
   __device__ int there() const { return max(0, min(rows, length - first)); }
 };
 
-// A thread's part in moving rows of `count` neighbouring sequences, of all columns or of `columns` from first_column on: it has
+// A thread's part in moving rows of `count` neighbouring sequences, a power of two of them, of all columns or of `columns` from first_column on: it has
 // pieces of p.vector_bytes of every step-th row. Neighbours take neighbouring pieces, then sequences, so that a row of several heads
 // is moved as one span; and where rows are short, such that a quarter warp's pieces lie in different banks.
 template <class T>
@@ -110,16 +110,17 @@ class Mover {
  public:
   __device__ Mover(Team team, const SequenceAttention& p, int count, int first_column = 0, int columns = 0)
       : p(p), team_(team), count_(count), first_column_(first_column) {
-    const int width = columns == 0 ? int(p.D) : min(columns, int(p.D) - first_column);
     elements_ = int(p.vector_bytes) / int(sizeof(T));
-    pieces_ = width / elements_;
+    pieces_ = columns == 0 ? p.by_pieces.value() : min(columns, int(p.D) - first_column) / elements_;
     span_ = count * pieces_;
+    // By the product of the pieces of a row and a power of two. Of some columns there is one sequence.
+    const auto over_span = [&](int x) { return columns == 0 ? p.by_pieces.quotient(x) >> (31 - __clz(count)) : x / pieces_; };
     const int lane = team.rank % kWarp, warp = team.rank / kWarp;
-    const int rows = max(1, kWarp / span_);  // that a warp moves at once
+    const int rows = max(1, over_span(kWarp));  // that a warp moves at once
     step_ = rows * (team.size / kWarp);
-    int row = lane / min(span_, kWarp);
+    int row = over_span(lane);
     piece_ = lane - row * span_;
-    if (8 % span_ == 0) {
+    if (span_ <= 8 && (span_ & (span_ - 1)) == 0) {
       row = row * span_ % 8 + row * span_ / 8 + row / 8 * (8 - span_);  // of each 8 rows, first those that are `span` apart
     } else if (8 < span_ && span_ < 16) {
       // Eight pieces of each row first, a quarter warp's, then what is left of them.
@@ -128,13 +129,12 @@ class Mover {
       piece_ = rest < 0 ? lane % 8 : 8 + rest % (span_ - 8);
     }
     row_ = row < rows ? warp * rows + row : kNoRow;
-    own_.sequence = piece_ / pieces_;
+    own_.sequence = sequence_of(piece_);
     own_.column = first_column + (piece_ - own_.sequence * pieces_) * elements_;
   }
 
   // On to the sequences from that place on, of which so many are there.
   __device__ void go_to(const SequenceIndex& place, int there = 1) {
-    place_ = place;
     there_ = there;
     own_.place = own_.sequence == 0 ? place : neighbour(p, place, min(own_.sequence, there - 1));
   }
@@ -193,10 +193,11 @@ class Mover {
  private:
   template <class Unit>
   __device__ void clear_unused_by(const Tile<T>& sX, int rows) const {
-    constexpr int kOfAChunk = kColumns * sizeof(T) / sizeof(Unit);  // so many threads a row: more than are unused
-    const int unused = (padded_columns(p.D) - int(p.D)) * int(sizeof(T)) / int(sizeof(Unit)), unit = team_.rank % kOfAChunk;
+    const int unused = (padded_columns(p.D) - int(p.D)) * int(sizeof(T)) / int(sizeof(Unit));
+    const int shift = kWarp - __clz(unused - 1);  // so many threads a row: the power of two that has enough
+    const int unit = team_.rank & ((1 << shift) - 1);
     if (unit >= unused) return;
-    for (int row = team_.rank / kOfAChunk; row < count_ * rows; row += team_.size / kOfAChunk) {
+    for (int row = team_.rank >> shift; row < count_ * rows; row += team_.size >> shift) {
       const int c = count_ == 1 ? 0 : row / rows;
       reinterpret_cast<Unit*>(sX.row(c, rows, row - c * rows) + p.D)[unit] = Unit{};
     }
@@ -217,7 +218,8 @@ class Mover {
   Piece own_;                            // and what it is of
   int row_, step_;                       // its first row, and how far the next is
   int there_;                            // sequences that are there
-  SequenceIndex place_;                  // of the first sequence
+
+  __device__ int sequence_of(int piece) const { return count_ == 1 ? 0 : p.by_pieces.quotient(piece); }
 
   template <class Body>
   __device__ void for_each_piece(const Body& body) const {
@@ -229,8 +231,9 @@ class Mover {
       at += kWarp;
       if (at >= span_) return;
       if (count_ > 1) {
-        piece.sequence = at / pieces_;
-        piece.place = neighbour(p, place_, min(piece.sequence, there_ - 1));
+        const int before = piece.sequence;
+        piece.sequence = sequence_of(at);
+        piece.place = neighbour(p, piece.place, min(piece.sequence, there_ - 1) - min(before, there_ - 1));
       }
       piece.column = first_column_ + (at - piece.sequence * pieces_) * elements_;
     }

@@ -99,19 +99,18 @@ BiasGradient bias_gradient(const SpatialAttentionBwdParams& p) {
   return {data, L * S, 0, {L, S, 0}, {S, 1, 0}, false};
 }
 
-void finish(SequenceAttention& s) {
+// tensors: those whose rows of D are moved.
+void finish(SequenceAttention& s, DType dtype, std::initializer_list<const SequenceRows*> tensors) {
+  s.vector_bytes = vector_bytes(s, element_bytes(dtype), tensors);
+  s.by_pieces = Divisor(s.D * element_bytes(dtype) / s.vector_bytes);
   s.by_heads = Divisor(s.N);
   for (int i = 0; i < 3; ++i) s.by_size[i] = Divisor(s.size[i]);
 }
 
-void finish(SequenceAttentionFwd& s, DType dtype) {
-  finish(s);
-  s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.out});
-}
+void finish(SequenceAttentionFwd& s, DType dtype) { finish(s, dtype, {&s.q, &s.k, &s.v, &s.out}); }
 
 void finish(SequenceAttentionBwd& s, DType dtype) {
-  finish(s);
-  s.vector_bytes = vector_bytes(s, element_bytes(dtype), {&s.q, &s.k, &s.v, &s.grad_out, &s.out, &s.dq, &s.dk, &s.dv});
+  finish(s, dtype, {&s.q, &s.k, &s.v, &s.grad_out, &s.out, &s.dq, &s.dk, &s.dv});
 }
 
 }  // namespace

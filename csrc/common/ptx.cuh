@@ -84,6 +84,12 @@ VDIFF_MMA(Half, "f16")
 VDIFF_MMA(BFloat16, "bf16")
 #undef VDIFF_MMA
 
+// x. What follows from it is computed where it is used, not ahead of the branch to there.
+__device__ inline int opaque(int x) {
+  asm volatile("" : "+r"(x));
+  return x;
+}
+
 // 2^x within two ulp; 0 for -infinity.
 __device__ inline float exp2_approx(float x) {
   float y;
