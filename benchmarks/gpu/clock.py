@@ -14,6 +14,7 @@ LEAST_OF_A_REPLAY = 2e-3  # s
 ROUNDS, LEAST_ROUNDS = 15, 5
 SECONDS_OF_A_RIVAL = 0.25  # at most, unless LEAST_ROUNDS take longer
 BEYOND_CACHES = 256e6  # bytes of inputs, beside 50 to 60 MB of L2
+LARGEST_GRAPH = 8 << 30  # bytes: a graph keeps what its calls allocate, and those of all rivals are there at once
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,23 @@ def _prepared(day: Day, call, sets: int, rival: str, check) -> _Prepared:
         for i in range(count):
             call(i % sets)
 
-    try:
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            all_of_them()
-        replay = graph.replay
-    except Exception as failure:  # a rival that cannot be captured is timed with its launches
-        print(f"{rival} is not captured: {first_line(failure)}")
-        torch.cuda.synchronize()
-        graph, replay = None, all_of_them
+    graph = None if peak > LARGEST_GRAPH else _captured(rival, all_of_them)
+    replay = all_of_them if graph is None else graph.replay
     _event_seconds(replay)
     return _Prepared(lambda: _event_seconds(replay), count, _event_seconds(replay), host_us, peak, graph is not None, error)
+
+
+def _captured(rival: str, calls: Callable[[], None]) -> torch.cuda.CUDAGraph | None:
+    """None where it cannot be captured: such a rival is timed with its launches."""
+    graph = torch.cuda.CUDAGraph()
+    try:
+        with torch.cuda.graph(graph):
+            calls()
+    except Exception as failure:  # of any of PyTorch's kernels and compilers
+        print(f"{rival} is not captured: {first_line(failure)}")
+        torch.cuda.synchronize()
+        return None
+    return graph
 
 
 def _event_seconds(call) -> float:
