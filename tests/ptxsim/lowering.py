@@ -55,7 +55,7 @@ class _Lowering:
         self._lay_out_memory()
         parsed = [[_operand(text) for text in statement.operands] for statement in self.statements]
         successors = [self._successors(at) for at in range(len(self.statements))]
-        joins = _joins(successors, self._branches())
+        joins = joins_of(successors, self._branches())
         slots, register_bytes, most = self._allocate(parsed, successors)
         opcodes: dict[str, int] = {}
         words: list[int] = []
@@ -329,7 +329,7 @@ def _reachable(module: Module, kernel: Function) -> list[Function]:
     return found
 
 
-def _joins(successors: list[list[int]], branches: list[int]) -> dict[int, int]:
+def joins_of(successors: list[list[int]], branches: list[int]) -> dict[int, int]:
     """Where the ways from each branch meet again: its immediate post-dominator, -1 where there is none before the end."""
     count = len(successors)
     end = count

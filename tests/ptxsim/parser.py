@@ -116,7 +116,7 @@ class _Parser:
                 if end < 0:
                     continue
                 line, in_comment = line[end + 2 :], False
-            comment = _COMMENT.match(line)
+            comment = _COMMENT.match(line) if "//" in line else None
             if comment is not None:
                 note = line[comment.end(1) :]
                 if "begin inline asm" in note:
@@ -124,7 +124,7 @@ class _Parser:
                 elif "end inline asm" in note:
                     self.in_asm = False
                 line = comment[1]
-            line = re.sub(r"/\*.*?\*/", " ", line)
+            line = re.sub(r"/\*.*?\*/", " ", line) if "/*" in line else line
             if "/*" in line:
                 line, in_comment = line[: line.index("/*")], True
             stripped = line.strip()

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 
 from .lowering import Lowered
+from .parser import Statement
 
 CLASSES = ("integer", "float", "half", "double", "convert", "move", "memory", "tensor", "sync", "control")
 
@@ -59,7 +60,7 @@ class Report:
             answer["wide_global"], answer["unique_read_sectors"], answer["unique_written_sectors"],
         )  # fmt: skip
         for place, *numbers in answer["lines"]:
-            line = self.lines.setdefault(_source(lowered, place), Line())
+            line = self.lines.setdefault(source_of(lowered.statements[place]), Line())
             for name, number in zip(Line.__dataclass_fields__, numbers):
                 setattr(line, name, getattr(line, name) + number)
                 setattr(self.counts.total, name, getattr(self.counts.total, name) + number)
@@ -97,13 +98,13 @@ class Report:
         return "\n".join(rows)
 
 
-def _source(lowered: Lowered, place: int) -> str:
-    file, line = lowered.statements[place].source
-    return f"{file.rpartition('/')[2]}:{line}" if line else f"PTX:{lowered.statements[place].line}"
+def source_of(statement: Statement) -> str:
+    file, line = statement.source
+    return f"{file.rpartition('/')[2]}:{line}" if line else f"PTX:{statement.line}"
 
 
 def _where(lowered: Lowered, place: int) -> str:
     if place < 0:
         return ""
     statement = lowered.statements[place]
-    return f"{_source(lowered, place)} [PTX {statement.line}: {statement.opcode}]"
+    return f"{source_of(statement)} [PTX {statement.line}: {statement.opcode}]"

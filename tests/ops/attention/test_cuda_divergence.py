@@ -1,0 +1,36 @@
+"""No kernel that ships has an `.aligned` instruction that lanes of a warp may reach apart."""
+
+import functools
+
+import pytest
+
+from tests import ptxsim
+from tests.ptxsim.divergence import reached_apart
+from tests.ptxsim.fixtures import compiled_launchers
+from tests.ptxsim.launcher import Unit
+
+from .simulated import CSRC, launchers
+
+NORM = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
+WITHOUT_KERNELS = "common/cuda_versions.cu"
+FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WITHOUT_KERNELS}
+
+
+@functools.cache
+def units() -> dict[str, Unit]:
+    both = *launchers().units, *compiled_launchers(*NORM, include=(CSRC,)).units
+    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in both}
+
+
+@pytest.mark.parametrize("source", sorted(FILES))
+def test_no_aligned_instruction_is_reached_apart(source):
+    unit = units()[source]
+    if ".aligned" in unit.ptx.read_text():  # to parse the others takes most of the time
+        found = [apart for kernel in unit.module.kernels.values() for apart in reached_apart(kernel)]
+        assert not found, "\n".join(sorted({*map(str, found)}))
+
+
+def test_without_their_barriers_they_are_reached_apart():
+    text = units()["attention/instantiations/short_fwd_half.cu"].ptx.read_text()
+    kernels = ptxsim.load(text.replace("bar.warp.sync", "// bar.warp.sync")).kernels.values()
+    assert all(map(reached_apart, kernels))
