@@ -50,6 +50,7 @@ PHASES = [
 GROUPS = [group for phase in PHASES for group in phase]
 ON_DEMAND = ("tuning",)  # with --only alone
 RESTARTS = 6
+FAULTS = ("crash", "hang", "wrong")  # of benchmarks/gpu/planted.py
 
 
 # --------------------------------------------------------------------------------------------------------- of one process
@@ -81,12 +82,13 @@ class Watched:
 
     def ended(self) -> str | None:
         """How, or None where all went well."""
-        shown, since = -1, time.time()
+        size, shown, since = -1, -1, time.time()
         while self.process.poll() is None:
             time.sleep(0.1)
-            rows, now = len(self.rows()), time.time()
-            if rows != shown:
-                shown, since = rows, now
+            now, before = time.time(), size
+            size = (self.folder / ROWS).stat().st_size if (self.folder / ROWS).exists() else 0
+            if size != before and len(self.rows()) != shown:  # those of a group beside it do not count
+                shown, since = len(self.rows()), now
             if now > self.until:
                 return self.stopped("stopped: its time was over")
             if now - since > self.stall:
@@ -185,7 +187,7 @@ def main() -> None:
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--seconds", type=float, default=600, help="for all of it (default: %(default)g)")
     parser.add_argument("--only", nargs="+", choices=names, metavar="GROUP", help=f"some of: {', '.join(names)}")
-    fault = "plants crash, hang or wrong in a kernel call of that group"
+    fault = f"plants one of {', '.join(FAULTS)} in a kernel call of that group"
     parser.add_argument("--rehearse", nargs="+", default=[], metavar="FAULT@GROUP", help=fault)
     stall = "stops a process after S seconds without a new row, in place of each group's"
     parser.add_argument("--stall", type=float, metavar="S", help=stall)
@@ -197,8 +199,8 @@ def main() -> None:
     plants = {}
     for word in options.rehearse:
         fault, _, group = word.partition("@")
-        if fault not in ("crash", "hang", "wrong") or group not in names:
-            parser.error(f"--rehearse is {word!r}; expected crash, hang or wrong, then @ and one of: {', '.join(names)}")
+        if fault not in FAULTS or group not in names:
+            parser.error(f"--rehearse is {word!r}; expected one of {', '.join(FAULTS)}, then @ and one of: {', '.join(names)}")
         plants[group] = fault
     folder = Path(options.out)
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,6 +4,7 @@ SDPA and flex get q, k and v as they like them best, each (sequences, length, N,
 gets there are not in their times. Eager and ours read (B, T, H, W, N, D).
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -110,7 +111,7 @@ class Call:
         rows = (shape.B, shape.T, shape.H, shape.W, shape.N, shape.D)
         keys = (shape.B, shape.context, shape.N, shape.D) if shape.context else rows
         self.layout = Frames if shape.kind == "temporal" else Pixels
-        self.sets = clock.sets_for(2 * 4 * day.randn(1).new_empty(rows, device="meta").numel())
+        self.sets = clock.sets_for(4 * 2 * math.prod(rows))
         self.q, self.k, self.v, self.grad_out = (
             [day.randn(*size).requires_grad_(backward and size_is_input) for _ in range(self.sets)]
             for size, size_is_input in ((rows, True), (keys, True), (keys, True), (rows, False))

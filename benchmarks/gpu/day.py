@@ -73,6 +73,14 @@ class Day:
         return torch.randn(*shape, device=self.device, dtype=torch.float32).to(dtype)
 
 
+def within_budget(share: Callable[[], float]) -> dict:
+    """The fields of a check. share: of an error budget, the largest that was used; raises AssertionError above 1."""
+    try:
+        return {"passed": True, "share": share()}
+    except AssertionError as error:
+        return {"passed": False, "detail": str(error)}
+
+
 def first_line(error: Exception, limit: int = 300) -> str:
     text = str(error).strip().split("\n", 1)[0]
     return f"{type(error).__name__}: {text}"[:limit]

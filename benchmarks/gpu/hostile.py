@@ -8,7 +8,7 @@ import torch
 from vdiff_kernels.testing.check import check
 from vdiff_kernels.testing.suite import BLOCK_CASES, SPATIAL_CASES, TEMPORAL_CASES
 
-from .day import Day
+from .day import Day, within_budget
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 
@@ -17,12 +17,5 @@ def run(day: Day) -> None:
     cases = [*TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES]
     for dtype in DTYPES:
         for case in cases[::8] if day.quick else cases:
-            day.attempt(f"{case} {str(dtype).removeprefix('torch.')}", lambda: held(day, case, dtype))
-
-
-def held(day: Day, case, dtype: torch.dtype) -> dict:
-    """share: of the error budget, the largest of all results."""
-    try:
-        return {"passed": True, "share": check(case, dtype, day.backend, device=day.device)}
-    except AssertionError as error:
-        return {"passed": False, "detail": str(error)}
+            name = f"{case} {str(dtype).removeprefix('torch.')}"
+            day.attempt(name, lambda: within_budget(lambda: check(case, dtype, day.backend, device=day.device)))

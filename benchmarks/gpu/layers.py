@@ -1,5 +1,7 @@
 """Whole modules and bare convolutions in bfloat16: what composing them of today's parts gives, beside what models run."""
 
+import copy
+import math
 from dataclasses import dataclass, replace
 
 import torch
@@ -62,42 +64,35 @@ def measure_module(day: Day, shape: Module, rivals: list[str]) -> None:
     shape = sized(day, shape)
     module = TemporalAttention(shape.C, shape.N).to(day.device, torch.bfloat16)
     size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size) for _ in range(clock.sets_for(4 * xs_bytes(size)))]
+    xs = [day.randn(*size) for _ in range(clock.sets_for(4 * 2 * math.prod(size)))]
     with torch.no_grad():
-        expected = TemporalAttention.forward(wide_copy(module), xs[0][:, :, :2].float())
+        expected = copy.deepcopy(module).float()(xs[0][:, :, :2].float())
     rows = xs[0].numel() // shape.C
     for backward in (False, True):
         leaves = [x.detach().requires_grad_(backward) for x in xs]
         module.requires_grad_(backward)
         grad_out = day.randn(*size)
-
-        def with_gradients(call):
-            def rival(i):
-                out = call(leaves[i])
-                return (out, *torch.autograd.grad(out, (leaves[i], *module.parameters()), grad_out)) if backward else (out,)
-
-            return rival
-
+        rest = list(module.parameters()), grad_out, backward
         calls = {"composed": lambda x: composed(day, module, x), "eager": module, "torch.compile": torch.compile(module)}
         # x read, the output written; backward: x and grad_out read, dx written. The two products and those of the attention.
         flops = 2 * rows * shape.C * 4 * shape.C + 4 * rows * shape.T * shape.C
         clock.measure(
             day, f"TemporalAttention {label(shape)} {'fwd+bwd' if backward else 'fwd'}",
-            {name: with_gradients(calls[name]) for name in rivals}, len(xs),
+            {name: with_gradients(calls[name], leaves, *rest) for name in rivals}, len(xs),
             lambda rival, result: relative_error(result[0][:, :, :2], expected),
             operator="TemporalAttention", backward=backward, bytes=(5 if backward else 2) * xs[0].nbytes,
             flops=(3 if backward else 1) * flops,
         )  # fmt: skip
 
 
-def xs_bytes(size) -> int:
-    return 2 * torch.empty(size, device="meta").numel()
+def with_gradients(call, leaves: list, parameters, grad_out, backward: bool):
+    """A rival: call of the i-th leaf, then, with backward, the gradients of leaf and parameters."""
 
+    def rival(i):
+        out = call(leaves[i])
+        return (out, *torch.autograd.grad(out, (leaves[i], *parameters), grad_out)) if backward else (out,)
 
-def wide_copy(module: TemporalAttention) -> TemporalAttention:
-    wide = TemporalAttention(module.to_qkv.in_features, module.num_heads).to(module.to_qkv.weight.device)
-    wide.load_state_dict(module.state_dict())
-    return wide
+    return rival
 
 
 def composed(day: Day, module: TemporalAttention, x):
@@ -115,7 +110,7 @@ def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
     padding = tuple(k // 2 for k in kernel)
     conv = nn.Conv3d(shape.C, shape.C, kernel, padding=padding).to(day.device, torch.bfloat16)
     size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size).movedim(-1, 1) for _ in range(clock.sets_for(2 * xs_bytes(size)))]
+    xs = [day.randn(*size).movedim(-1, 1) for _ in range(clock.sets_for(2 * 2 * math.prod(size)))]
     with torch.no_grad():
         expected = F.conv3d(xs[0][:1].float(), conv.weight.float(), conv.bias.float(), padding=padding)
     taps = kernel[0] * kernel[1] * kernel[2]
@@ -125,14 +120,8 @@ def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
         last = [x.detach().requires_grad_(backward) for x in xs]
         first = [x.detach().contiguous().requires_grad_(backward) for x in xs]
 
-        def with_gradients(call, leaves, layout):
-            grad = grad_out.contiguous(memory_format=layout)
-
-            def rival(i):
-                out = call(leaves[i])
-                return (out, *torch.autograd.grad(out, (leaves[i], conv.weight, conv.bias), grad)) if backward else (out,)
-
-            return rival
+        def rival(call, leaves, layout):
+            return with_gradients(call, leaves, list(conv.parameters()), grad_out.contiguous(memory_format=layout), backward)
 
         def searched(x):
             with torch.backends.cudnn.flags(enabled=True, benchmark=True):
@@ -140,10 +129,10 @@ def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
 
         channels_last = torch.channels_last_3d
         rivals = {
-            "conv2d on views": with_gradients(lambda x: on_views(conv, x), last, channels_last),
-            "Conv3d": with_gradients(conv, first, torch.contiguous_format),
-            "Conv3d channels_last_3d": with_gradients(conv, last, channels_last),
-            "Conv3d channels_last_3d, cudnn.benchmark": with_gradients(searched, last, channels_last),
+            "conv2d on views": rival(lambda x: on_views(conv, x), last, channels_last),
+            "Conv3d": rival(conv, first, torch.contiguous_format),
+            "Conv3d channels_last_3d": rival(conv, last, channels_last),
+            "Conv3d channels_last_3d, cudnn.benchmark": rival(searched, last, channels_last),
         }
         clock.measure(
             day, f"convolution {'x'.join(map(str, kernel))} {label(shape)} {'fwd+bwd' if backward else 'fwd'}", rivals, len(xs),
@@ -166,7 +155,7 @@ def on_views(conv: nn.Conv3d, x):
 def measure_statistics(day: Day, shape: Conv) -> None:
     shape = sized(day, shape)
     size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size) for _ in range(clock.sets_for(xs_bytes(size)))]
+    xs = [day.randn(*size) for _ in range(clock.sets_for(2 * math.prod(size)))]
     expected = torch.stack(torch.var_mean(xs[0].double(), (2, 3), correction=0)[::-1], -1)
     rivals = {
         "vdiff": lambda i: norm.channel_stats(xs[i]),

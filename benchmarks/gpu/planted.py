@@ -5,7 +5,6 @@ import time
 
 from vdiff_kernels.ops.attention import native
 
-KINDS = ("crash", "hang", "wrong")
 AT_CALL = 3
 
 

@@ -8,7 +8,7 @@ from vdiff_kernels.testing.budget import assert_within_budget, poisoned_memory
 from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
 from vdiff_kernels.testing.check import evaluate, functions, make_leaves
 
-from .day import Day
+from .day import Day, within_budget
 
 CASES = [
     TemporalCase("animatediff", T=16, H=64, W=64, N=8, D=40, bias="rel"),
@@ -35,7 +35,4 @@ def held(day: Day, case, dtype: torch.dtype) -> dict:
         candidate = evaluate(case, operator, leaves, dtype, backend=day.backend)
     eager = evaluate(case, definition, leaves, dtype, compute_dtype=dtype)
     truth = evaluate(case, definition, {name: t.double() for name, t in leaves.items()}, dtype)
-    try:
-        return {"passed": True, "share": assert_within_budget(candidate, truth, eager, str(case))}
-    except AssertionError as error:
-        return {"passed": False, "detail": str(error)}
+    return within_budget(lambda: assert_within_budget(candidate, truth, eager, str(case)))

@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import subprocess
+from pathlib import Path
 
 import torch
 
@@ -10,6 +11,8 @@ import vdiff_kernels as vdiff
 from vdiff_kernels.ops import gpu, library
 
 from .day import Day, first_line
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def run(day: Day) -> None:
@@ -33,11 +36,12 @@ def run(day: Day) -> None:
 
 
 def found(module: str) -> str:
-    """Where, for another project's package of that name would come first."""
+    """Whether it is this checkout's, for another project's package of that name would come first."""
     try:
-        return str(importlib.util.find_spec(module).origin)
+        origin = Path(importlib.util.find_spec(module).origin)
     except (ImportError, AttributeError) as error:
         return first_line(error)
+    return str(origin.relative_to(ROOT)) if origin.is_relative_to(ROOT) else "another project's"
 
 
 def triton_version() -> str | None:

@@ -28,8 +28,8 @@ __device__ inline void copy_wait() {
   asm volatile("cp.async.wait_group %0;" ::"n"(kPending) : "memory");
 }
 
-// Four 8x8 matrices of 16 bits. row: the address in shared memory of that of the lane, lane 8m + r that of row r of matrix m; 16 bytes, aligned. A lane gets elements
-// 2 (lane % 4) and the next of row lane / 4 of each; transposed, of column lane / 4.
+// Four 8x8 matrices of 16 bits. row: the address in shared memory of that of the lane, lane 8m + r that of row r of matrix m; 16
+// bytes, aligned. A lane gets elements 2 (lane % 4) and the next of row lane / 4 of each; transposed, of column lane / 4.
 __device__ inline void load_matrices(uint32_t (&r)[4], uint32_t row) {
   asm volatile("ldmatrix.sync.aligned.m8n8.x4.shared.b16 {%0, %1, %2, %3}, [%4];"
                : "=r"(r[0]), "=r"(r[1]), "=r"(r[2]), "=r"(r[3])

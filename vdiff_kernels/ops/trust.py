@@ -1,10 +1,9 @@
 """Whether auto may take a GPU backend's operator: held to its definition here, once, on small inputs, and the verdict kept.
 
-The GPU kernels are written and tested without a GPU (tests/ptxsim runs them on the CPU), and few kinds of GPU have run them. So before
-auto first trusts one, it
-runs a few hostile cases, forward and every gradient, for the dtype in hand on the GPU in hand, within the budget that the tests
-use. The verdict is kept in the user's cache for this library, torch and GPU; a log line or, where it is bad, a warning says so.
-An explicit backend is not asked about.
+The GPU kernels are written and tested without a GPU (tests/ptxsim runs them on the CPU), and few kinds of GPU have run them. So
+before auto first trusts one, it runs a few hostile cases, forward and every gradient, for the dtype in hand on the GPU in hand,
+within the budget that the tests use. The verdict is kept in the user's cache for this library, torch and GPU; a log line or, where
+it is bad, a warning says so. An explicit backend is not asked about.
 """
 
 import functools
