@@ -7,8 +7,8 @@ from torch.profiler import ProfilerActivity, profile
 
 from vdiff_kernels.ops.norm import native as norm
 from vdiff_kernels.ops.norm.reference import channel_stats
-from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
-from vdiff_kernels.testing.check import evaluate, functions, make_leaves
+from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 
 from .day import Day, first_line, relative_error
 

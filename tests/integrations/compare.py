@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import Tensor, nn
 
-from vdiff_kernels.testing import assert_within_budget, poisoned_memory
+from vdiff_kernels.verify import assert_within_budget, poisoned_memory
 
 
 def randomize(module: nn.Module, seed: int = 0) -> nn.Module:

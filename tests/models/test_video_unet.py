@@ -10,7 +10,7 @@ from vdiff_kernels.data.moving_digits import VOCABULARY
 from vdiff_kernels.diffusion.trainer import TrainSettings
 from vdiff_kernels.models import VideoUNet
 from vdiff_kernels.nn import TemporalConv
-from vdiff_kernels.testing import assert_within_budget
+from vdiff_kernels.verify import assert_within_budget
 
 from ..random_weights import randomised_unet
 

@@ -5,15 +5,15 @@ from dataclasses import replace
 import pytest
 import torch
 
-from vdiff_kernels import testing
+from vdiff_kernels import verify
 from vdiff_kernels.ops.attention import reference as attention
 from vdiff_kernels.ops.conv import reference as conv
 from vdiff_kernels.ops.norm import reference as norm
 
-DENSE = testing.TemporalCase("dense", B=2, T=6, H=2, W=3, N=3, D=16, bias="dense")
-SPATIAL = testing.SpatialCase("rel", B=1, T=2, H=4, W=4, N=2, D=16, bias="rel")
-CONV = testing.ConvCase("conv", B=2, C=8, Co=8, norm="group", temb="clip", residual=True, mix="frame")
-NORM = testing.NormCase("norm", B=2, norm="group", scope="clip", eps=0.1)
+DENSE = verify.TemporalCase("dense", B=2, T=6, H=2, W=3, N=3, D=16, bias="dense")
+SPATIAL = verify.SpatialCase("rel", B=1, T=2, H=4, W=4, N=2, D=16, bias="rel")
+CONV = verify.ConvCase("conv", B=2, C=8, Co=8, norm="group", temb="clip", residual=True, mix="frame")
+NORM = verify.NormCase("norm", B=2, norm="group", scope="clip", eps=0.1)
 
 
 def transposed_bias(q, k, v, *, bias, backend, **arguments):
@@ -97,21 +97,21 @@ MUTATIONS = [
 NORM_MUTATIONS = [statistics_per_frame, dropped_eps]
 
 
-@pytest.mark.parametrize("dtype", testing.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 @pytest.mark.parametrize("case, mutation", MUTATIONS, ids=lambda value: getattr(value, "__name__", ""))
 def test_a_mutation_fails(case, mutation, dtype):
     with pytest.raises(AssertionError, match="error|non-finite"):
-        testing.check(case, dtype, function=mutation)
+        verify.check(case, dtype, function=mutation)
 
 
-@pytest.mark.parametrize("dtype", testing.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 @pytest.mark.parametrize("mutation", NORM_MUTATIONS, ids=lambda value: value.__name__)
 def test_a_norm_mutation_fails(mutation, dtype):
     def function(x, *, norm, **arguments):
         return mutation(x, norm, **arguments)
 
     with pytest.raises(AssertionError, match="error"):
-        testing.check(NORM, dtype, function=function)
+        verify.check(NORM, dtype, function=function)
 
 
 def test_an_unwritten_output_fails():
@@ -121,23 +121,23 @@ def test_an_unwritten_output_fails():
         return torch.cat((full[:, :-1], out[:, -1:]), dim=1)
 
     with pytest.raises(AssertionError, match="non-finite"):
-        testing.check(DENSE, torch.float32, function=forgets_the_last_frame)
+        verify.check(DENSE, torch.float32, function=forgets_the_last_frame)
 
 
 def test_a_wrong_shape_fails():
     def flattens(q, k, v, *, backend, **arguments):
         return attention.temporal_attention(q, k, v, **arguments)
 
-    leaves = testing.make_leaves(DENSE, torch.float32)
-    truth, eager = testing.truth_and_eager(DENSE, leaves, torch.float32)
+    leaves = verify.make_leaves(DENSE, torch.float32)
+    truth, eager = verify.truth_and_eager(DENSE, leaves, torch.float32)
     candidate = {**eager, "d_bias": eager["d_bias"].flatten()}
     with pytest.raises(AssertionError, match="d_bias: shape"):
-        testing.assert_within_budget(candidate, truth, eager, "flattened")
+        verify.assert_within_budget(candidate, truth, eager, "flattened")
 
 
 def test_eager_itself_passes():
     for case in (DENSE, SPATIAL, CONV, NORM):
-        for dtype in testing.DTYPES:
-            leaves = testing.make_leaves(case, dtype)
-            truth, eager = testing.truth_and_eager(case, leaves, dtype)
-            assert testing.assert_within_budget(eager, truth, eager, str(case)) <= 1
+        for dtype in verify.DTYPES:
+            leaves = verify.make_leaves(case, dtype)
+            truth, eager = verify.truth_and_eager(case, leaves, dtype)
+            assert verify.assert_within_budget(eager, truth, eager, str(case)) <= 1

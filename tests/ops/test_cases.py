@@ -7,22 +7,22 @@ import sys
 import pytest
 
 import vdiff_kernels
-from vdiff_kernels import testing
+from vdiff_kernels import verify
 from vdiff_kernels.ops import library
 
 
-@pytest.mark.parametrize("dtype", testing.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize("case", testing.CASES, ids=str)
+@pytest.mark.parametrize("dtype", verify.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("case", verify.CASES, ids=str)
 def test_case(case, dtype, backend):
-    testing.check(case, dtype, backend)
+    verify.check(case, dtype, backend)
 
 
-@pytest.mark.parametrize("dtype", testing.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
-@pytest.mark.parametrize("case", testing.CASES, ids=str)
+@pytest.mark.parametrize("dtype", verify.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
+@pytest.mark.parametrize("case", verify.CASES, ids=str)
 @pytest.mark.parametrize("instruction_set", library.instruction_sets()[:-1], indirect=True)
 def test_case_by_instruction_set(case, dtype, instruction_set):
     assert library.instruction_set() == instruction_set
-    testing.check(case, dtype, "cpu")
+    verify.check(case, dtype, "cpu")
 
 
 def test_the_environment_chooses_an_instruction_set():
@@ -37,5 +37,5 @@ def test_the_environment_chooses_an_instruction_set():
 
 
 def test_case_names_are_unique():
-    names = [str(case) for case in testing.CASES if not isinstance(case, testing.LayerCase)]
+    names = [str(case) for case in verify.CASES if not isinstance(case, verify.LayerCase)]
     assert len(names) == len(set(names))

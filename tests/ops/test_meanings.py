@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck
 
 import vdiff_kernels as vdiff
-from vdiff_kernels import testing
+from vdiff_kernels import verify
 from vdiff_kernels.ops.attention import reference
 
 
@@ -71,7 +71,7 @@ def test_focus_present_isolates_image_frames(backend):
 
 
 # -------------------------------------------------------------------------------------------- masked and non-finite rows
-@pytest.mark.parametrize("dtype", testing.DTYPES, ids=str)
+@pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 def test_a_fully_masked_row_gives_zeros(backend, dtype):
     q, k, v = (randn(1, 3, 2, 2, 1, 8).to(dtype).requires_grad_() for _ in range(3))
     bias = torch.zeros(1, 3, 3)
@@ -127,7 +127,7 @@ def test_outputs_are_contiguous_and_channels_last(backend):
         assert out.is_contiguous(memory_format=torch.channels_last_3d)
 
 
-@pytest.mark.parametrize("table_dtype", testing.DTYPES, ids=str)
+@pytest.mark.parametrize("table_dtype", verify.DTYPES, ids=str)
 def test_bias_gradients_return_in_the_dtype_of_the_table(backend, table_dtype):
     q, k, v = (randn(2, 3, 2, 2, 2, 8).bfloat16() for _ in range(3))
     for name, shape in (("bias", (2, 3, 3)), ("rel_bias", (2, 5))):
@@ -216,26 +216,26 @@ def test_no_bias_table_per_pixel():
 
 
 THREAD_CASES = [
-    testing.TemporalCase("threads", B=2, T=7, H=9, W=11, N=3, D=40, bias="dense"),
-    testing.TemporalCase("threads-rel", T=5, H=16, W=16, N=1, D=8, bias="rel", layout="packed"),
-    testing.SpatialCase("threads", B=2, T=3, H=7, W=5, N=2, D=24, bias="rel"),
-    testing.SpatialCase("threads-context", T=4, H=6, W=5, N=3, D=16, context="shared", S=9, bias="dense"),
-    testing.NormCase("threads", B=2, T=4, H=9, W=11, C=24, scope="clip", modulated=True),
-    testing.ConvCase("threads", B=2, T=4, H=9, W=11, C=16, Co=24, temb="frame", residual=True, mix="frame"),
-    testing.ConvCase("threads-temporal", T=6, H=9, W=11, C=16, Co=24, kernel="temporal", norm="rms"),
-    testing.GegluCase("threads", (130, 24), E=40),
+    verify.TemporalCase("threads", B=2, T=7, H=9, W=11, N=3, D=40, bias="dense"),
+    verify.TemporalCase("threads-rel", T=5, H=16, W=16, N=1, D=8, bias="rel", layout="packed"),
+    verify.SpatialCase("threads", B=2, T=3, H=7, W=5, N=2, D=24, bias="rel"),
+    verify.SpatialCase("threads-context", T=4, H=6, W=5, N=3, D=16, context="shared", S=9, bias="dense"),
+    verify.NormCase("threads", B=2, T=4, H=9, W=11, C=24, scope="clip", modulated=True),
+    verify.ConvCase("threads", B=2, T=4, H=9, W=11, C=16, Co=24, temb="frame", residual=True, mix="frame"),
+    verify.ConvCase("threads-temporal", T=6, H=9, W=11, C=16, Co=24, kernel="temporal", norm="rms"),
+    verify.GegluCase("threads", (130, 24), E=40),
 ]
 
 
 @pytest.mark.parametrize("case", THREAD_CASES, ids=str)
 def test_bit_equal_for_every_thread_count_and_run(case):
-    leaves = testing.make_leaves(case, torch.float32)
+    leaves = verify.make_leaves(case, torch.float32)
     threads = torch.get_num_threads()
     results = []
     try:
         for count in (1, 2, 3, 2):
             torch.set_num_threads(count)
-            results.append(testing.evaluate(case, testing.functions(case)[0], leaves, torch.float32, backend="cpu"))
+            results.append(verify.evaluate(case, verify.functions(case)[0], leaves, torch.float32, backend="cpu"))
     finally:
         torch.set_num_threads(threads)
     for other in results[1:]:
@@ -244,24 +244,24 @@ def test_bit_equal_for_every_thread_count_and_run(case):
 
 # ------------------------------------------------------------------------------------------------------------- calculus
 GRADCHECK_CASES = [
-    testing.TemporalCase("all", B=2, T=4, H=1, W=2, N=2, D=4, bias="dense", causal=True, focus="frames", rotary=2),
-    testing.TemporalCase("cross", T=3, S=5, H=1, W=2, N=2, D=3, bias="rel", layout="contiguous"),
-    testing.SpatialCase("rel", T=1, H=2, W=3, N=2, D=3, bias="rel", layout="packed"),
-    testing.SpatialCase("context", T=2, H=2, W=1, N=1, D=3, context="shared", S=3, bias="dense"),
-    testing.NormCase("clip", B=2, C=4, T=2, H=2, W=2, groups=2, scope="clip", modulated=True, residual=True),
-    testing.NormCase("rms", norm="rms", C=3, T=1, H=2, W=2, modulated=True),
-    testing.ConvCase("spatial", B=2, C=4, Co=2, T=2, H=3, W=2, groups=2, temb="clip", residual=True, mix="frame"),
-    testing.ConvCase(
+    verify.TemporalCase("all", B=2, T=4, H=1, W=2, N=2, D=4, bias="dense", causal=True, focus="frames", rotary=2),
+    verify.TemporalCase("cross", T=3, S=5, H=1, W=2, N=2, D=3, bias="rel", layout="contiguous"),
+    verify.SpatialCase("rel", T=1, H=2, W=3, N=2, D=3, bias="rel", layout="packed"),
+    verify.SpatialCase("context", T=2, H=2, W=1, N=1, D=3, context="shared", S=3, bias="dense"),
+    verify.NormCase("clip", B=2, C=4, T=2, H=2, W=2, groups=2, scope="clip", modulated=True, residual=True),
+    verify.NormCase("rms", norm="rms", C=3, T=1, H=2, W=2, modulated=True),
+    verify.ConvCase("spatial", B=2, C=4, Co=2, T=2, H=3, W=2, groups=2, temb="clip", residual=True, mix="frame"),
+    verify.ConvCase(
         "temporal", C=4, Co=3, T=3, H=1, W=2, kernel="temporal", norm="layer", temb="frame", mix="scalar", residual=True
     ),
-    testing.GegluCase("plain", (3, 4), E=2),
+    verify.GegluCase("plain", (3, 4), E=2),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("case", GRADCHECK_CASES, ids=str)
 def test_gradcheck(case, backend):
-    leaves = testing.make_leaves(case, torch.float64)
-    function = testing.functions(case)[0]
+    leaves = verify.make_leaves(case, torch.float64)
+    function = verify.functions(case)[0]
 
     def call(*tensors):
         return case.call(function, dict(zip(leaves, tensors)), backend=backend)

@@ -7,16 +7,16 @@ from torch._subclasses import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 import vdiff_kernels as vdiff
-from vdiff_kernels import testing
+from vdiff_kernels import verify
 
 CASES = [
-    testing.TemporalCase("all", B=2, T=5, H=2, W=3, N=2, D=8, bias="dense", causal=True, focus="frames", rotary=4),
-    testing.SpatialCase("rel", T=2, H=3, W=2, bias="rel", layout="packed"),
-    testing.NormCase("group", B=2, scope="clip", residual=True, modulated=True),
-    testing.ConvCase("conv", B=2, temb="clip", residual=True, mix="frame"),
-    testing.LayerCase("layer", attention=testing.TemporalCase("", T=4, N=2, D=6, bias="rel")),
-    testing.Pseudo3DCase("plain"),
-    testing.GegluCase("plain"),
+    verify.TemporalCase("all", B=2, T=5, H=2, W=3, N=2, D=8, bias="dense", causal=True, focus="frames", rotary=4),
+    verify.SpatialCase("rel", T=2, H=3, W=2, bias="rel", layout="packed"),
+    verify.NormCase("group", B=2, scope="clip", residual=True, modulated=True),
+    verify.ConvCase("conv", B=2, temb="clip", residual=True, mix="frame"),
+    verify.LayerCase("layer", attention=verify.TemporalCase("", T=4, N=2, D=6, bias="rel")),
+    verify.Pseudo3DCase("plain"),
+    verify.GegluCase("plain"),
 ]
 
 
@@ -35,8 +35,8 @@ def assert_same(got: dict, expected: dict):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_compiles_whole_forward_and_backward(case):
     """fullgraph=True, AOTAutograd over the fake kernels of both directions; the same numbers as eager."""
-    function = testing.functions(case)[0]
-    leaves = testing.make_leaves(case, torch.float32)
+    function = verify.functions(case)[0]
+    leaves = verify.make_leaves(case, torch.float32)
 
     def call(tensors):
         return case.call(function, tensors, backend="cpu")
@@ -159,11 +159,11 @@ def test_autocast_leaves_float64_alone(backend):
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_fake_tensors(case, backend):
     """No data anywhere: shapes, dtypes and strides of the result and of every gradient."""
-    leaves = testing.make_leaves(case, torch.float32)
-    real = testing.evaluate(case, testing.functions(case)[0], leaves, torch.float32, backend=backend)
+    leaves = verify.make_leaves(case, torch.float32)
+    real = verify.evaluate(case, verify.functions(case)[0], leaves, torch.float32, backend=backend)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake_leaves = {name: mode.from_tensor(t).requires_grad_() for name, t in leaves.items()}
-        out = case.call(testing.functions(case)[0], fake_leaves, backend=backend)
+        out = case.call(verify.functions(case)[0], fake_leaves, backend=backend)
         grads = torch.autograd.grad(out.sum(), list(fake_leaves.values()))
     for got, expected in zip([out, *grads], real.values()):
         assert (got.shape, got.dtype) == (expected.shape, expected.dtype)

@@ -3,12 +3,9 @@
 import contextlib
 from collections.abc import Iterable, Iterator
 
-import torch
 import typer
 
-from ..ops.backend import BACKENDS, availability, resolve
-
-OPERATORS = ("norm_act_conv", "spatial_layer", "temporal_layer")  # That VideoUNet is made of.
+from ..backends.registry import BACKENDS, availability, preferred
 
 
 class Refusal(Exception):
@@ -61,12 +58,12 @@ BACKEND_OPTION = choice("--backend", BACKENDS, show_default="the fastest here", 
 
 
 def backend_that_runs(name: str | None) -> str:
-    """What serves the model, under --backend name: "cpu", "reference" or both. Refuses a backend that cannot run here."""
+    """The backend of --backend name, or auto's. Refuses one that cannot run here."""
     if name is not None and not availability(name):
         usable = ", ".join(repr(other) for other in BACKENDS if availability(other))
         raise Refusal(f"--backend is {name!r}, which cannot run here: {availability(name).reason}; expected one of {usable}")
     with refusing("--backend" if name else ""):
-        return " and ".join(sorted({resolve(name, operator, torch.empty(0)) for operator in OPERATORS}))
+        return name or preferred("cpu")
 
 
 def described(backend: str) -> str:

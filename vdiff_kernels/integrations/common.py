@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops.norm.api import norm_act
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 
 
 def require(condition: bool, module: nn.Module, reason: str) -> None:

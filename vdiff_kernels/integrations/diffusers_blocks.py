@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_attention, temporal_attention, temporal_layer
-from ..ops.checks import wants_grad
+from ..ops.tensors import wants_grad
 from ..ops.conv.api import norm_act_conv
 from ..ops.feedforward.api import geglu
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 from .common import channels_last, normalize, pointwise, require, require_no_dropout, weight_and_bias
 
 # Processors that compute plain attention; any other may compute something else.

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_layer, temporal_layer
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 from .common import normalize, require
 from .diffusers_blocks import cross_attention, feed_forward, self_attention
 

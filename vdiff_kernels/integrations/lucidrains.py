@@ -7,7 +7,7 @@ from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_layer, temporal_layer
 from ..ops.conv.api import norm_act_conv
 from ..ops.norm.api import norm_act
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 from .common import channels_last, pointwise, require, weight_and_bias
 
 

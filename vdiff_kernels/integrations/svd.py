@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_layer, temporal_layer
 from ..ops.conv.api import norm_act_conv
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 from .common import channels_last, normalize, pointwise, require, require_no_dropout
 from .diffusers_blocks import (
     cross_attention,

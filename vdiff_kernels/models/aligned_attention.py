@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import TemporalAttention
-from ..ops.library import acc_dtype
-from ..ops.norm.spec import Norm
+from ..ops.tensors import acc_dtype
+from ..ops.norm.call import Norm
 
 
 class AlignedAttention(nn.Module):

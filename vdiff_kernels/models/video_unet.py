@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention, TemporalConv
 from ..nn.layout import require_multiple
 from ..ops import checks
-from ..ops.attention.api import require_focus_present
+from ..ops.attention.call import require_focus_present
 from ..ops.conv.api import norm_act_conv
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 from .aligned_attention import AlignedAttention, centres
 from .text import WordEncoder
 

@@ -4,8 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.attention.api import require_focus_present, spatial_layer, temporal_layer
-from ..ops.norm.spec import Norm
+from ..ops.attention.api import spatial_layer, temporal_layer
+from ..ops.attention.call import require_focus_present
+from ..ops.norm.call import Norm
 from .layout import require_backend, require_frames, require_heads, require_input
 from .position import KINDS, RelativePositionBias
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from ..ops import checks
 from ..ops.conv.api import norm_act_conv
 from ..ops.norm.api import norm_act
-from ..ops.norm.spec import SCOPES, Norm
+from ..ops.norm.call import SCOPES, Norm
 from .attention import TemporalAttention
 from .conv import CONVS
 from .layout import keep_format, require_backend, require_fits, require_frames, require_heads, require_input, require_multiple

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 
 from ..ops import checks
 from ..ops.conv.api import norm_act_conv, pseudo3d_conv
-from ..ops.norm.spec import ACTIVATIONS, SCOPES, Norm
+from ..ops.norm.call import ACTIVATIONS, SCOPES, Norm
 from .layout import keep_format, require_backend, require_input, require_multiple
 
 _LETTERS = "(B, C, T, H, W)"

@@ -3,7 +3,8 @@
 from torch import Tensor
 
 from ..ops import checks
-from ..ops.backend import BACKENDS
+from ..ops.tensors import autocast_dtype
+from ..backends.registry import BACKENDS
 
 
 def require_input(module, x, letters: str, channel_dim: int, channels: int, weight: Tensor) -> None:
@@ -21,7 +22,7 @@ def require_fits(module, argument: str, x: Tensor, weight: Tensor) -> None:
     """Raises unless x has the device and, outside autocast, the dtype of the module's weights."""
     name = type(module).__name__
     checks.require_device(name, argument, x, "its weights", weight)
-    if x.dtype != weight.dtype and checks.autocast_dtype(x) is None:
+    if x.dtype != weight.dtype and autocast_dtype(x) is None:
         checks.require_like(name, argument, x, "its weights", weight)
 
 

@@ -1,1 +1,2 @@
-"""The operators: one folder a family, each with the same files (api, reference, native, autograd)."""
+"""The operators, one folder a family: what a call takes (call), its definition (reference), its form in the compiled library
+(schema), and the public functions that make it (api). Backends stand between schema and api."""

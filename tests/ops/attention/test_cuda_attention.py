@@ -7,9 +7,9 @@ import torch
 import vdiff_kernels as vdiff
 from tests.ptxsim.launcher import plain_name
 from vdiff_kernels.ops.attention import api, autograd
-from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
-from vdiff_kernels.testing.check import check, evaluate, make_leaves
-from vdiff_kernels.testing.suite import SPATIAL_CASES, TEMPORAL_CASES
+from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.check import check, evaluate, make_leaves
+from vdiff_kernels.verify.suite import SPATIAL_CASES, TEMPORAL_CASES
 
 from .simulated import SimulatedKernels, launchers
 

@@ -7,8 +7,8 @@ import torch
 
 from tests.ptxsim.module import tensors_of
 from vdiff_kernels.ops.attention import api, autograd
-from vdiff_kernels.testing.cases import SpatialCase, TemporalCase
-from vdiff_kernels.testing.check import check
+from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.check import check
 
 from .simulated import SimulatedKernels
 

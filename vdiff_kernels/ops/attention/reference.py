@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..library import acc_dtype
+from ..tensors import acc_dtype
 from ..norm.reference import normalize
-from ..norm.spec import Norm
+from ..norm.call import Norm
 
 # Queries are taken in blocks whose scores stay below this many elements, so that a long clip or a large frame needs no
 # score matrix of its whole length at once.

@@ -1,16 +1,11 @@
-"""norm_act_conv and pseudo3d_conv: check the arguments once, choose the backend, call it."""
+"""norm_act_conv and pseudo3d_conv: each makes its call."""
 
-import torch
 from torch import Tensor
 
-from .. import checks
-from ..backend import resolve
-from ..library import acc_dtype
-from ..norm.spec import ACTIVATIONS, Norm, require_norm, require_stats
-from . import autograd, reference
-
-_X = "(B, Ci, T, H, W)"
-_KERNELS = {(1, 3, 3): "(Co, Ci, 1, 3, 3)", (3, 1, 1): "(Co, Ci, 3, 1, 1)"}
+from ..autograd import run
+from ..norm.call import Norm
+from ..tensors import autocast
+from .call import ConvCall, Pseudo3DCall
 
 
 def norm_act_conv(
@@ -52,51 +47,8 @@ def norm_act_conv(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: the residual blocks of Ho et al. 2022 (arXiv 2204.03458) and diffusers' TemporalConvLayer, TemporalResnetBlock.
     """
-    x, weight, temb, residual = checks.autocast(x, weight, temb, residual)
-    _check_norm_act_conv(x, weight, bias, norm, act, temb, residual, mix, stats, return_stats)
-    B, _, T = x.shape[:3]
-    name = resolve(backend, "norm_act_conv", x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.norm_act_conv(
-                x, weight, bias, norm=norm, act=act, temb=temb, residual=residual, mix=mix, stats=stats, return_stats=return_stats
-            )
-    if temb is not None:
-        temb = reference.per_frame(temb.to(acc_dtype(x.dtype)), 2).expand(B, T, weight.shape[0])
-    if mix is not None:
-        mix = reference.per_frame(mix.to(acc_dtype(x.dtype)), 1).expand(B, T)
-    residual = None if residual is None else residual.movedim(1, -1)
-    out, out_stats = autograd.norm_act_conv(
-        name, x.movedim(1, -1), weight, bias, norm, act, temb, residual, mix, stats, return_stats
-    )
-    out = out.movedim(-1, 1)
-    return (out, out_stats) if return_stats else out
-
-
-@checks.once
-def _check_norm_act_conv(x, weight, bias, norm, act, temb, residual, mix, stats, return_stats) -> None:
-    op = "norm_act_conv"
-    checks.require_tensor(op, "x", x)
-    checks.require_floating(op, "x", x)
-    checks.require_rank(op, "x", x, _X)
-    B, Ci, T, H, W = x.shape
-    checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
-    Co = _require_weight(op, "weight", weight, x, Ci, tuple(_KERNELS))
-    if bias is not None:
-        checks.require_parameter(op, "bias", bias, "x", x, "(Co,)", (Co,))
-    if norm is not None:
-        require_norm(op, norm, x, Ci)
-    checks.require_choice(op, "act", act, ACTIVATIONS)
-    if temb is not None:
-        checks.require_parameter(op, "temb", temb, "x", x, "(B, Co) or (B, T, Co)", (B, Co), (B, T, Co))
-    if residual is not None:
-        checks.require_like(op, "residual", residual, "x", x)
-        checks.require_shape(op, "residual", residual, "(B, Co, T, H, W)", (B, Co, T, H, W))
-    if mix is not None:
-        _require_mix(op, mix, residual, x, B, T)
-    if stats is not None:
-        require_stats(op, stats, norm, x, (B, T, Ci))
-    checks.require_bool(op, "return_stats", return_stats)
+    x, weight, temb, residual = autocast(x, weight, temb, residual)
+    return run(ConvCall("norm_act_conv", x, weight, bias, norm, act, temb, residual, mix, stats, return_stats), backend)
 
 
 def pseudo3d_conv(
@@ -120,42 +72,10 @@ def pseudo3d_conv(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Singer et al. 2022 (Make-A-Video, arXiv 2209.14792), section 3.2.
     """
-    x, w_spatial, w_temporal = checks.autocast(x, w_spatial, w_temporal)
-    _check_pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal)
-    name = resolve(backend, "pseudo3d_conv", x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal)
-    y = norm_act_conv(x, w_spatial, b_spatial, backend=name)
-    return norm_act_conv(y, w_temporal, b_temporal, backend=name)
+    x, w_spatial, w_temporal = autocast(x, w_spatial, w_temporal)
+    return run(Pseudo3DCall("pseudo3d_conv", x, w_spatial, b_spatial, w_temporal, b_temporal), backend, _one_after_the_other)
 
 
-@checks.once
-def _check_pseudo3d_conv(x, w_spatial, b_spatial, w_temporal, b_temporal) -> None:
-    op = "pseudo3d_conv"
-    checks.require_tensor(op, "x", x)
-    checks.require_floating(op, "x", x)
-    checks.require_rank(op, "x", x, _X)
-    _, Ci, T, H, W = x.shape
-    checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
-    Cm = _require_weight(op, "w_spatial", w_spatial, x, Ci, ((1, 3, 3),))
-    Co = _require_weight(op, "w_temporal", w_temporal, x, Cm, ((3, 1, 1),))
-    for name, value, letters, size in (("b_spatial", b_spatial, "(Cm,)", Cm), ("b_temporal", b_temporal, "(Co,)", Co)):
-        if value is not None:
-            checks.require_parameter(op, name, value, "x", x, letters, (size,))
-
-
-def _require_weight(op: str, name: str, weight, x: Tensor, channels: int, kernels: tuple) -> int:
-    """Returns Co."""
-    checks.require_like(op, name, weight, "x", x)
-    allowed = " or ".join(_KERNELS[kernel] for kernel in kernels)
-    if weight.dim() != 5 or tuple(weight.shape[2:]) not in kernels or weight.shape[1] != channels or weight.shape[0] < 1:
-        raise ValueError(f"{op}: {name} has shape {tuple(weight.shape)}; expected {allowed} with Ci = {channels}")
-    return weight.shape[0]
-
-
-def _require_mix(op: str, mix, residual, x: Tensor, B: int, T: int) -> None:
-    checks.require_table(op, "mix", mix, "x", x)
-    checks.require_shape(op, "mix", mix, "() or (B,) or (B, T)", (), (B,), (B, T))
-    if residual is None:
-        raise ValueError(f"{op}: mix is given without residual; expected both, as out = residual + (1 - mix) * y")
+def _one_after_the_other(call: Pseudo3DCall, backend: str) -> Tensor:
+    y = run(ConvCall("norm_act_conv", call.x, call.w_spatial, call.b_spatial), backend)
+    return run(ConvCall("norm_act_conv", y, call.w_temporal, call.b_temporal), backend)

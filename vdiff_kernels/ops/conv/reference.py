@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..library import acc_dtype
+from ..tensors import acc_dtype
 from ..norm.reference import activate, channel_stats, normalize
-from ..norm.spec import Norm
+from ..norm.call import Norm
 
 
 def norm_act_conv(

@@ -1,11 +1,10 @@
-"""geglu: check the arguments once, choose the backend, call it."""
+"""geglu makes its call."""
 
-import torch
 from torch import Tensor
 
-from .. import checks
-from ..backend import resolve
-from . import autograd, reference
+from ..autograd import run
+from ..tensors import autocast
+from .call import GegluCall
 
 
 def geglu(x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str | None = None) -> Tensor:
@@ -22,25 +21,5 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str | None
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Shazeer 2020 (arXiv 2002.05202).
     """
-    x, weight = checks.autocast(x, weight)
-    _check_geglu(x, weight, bias)
-    name = resolve(backend, "geglu", x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.geglu(x, weight, bias)
-    return autograd.geglu(name, x.reshape(-1, x.shape[-1]), weight, bias).view(*x.shape[:-1], weight.shape[0] // 2)
-
-
-@checks.once
-def _check_geglu(x, weight, bias) -> None:
-    op = "geglu"
-    checks.require_tensor(op, "x", x)
-    checks.require_floating(op, "x", x)
-    if x.dim() < 1:
-        raise ValueError(f"{op}: x has shape (); expected at least 1 dimension (..., C)")
-    checks.require_extents(op, "x", x, C=x.shape[-1])
-    checks.require_like(op, "weight", weight, "x", x)
-    if weight.dim() != 2 or weight.shape[0] % 2 != 0 or weight.shape[0] < 2 or weight.shape[1] != x.shape[-1]:
-        raise ValueError(f"{op}: weight has shape {tuple(weight.shape)}; expected (2E, C) with C = {x.shape[-1]}")
-    if bias is not None:
-        checks.require_parameter(op, "bias", bias, "x", x, "(2E,)", (weight.shape[0],))
+    x, weight = autocast(x, weight)
+    return run(GegluCall("geglu", x, weight, bias), backend)

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..library import acc_dtype
+from ..tensors import acc_dtype
 
 
 def geglu(x: Tensor, weight: Tensor, bias: Tensor | None, *, compute_dtype: torch.dtype | None = None) -> Tensor:

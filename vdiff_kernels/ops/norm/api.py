@@ -1,12 +1,10 @@
-"""norm_act: check the arguments once, choose the backend, call it."""
+"""norm_act and channel_stats: each makes its call."""
 
-import torch
 from torch import Tensor
 
-from .. import checks
-from ..backend import resolve
-from . import autograd, reference
-from .spec import ACTIVATIONS, Norm, require_norm, require_stats
+from ..autograd import run
+from ..tensors import autocast
+from .call import Norm, NormCall, StatsCall
 
 
 def norm_act(
@@ -35,27 +33,12 @@ def norm_act(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Wu and He 2018 (group), Ba et al. 2016 (layer), Zhang and Sennrich 2019 (rms).
     """
-    x, residual = checks.autocast(x, residual)
-    _check_norm_act(x, norm, act, residual, stats)
-    name = resolve(backend, "norm_act", x)
-    if name == "reference":
-        with torch.autocast(x.device.type, enabled=False):
-            return reference.norm_act(x, norm, act=act, residual=residual, stats=stats)
-    residual = None if residual is None else residual.movedim(1, -1)
-    return autograd.norm_act(name, x.movedim(1, -1), norm, act, residual, stats).movedim(-1, 1)
+    x, residual = autocast(x, residual)
+    return run(NormCall("norm_act", x, norm, act, residual, stats), backend)
 
 
-@checks.once
-def _check_norm_act(x, norm, act, residual, stats) -> None:
-    op = "norm_act"
-    checks.require_tensor(op, "x", x)
-    checks.require_floating(op, "x", x)
-    checks.require_rank(op, "x", x, "(B, C, T, H, W)")
-    B, C, T = x.shape[:3]
-    require_norm(op, norm, x, C)
-    checks.require_choice(op, "act", act, ACTIVATIONS)
-    if residual is not None:
-        checks.require_like(op, "residual", residual, "x", x)
-        checks.require_shape(op, "residual", residual, "(B, C, T, H, W)", tuple(x.shape))
-    if stats is not None:
-        require_stats(op, stats, norm, x, (B, T, C))
+def channel_stats(x: Tensor, *, backend: str | None = None) -> Tensor:
+    """The mean and biased variance of each frame's channel over (H, W): x (B, C, T, H, W) to (B, T, C, 2), float32 (float64 for
+    float64), a constant. What `norm_act_conv(..., return_stats=True)` gives of its result, of any x.
+    """
+    return run(StatsCall("channel_stats", x), backend)

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..library import acc_dtype
-from .spec import Norm
+from ..tensors import acc_dtype
+from .call import Norm
 
 
 def channel_stats(x: Tensor) -> Tensor:

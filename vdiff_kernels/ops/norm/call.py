@@ -1,4 +1,4 @@
-"""What a normalisation is: the `Norm` argument of the fused operators."""
+"""What a normalisation is, the `Norm` argument of the fused operators, and the calls of norm_act and of the statistics."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from .. import checks
+from ..call import Call
+from ..tensors import acc_dtype, channels_innermost
 
 KINDS = ("group", "layer", "rms")
 SCOPES = ("frame", "clip")
@@ -51,6 +53,82 @@ class Norm:
     def tensors(self) -> tuple[Tensor | None, ...]:
         return self.weight, self.bias, self.scale, self.shift
 
+    def holding(self, tensors: tuple[Tensor | None, ...]) -> "Norm":
+        """The same normalisation with other tensors, in the order of `tensors`."""
+        weight, bias, scale, shift = tensors
+        return Norm(self.kind, weight, bias, self.groups, self.eps, self.scope, scale, shift)
+
+    @property
+    def is_by_pixel(self) -> bool:
+        """Whether a pixel is normalised by itself, with the same weights in every clip, so that it needs no others."""
+        return self.kind in ("layer", "rms") and self.scale is None and self.shift is None
+
+
+@dataclass(slots=True)
+class NormCall(Call):
+    """norm_act: act(norm(x)) + residual."""
+
+    operator: str
+    x: Tensor  # (B, C, T, H, W)
+    norm: Norm
+    act: str | None = None
+    residual: Tensor | None = None
+    stats: Tensor | None = None
+
+    unsaved = (1,)
+
+    def tensors(self):
+        return self.x, self.residual, *self.norm.tensors, self.stats
+
+    def holding(self, tensors):
+        x, residual, *norm, stats = tensors
+        return NormCall(self.operator, x, self.norm.holding(norm), self.act, residual, stats)
+
+    def ready(self):
+        x, residual = channels_innermost(self.x), channels_innermost(self.residual)
+        if x is self.x and residual is self.residual:
+            return self
+        return NormCall(self.operator, x, self.norm, self.act, residual, self.stats)
+
+    def check(self):
+        op, x = self.operator, self.x
+        checks.require_tensor(op, "x", x)
+        checks.require_floating(op, "x", x)
+        checks.require_rank(op, "x", x, "(B, C, T, H, W)")
+        B, C, T = x.shape[:3]
+        require_norm(op, self.norm, x, C)
+        checks.require_choice(op, "act", self.act, ACTIVATIONS)
+        if self.residual is not None:
+            checks.require_like(op, "residual", self.residual, "x", x)
+            checks.require_shape(op, "residual", self.residual, "(B, C, T, H, W)", tuple(x.shape))
+        if self.stats is not None:
+            require_stats(op, self.stats, self.norm, x, (B, T, C))
+
+
+@dataclass(slots=True)
+class StatsCall(Call):
+    """channel_stats: what `norm_act_conv(..., return_stats=True)` gives of its result, of any x (B, C, T, H, W). A constant."""
+
+    operator: str
+    x: Tensor
+
+    def tensors(self):
+        return (self.x,)
+
+    def holding(self, tensors):
+        return StatsCall(self.operator, *tensors)
+
+    def ready(self):
+        return StatsCall(self.operator, channels_innermost(self.x))
+
+    def check(self):
+        checks.require_tensor(self.operator, "x", self.x)
+        checks.require_floating(self.operator, "x", self.x)
+        checks.require_rank(self.operator, "x", self.x, "(B, C, T, H, W)")
+
+
+# ---------------------------------------------------------------------------------------------------------------- checks
+
 
 def require_norm(op: str, norm, x: Tensor, channels: int) -> None:
     """Raises unless norm is a Norm that fits x, whose batch is dimension 0."""
@@ -80,8 +158,7 @@ def require_stats(op: str, stats, norm: Norm | None, x: Tensor, letters_shape: t
         kind = None if norm is None else norm.kind
         raise ValueError(f"{op}: stats given with norm {kind!r}; expected a norm of kind 'group'")
     checks.require_device(op, "stats", stats, "x", x)
-    expected = torch.float64 if x.dtype == torch.float64 else torch.float32
-    if stats.dtype != expected:
-        raise TypeError(f"{op}: stats has dtype {stats.dtype}; expected {expected}")
+    if stats.dtype != acc_dtype(x.dtype):
+        raise TypeError(f"{op}: stats has dtype {stats.dtype}; expected {acc_dtype(x.dtype)}")
     checks.require_shape(op, "stats", stats, "(B, T, C, 2)", (*letters_shape, 2))
     checks.require_no_grad(op, "stats", stats)

@@ -3,35 +3,32 @@
 import torch
 from torch import Tensor
 
-from ..ops.attention import api as attention_api
-from ..ops.attention import reference as attention_reference
-from ..ops.conv import api as conv_api
-from ..ops.conv import reference as conv_reference
-from ..ops.feedforward import api as feedforward_api
-from ..ops.feedforward import reference as feedforward_reference
-from ..ops.library import acc_dtype
-from ..ops.norm import api as norm_api
-from ..ops.norm import reference as norm_reference
+from ..backends.registry import OPERATORS
+from ..ops.attention import api as attention
+from ..ops.conv import api as conv
+from ..ops.feedforward import api as feedforward
+from ..ops.norm import api as norm
+from ..ops.tensors import acc_dtype
 from .budget import assert_within_budget, poisoned_memory
-from .cases import Case
+from .inputs import Case
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-_MODULES = {
-    "temporal_attention": (attention_api, attention_reference),
-    "spatial_attention": (attention_api, attention_reference),
-    "temporal_layer": (attention_api, attention_reference),
-    "spatial_layer": (attention_api, attention_reference),
-    "norm_act": (norm_api, norm_reference),
-    "norm_act_conv": (conv_api, conv_reference),
-    "pseudo3d_conv": (conv_api, conv_reference),
-    "geglu": (feedforward_api, feedforward_reference),
+PUBLIC = {
+    "temporal_attention": attention.temporal_attention,
+    "spatial_attention": attention.spatial_attention,
+    "temporal_layer": attention.temporal_layer,
+    "spatial_layer": attention.spatial_layer,
+    "channel_stats": norm.channel_stats,
+    "norm_act": norm.norm_act,
+    "norm_act_conv": conv.norm_act_conv,
+    "pseudo3d_conv": conv.pseudo3d_conv,
+    "geglu": feedforward.geglu,
 }
 
 
 def functions(case: Case):
     """(the public operator, its definition)."""
-    api, reference = _MODULES[case.operator]
-    return getattr(api, case.operator), getattr(reference, case.operator)
+    return PUBLIC[case.operator], OPERATORS[case.operator].definition
 
 
 def make_leaves(case: Case, dtype: torch.dtype, seed: int = 0) -> dict[str, Tensor]:
@@ -48,6 +45,8 @@ def evaluate(case: Case, function, leaves: dict[str, Tensor], dtype: torch.dtype
     """
     leaves = {name: t.detach().clone().requires_grad_() for name, t in leaves.items()}
     out = case.call(function, leaves, **arguments)
+    if not out.requires_grad:  # a constant
+        return {"out": out}
 
     def gradients(wanted: list[Tensor], seed: int) -> tuple[Tensor, ...]:
         grad_out = torch.randn(out.shape, generator=torch.Generator().manual_seed(seed)).to(dtype).to(out)
@@ -69,17 +68,18 @@ def truth_and_eager(case: Case, leaves: dict[str, Tensor], dtype: torch.dtype) -
     return truth, evaluate(case, definition, narrowed, dtype, compute_dtype=low)
 
 
-def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None, device="cpu") -> float:
+def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None, device="cpu", memory=None) -> float:
     """Runs the case on `backend` (or by `function` in its place), forward and every gradient, within the budget.
 
-    device: where the candidate runs; the definition that it is held to runs on the CPU.
+    device: where the candidate runs; the definition that it is held to runs on the CPU. memory: a context manager under which it
+    runs, `poisoned_memory()` unless given.
 
     Returns the largest share of a budget that was used. Raises AssertionError.
     """
     leaves = make_leaves(case, dtype)
     truth, eager = truth_and_eager(case, leaves, dtype)
     function = function or functions(case)[0]
-    with poisoned_memory():
+    with poisoned_memory() if memory is None else memory:
         there = {name: t.to(device) for name, t in leaves.items()}
         candidate = {name: t.cpu() for name, t in evaluate(case, function, there, dtype, backend=backend).items()}
     return assert_within_budget(candidate, truth, eager, f"{case} {dtype} {backend}")

@@ -5,7 +5,7 @@ import contextlib
 import torch
 from torch import Tensor
 
-from ..ops.library import acc_dtype
+from ..ops.tensors import acc_dtype
 
 
 def budget(dtype: torch.dtype, truth: Tensor, eager: Tensor, largest: float) -> tuple[float, float]:
@@ -65,11 +65,15 @@ def assert_within_budget(candidate: dict[str, Tensor], truth: dict[str, Tensor],
 @contextlib.contextmanager
 def poisoned_memory():
     """Every `torch.empty`, in Python and C++, comes filled with NaN: what a kernel forgets to write shows."""
-    was = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
-    torch.use_deterministic_algorithms(True)
+    was = (
+        torch.are_deterministic_algorithms_enabled(),
+        torch.is_deterministic_algorithms_warn_only_enabled(),
+        torch.utils.deterministic.fill_uninitialized_memory,
+    )
+    torch.use_deterministic_algorithms(True, warn_only=True)  # only a warning: cuBLAS would refuse to run
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(was[0])
-        torch.utils.deterministic.fill_uninitialized_memory = was[1]
+        torch.use_deterministic_algorithms(was[0], warn_only=was[1])
+        torch.utils.deterministic.fill_uninitialized_memory = was[2]

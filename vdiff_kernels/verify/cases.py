@@ -1,6 +1,6 @@
 """The hostile named cases: few, each for one way in which a kernel goes wrong."""
 
-from .cases import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, TemporalCase
+from .inputs import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, TemporalCase
 
 TEMPORAL_CASES = [
     TemporalCase("one-frame", T=1, D=33, N=3, H=1, W=1),

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from ..ops.norm.spec import Norm
+from ..ops.norm.call import Norm
 
 
 def rand(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:
@@ -202,6 +202,20 @@ class NormCase(Case):
     def call(self, function, leaves, **arguments):
         leaves = self.view(leaves)
         return function(leaves.pop("x"), act=self.act, **leaves, **arguments)
+
+
+@dataclass(frozen=True)
+class StatsCase(NormCase):
+    """Of a constant: there is no gradient to hold."""
+
+    operator = "channel_stats"
+
+    def leaves(self, generator):
+        return {"x": super().leaves(generator)["x"]}
+
+    def call(self, function, leaves, **arguments):
+        x = leaves["x"].movedim(-1, 1)
+        return function(x.contiguous() if self.layout == "contiguous" else x, **arguments)
 
 
 @dataclass(frozen=True)

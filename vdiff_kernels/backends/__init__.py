@@ -1,0 +1,1 @@
+"""What serves a call: the table of operators, and one file a backend."""

@@ -1,0 +1,99 @@
+"""The compiled library as two backends: its operators are the same for both, told apart by the dispatcher."""
+
+import torch
+
+from ..ops.attention.call import AttentionCall, LayerCall
+from ..ops.call import Call
+from ..ops.schema import Kernels
+from ..ops.tensors import wants_grad
+from . import gpu, library
+from .backend import Availability, Backend, Variant
+
+LOAD_ERROR = library.load()
+
+MAX_TABLE = 1 << 18  # Entries of a bias whose gradient the whole layer sums: each of its tasks has a table of its own.
+
+
+class Native(Backend):
+    """Kernels of the compiled library for tensors of one device."""
+
+    device: str
+
+    def __init__(self, kernels: dict[str, Kernels]):
+        """kernels: all that the library may hold; those that it does hold for this device are served."""
+        key = self.device.upper()
+        self.kernels = {
+            operator: served
+            for operator, served in kernels.items()
+            if all(library.has_kernel(name, key) for name in served.schemas)
+        }
+
+    def availability(self):
+        if LOAD_ERROR:
+            return Availability(self.name, False, LOAD_ERROR)
+        if not self.kernels:
+            return Availability(self.name, False, f"the compiled library has no operator for {self.name}")
+        return Availability(self.name, True, f"the compiled library serves {', '.join(sorted(self.kernels))}")
+
+    def supports(self, call: Call):
+        device = call.main.device.type
+        if device != self.device:
+            return f"it runs on {self.device} tensors and these are on {device}"
+        if call.operator in self.kernels:
+            return None
+        return f"it has no {call.operator}" if self.kernels else self.availability().reason
+
+
+class Cpu(Native):
+    name = device = "cpu"
+
+    def availability(self):
+        state = super().availability()
+        if not state:
+            return state
+        return Availability(self.name, True, f"{state.reason}, by {library.instruction_set()} kernels")
+
+    def supports(self, call: Call):
+        return super().supports(call) or (self._why_not_whole(call) if isinstance(call, LayerCall) else None)
+
+    def _why_not_whole(self, call: LayerCall) -> str | None:
+        """Why a layer is not computed in blocks of rows that stay in the cache, or None."""
+        table = call.options.table
+        if call.norm is not None and not call.norm.is_by_pixel:
+            return "its whole layer has only norms of each pixel by itself"
+        if call.gate is not None:
+            return "its whole layer has no gate"
+        if wants_grad(table) and table.numel() > MAX_TABLE:
+            return f"its whole layer sums the gradient of at most {MAX_TABLE} entries of a bias"
+        return None
+
+
+class Cuda(Native):
+    name = device = "cuda"
+
+    def availability(self):
+        state = super().availability()
+        reason = gpu.why_not(None) if state else None
+        return Availability(self.name, False, reason) if reason else state
+
+    def supports(self, call: Call):
+        reason = super().supports(call)
+        if reason is None and call.main.dtype == torch.float64:
+            return "it has no float64 kernels"
+        return reason
+
+    def why_not_here(self, call: Call):
+        return gpu.why_not(call.main.device.index)
+
+    def variant(self, call: Call):
+        dtype, index = str(call.main.dtype).removeprefix("torch."), call.main.device.index
+        if not isinstance(call, AttentionCall):
+            return Variant(call.operator, dtype, index, D=call.x.shape[1])
+        options, longest = call.options, max(call.lengths)
+        rows = next((rows for rows in (8, 16, 32) if longest <= rows), 0)
+        kinds = {"causal": options.causal, "focus": options.focus_present is not None, "rotary": options.rotary is not None}
+        if not call.is_temporal:
+            kinds = {"shared": call.k.dim() == 4, "frames": call.k.dim() == 5}
+        bias = None if options.table is None else "dense" if options.rel_bias is None else "rel"
+        masks = tuple(name for name, there in kinds.items() if there)
+        return Variant(call.operator, dtype, index, rows, call.q.shape[-1], bias, masks)

@@ -1,0 +1,30 @@
+"""The definition as a backend: eager PyTorch, on any device."""
+
+import torch
+
+from ..ops.call import Call
+from ..ops.schema import Kernels
+from .backend import Availability, Backend
+
+
+def defined_by(definition) -> Kernels:
+    """A definition (reference.py) as what serves its operator. Out of autocast's reach: it chooses its own precision."""
+
+    def forward(call: Call, save: bool):
+        with torch.autocast(call.main.device.type, enabled=False):
+            return definition(**call.arguments()), ()
+
+    return Kernels(forward)
+
+
+class Reference(Backend):
+    name = "reference"
+
+    def __init__(self, definitions: dict):
+        self.kernels = {operator: defined_by(definition) for operator, definition in definitions.items()}
+
+    def availability(self):
+        return Availability(self.name, True, "eager PyTorch, on any device")
+
+    def supports(self, call):
+        return None

@@ -1,0 +1,261 @@
+"""One table of the operators, one of the backends, and which backend serves a call.
+
+An explicit backend that cannot serve a call raises with the reason; nothing falls back silently. `None` means auto: the first of
+`AUTO` that serves the call, on a GPU as far as its first use there was found right. A composed operator is served wherever its core
+is: its other parts pick their own.
+
+The default is plain module state, because a ContextVar or a warning would break `torch.compile(fullgraph=True)`.
+"""
+
+import dataclasses
+import os
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from operator import attrgetter
+
+import torch
+from torch import Tensor
+
+from ..ops import checks
+from ..ops.attention import reference as attention
+from ..ops.attention import schema as attention_schema
+from ..ops.call import Call
+from ..ops.conv import reference as conv
+from ..ops.conv import schema as conv_schema
+from ..ops.feedforward import reference as feedforward
+from ..ops.feedforward import schema as feedforward_schema
+from ..ops.norm import reference as norm
+from ..ops.norm import schema as norm_schema
+from ..ops.schema import Kernels
+from ..ops.tensors import wants_grad
+from .backend import Availability, Backend, Variant
+from .native import Cpu, Cuda
+from .reference import Reference
+from .triton import Triton
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A row of the table. parts: the operators that a composed one is made of, its core first."""
+
+    definition: Callable
+    native: Kernels | None
+    parts: tuple[str, ...] = ()
+
+
+OPERATORS = {
+    "temporal_attention": Operator(attention.temporal_attention, attention_schema.NATIVE["temporal_attention"]),
+    "spatial_attention": Operator(attention.spatial_attention, attention_schema.NATIVE["spatial_attention"]),
+    "temporal_layer": Operator(
+        attention.temporal_layer, attention_schema.NATIVE["temporal_layer"], parts=("temporal_attention", "norm_act")
+    ),
+    "spatial_layer": Operator(
+        attention.spatial_layer, attention_schema.NATIVE["spatial_layer"], parts=("spatial_attention", "norm_act")
+    ),
+    "channel_stats": Operator(norm.channel_stats, norm_schema.NATIVE["channel_stats"]),
+    "norm_act": Operator(norm.norm_act, norm_schema.NATIVE["norm_act"]),
+    "norm_act_conv": Operator(conv.norm_act_conv, conv_schema.NATIVE["norm_act_conv"]),
+    "pseudo3d_conv": Operator(conv.pseudo3d_conv, None, parts=("norm_act_conv",)),
+    "geglu": Operator(feedforward.geglu, feedforward_schema.NATIVE["geglu"]),
+}
+
+_NATIVE = {name: row.native for name, row in OPERATORS.items() if row.native is not None}
+_ALL = (Reference({name: row.definition for name, row in OPERATORS.items()}), Cpu(_NATIVE), Cuda(_NATIVE), Triton())
+BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
+
+# Auto's order on each device, the fastest first; on any other the definition alone.
+AUTO = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+
+# (backend, its variant for a call) to a reason why auto may not take it, or None: registered by vdiff_kernels/__init__.py, because
+# what knows how to check stands above the backends. Without it auto takes no backend that needs a check.
+first_use_check: Callable[[str, Variant], str | None] | None = None
+
+_default: str | None = os.environ.get("VDIFF_BACKEND") or None
+
+
+# ------------------------------------------------------------------------------------------------------- what users ask
+
+
+def availability(name: str) -> Availability:
+    """Whether backend `name` can run on this machine, with the reason. Raises ValueError for an unknown name."""
+    require_known(name, "availability: name")
+    return BACKENDS[name].availability()
+
+
+class backend:
+    """Context manager: makes `name` the default backend. `None` means auto.
+
+    >>> with vdiff_kernels.backend("reference"):
+    ...     out = vdiff_kernels.temporal_attention(q, k, v)
+    """
+
+    def __init__(self, name: str | None):
+        if name is not None:
+            require_known(name, "backend: name")
+        self.name = name
+
+    def __enter__(self):
+        global _default
+        self.previous, _default = _default, self.name
+        return self
+
+    def __exit__(self, *exception):
+        global _default
+        _default = self.previous
+
+
+def preferred(device: str) -> str:
+    """The default backend, or the first of auto's on a type of device that can run here."""
+    if _default is not None:
+        require_known(_default, "the environment variable VDIFF_BACKEND")
+        return _default
+    return next(name for name in AUTO.get(device, ("reference",)) if BACKENDS[name].availability())
+
+
+def require_known(name, what: str) -> None:
+    if name not in BACKENDS:
+        raise ValueError(f"{what} is {checks.shown(name)}; expected one of {', '.join(map(repr, BACKENDS))}")
+
+
+# ---------------------------------------------------------------------------------------------------------- the choice
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Who serves a call. kernels None: the backend serves the core of a composed operator, which is to be called in parts."""
+
+    backend: str
+    kernels: Kernels | None
+    wants_grad: bool
+
+
+MAX_SIGNATURES = 4096
+_choices: dict[tuple, Choice] = {}
+
+
+def choose(call: Call, requested: str | None) -> Choice:
+    """Checks the call and chooses its backend: once for each signature, which saves 30 us.
+
+    A signature is all that checks and backends look at: shape, dtype, device, layout and requires_grad of tensors, and constants.
+    Raises ValueError or TypeError for wrong arguments, and ValueError where an explicit backend cannot serve the call.
+    """
+    if torch.compiler.is_compiling():
+        return _chosen(call, requested)
+    signature = _signature(call)
+    if signature is None:
+        return _chosen(call, requested)
+    key = signature, requested, _default, torch.is_grad_enabled()
+    choice = _choices.get(key)
+    if choice is None:
+        choice = _chosen(call, requested)
+        if len(_choices) >= MAX_SIGNATURES:
+            _choices.clear()
+        _choices[key] = choice
+    return choice
+
+
+def forget() -> None:
+    """Makes every choice anew."""
+    _choices.clear()
+
+
+def _chosen(call: Call, requested: str | None) -> Choice:
+    call.check()
+    if requested is not None:
+        require_known(requested, f"{call.operator}: backend")
+        name = requested
+    elif _default is not None:
+        require_known(_default, "the environment variable VDIFF_BACKEND")  # class backend has checked any other
+        name = _default
+    else:
+        name = _auto(call)
+    reason = _why_not(name, call)
+    if reason:
+        usable = ", ".join(repr(other) for other in BACKENDS if _why_not(other, call) is None)
+        raise ValueError(
+            f"{call.operator}: backend is {name!r}, which cannot serve this call: {reason}; expected one of {usable}"
+        )
+    kernels = BACKENDS[name].kernels.get(call.operator) if _why_not_whole(name, call) is None else None
+    return Choice(name, kernels, wants_grad(*call.tensors()))
+
+
+def _why_not(name: str, call: Call) -> str | None:
+    """Why a backend serves neither the call nor its core, or None."""
+    reason = _why_not_whole(name, call)
+    if reason is not None and OPERATORS[call.operator].parts:
+        return _why_not_whole(name, call.core())
+    return reason
+
+
+def _why_not_whole(name: str, call: Call) -> str | None:
+    return BACKENDS[name].supports(call) or BACKENDS[name].why_not_here(call)
+
+
+def _auto(call: Call) -> str:
+    device = call.main.device.type
+    reasons = {}
+    for name in AUTO.get(device, ("reference",)):
+        reason = _why_not(name, call) or _why_not_trusted(name, call)
+        if reason is None:
+            break
+        reasons[name] = reason
+    if device == "cuda" and name == "reference" and not torch.compiler.is_compiling():
+        _warn_once(call.operator, reasons)
+    return name
+
+
+def _why_not_trusted(name: str, call: Call) -> str | None:
+    if _why_not_whole(name, call) is not None:
+        call = call.core()
+    variant = BACKENDS[name].variant(call)
+    return None if variant is None else _checked_first(name, variant)
+
+
+@torch.compiler.assume_constant_result
+def _checked_first(name: str, variant: Variant) -> str | None:
+    if first_use_check is None:
+        return "nothing is registered that checks it before its first use"
+    return first_use_check(name, variant)
+
+
+_warned: set[str] = set()
+
+
+def _warn_once(operator: str, reasons: dict[str, str]) -> None:
+    if operator not in _warned:
+        _warned.add(operator)
+        words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        warnings.warn(f"vdiff_kernels: eager PyTorch serves {operator} on this GPU ({words})", stacklevel=4)
+
+
+# ------------------------------------------------------------------------------------------------------------ signatures
+
+_TENSORS = (Tensor, torch.nn.Parameter)
+_CONSTANTS = (bool, int, float, str)
+_fields: dict[type, Callable] = {}
+
+
+def _signature(value) -> tuple | None:
+    """None where a field is of a type that the checks know nothing of, or of a subclass of one, such as a fake tensor."""
+    kind = type(value)
+    fields = _fields.get(kind)
+    if fields is None:
+        fields = _fields[kind] = attrgetter(*(field.name for field in dataclasses.fields(kind)))
+    parts = [kind]
+    for part in fields(value) if len(kind.__match_args__) > 1 else (fields(value),):
+        kind = type(part)
+        if part is None:
+            parts.append(None)
+        elif kind in _TENSORS:
+            parts.append((part.shape, part.dtype, part.device, part.layout, part.requires_grad))
+        elif kind in _CONSTANTS:
+            parts.append((kind, part))
+        elif kind in _fields or dataclasses.is_dataclass(kind):
+            nested = _signature(part)
+            if nested is None:
+                return None
+            parts.append(nested)
+        else:
+            return None
+    return tuple(parts)

@@ -1,0 +1,213 @@
+"""Attention and its layers in the compiled library: schemas, fake kernels, and the calls taken apart."""
+
+import torch
+from torch import Tensor
+
+from ..schema import Kernels, absent, contiguous, define, shape_of, sums
+from ..tensors import like_parameter, unit_stride
+from .call import AttentionCall, LayerCall
+
+_TEMPORAL = "Tensor? bias, Tensor? rel_bias, float scale, bool causal, Tensor? focus_present, Tensor? rotary"
+_SPATIAL = "Tensor? bias, Tensor? rel_bias, float scale"
+
+
+# ---------------------------------------------------------------------------------------------------------- attention
+# out (B, T, H, W, N, D) in q's dtype; lse (B, T, H, W, N), acc: natural log of each row's sum of exponentials, -inf where
+# the row is fully masked, absent unless return_lse.
+# Backward takes forward's out and lse where `backward_needs` says that its kernels need them.
+# Gradients: packed False: (dq, dk, dv, dbias); packed True: q, k and v are the three slices of one (B, T, H, W, 3, N, D), and
+# so is the first result, the next two absent. dbias, acc, has the shape of the bias or rel_bias given; absent unless
+# need_bias_grad.
+
+
+def _attention_forward(q, return_lse):
+    return contiguous(q), sums(q, q.shape[:-1] if return_lse else None)
+
+
+def _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad):
+    dbias = sums(q, shape_of(bias if rel_bias is None else rel_bias) if need_bias_grad else None)
+    if packed:
+        return q.new_empty((*q.shape[:4], 3, *q.shape[4:])), absent(q), absent(q), dbias
+    return contiguous(q), contiguous(k), contiguous(v), dbias
+
+
+@define(
+    "temporal_attention_native",
+    f"Tensor q, Tensor k, Tensor v, {_TEMPORAL}, bool return_lse",
+    "(Tensor out, Tensor lse)",
+)
+def _(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
+    return _attention_forward(q, return_lse)
+
+
+@define(
+    "temporal_attention_native_backward",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_TEMPORAL}, bool packed, bool need_bias_grad",
+    "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
+)
+def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad):
+    return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
+
+
+# k, v (B, T, H, W, N, D), or context (B, S, N, D) shared by the frames, or (B, T, S, N, D) per frame.
+@define(
+    "spatial_attention_native",
+    f"Tensor q, Tensor k, Tensor v, {_SPATIAL}, bool return_lse",
+    "(Tensor out, Tensor lse)",
+)
+def _(q, k, v, bias, rel_bias, scale, return_lse):
+    return _attention_forward(q, return_lse)
+
+
+@define(
+    "spatial_attention_native_backward",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_SPATIAL}, bool packed, bool need_bias_grad",
+    "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
+)
+def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad):
+    return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
+
+
+# ----------------------------------------------------------------------------------------------------- attention layers
+# x (B, T, H, W, C); w_qkv (3*N*D, C), w_out (Co, N*D); pos_emb (T, C); residual and out (B, T, H, W, Co). norm_kind "layer", "rms"
+# or "none". Backward computes all again from x; residual_is_x: x was the residual too, and dx is of both. dx is in x's dtype, the
+# other gradients acc; absent where the argument is, dbias unless need_bias_grad.
+_LAYER = (
+    "Tensor x, Tensor w_qkv, Tensor? b_qkv, Tensor w_out, Tensor? b_out, int num_heads, str norm_kind, Tensor? norm_weight, "
+    "Tensor? norm_bias, float norm_eps, Tensor? pos_emb"
+)
+_LAYER_GRADIENTS = (
+    "(Tensor dx, Tensor dw_qkv, Tensor db_qkv, Tensor dw_out, Tensor db_out, Tensor dnorm_weight, Tensor dnorm_bias, "
+    "Tensor dpos_emb, Tensor dbias)"
+)
+
+
+def _layer_forward(x, w_qkv, b_qkv, w_out, *_):
+    return x.new_empty((*x.shape[:4], w_out.shape[0]))
+
+
+def _layer_backward(
+    x, w_qkv, b_qkv, w_out, b_out, num_heads, norm_kind, norm_weight, norm_bias, norm_eps, pos_emb, bias, rel_bias, need_bias_grad
+):  # fmt: skip
+    table = (bias if rel_bias is None else rel_bias) if need_bias_grad else None
+    tensors = (w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias, pos_emb, table)
+    return contiguous(x), *(sums(x, shape_of(tensor)) for tensor in tensors)
+
+
+@define("temporal_layer_native", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor")
+def _(x, *rest):
+    return _layer_forward(x, *rest)
+
+
+@define("temporal_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+def _(grad_out, *rest):
+    *layer, bias, rel_bias, _scale, _causal, _focus_present, _rotary, _residual_is_x, need_bias_grad = rest
+    return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
+
+
+@define("spatial_layer_native", f"{_LAYER}, Tensor? residual, {_SPATIAL}", "Tensor")
+def _(x, *rest):
+    return _layer_forward(x, *rest)
+
+
+@define("spatial_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_SPATIAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+def _(grad_out, *rest):
+    *layer, bias, rel_bias, _scale, _residual_is_x, need_bias_grad = rest
+    return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
+
+
+# --------------------------------------------------------------------------------------------- calls, taken apart and served
+
+_ops = torch.ops.vdiff_kernels
+_forward = {name: getattr(_ops, f"{name}_native").default for name in ("temporal_attention", "spatial_attention")}
+_backward = {name: getattr(_ops, f"{name}_native_backward").default for name in ("temporal_attention", "spatial_attention")}
+_layer = {name: getattr(_ops, f"{name}_native").default for name in ("temporal_layer", "spatial_layer")}
+_layer_bwd = {name: getattr(_ops, f"{name}_native_backward").default for name in ("temporal_layer", "spatial_layer")}
+
+
+def _options(call: AttentionCall | LayerCall, scale: float) -> tuple:
+    """The schemas' _TEMPORAL or _SPATIAL."""
+    options = call.options
+    if call.is_temporal:
+        return options.bias, options.rel_bias, scale, options.causal, options.focus_present, options.rotary
+    return options.bias, options.rel_bias, scale
+
+
+def _option_gradients(call: AttentionCall | LayerCall, dtable: Tensor | None) -> tuple:
+    """In the order of the options' tensors: that of whichever bias there is."""
+    return like_parameter(dtable, call.options.bias), like_parameter(dtable, call.options.rel_bias), None, None
+
+
+def _needs_table(call: AttentionCall | LayerCall, needs) -> bool:
+    return any(needs[place] for place in call.tables)
+
+
+def _attention(call: AttentionCall, save: bool):
+    need_out, need_lse = backward_needs(call) if save else (False, False)
+    out, lse = _forward[call.operator](call.q, call.k, call.v, *_options(call, call.scale), need_lse)
+    return out, (out if need_out else None, lse if need_lse else None)
+
+
+def _attention_gradients(call: AttentionCall, saved, grad_out, needs):
+    is_packed, need_bias_grad = call.qkv is not None, _needs_table(call, needs)
+    dq, dk, dv, dtable = _backward[call.operator](
+        unit_stride(grad_out), call.q, call.k, call.v, *saved, *_options(call, call.scale), is_packed, need_bias_grad
+    )
+    if is_packed:
+        dk = dv = None
+    return dq, dk, dv, *_option_gradients(call, dtable if need_bias_grad else None)
+
+
+def _layer_arguments(call: LayerCall) -> tuple:
+    """The schemas' _LAYER."""
+    norm = ("none", None, None, 0.0)
+    if call.norm is not None:
+        norm = call.norm.kind, call.norm.weight, call.norm.bias, float(call.norm.eps)
+    return call.x, call.w_qkv, call.b_qkv, call.w_out, call.b_out, call.num_heads, *norm, call.pos_emb
+
+
+def _whole_layer(call: LayerCall, save: bool):
+    residual = call.x if call.residual_is_x else call.residual
+    return _layer[call.operator](*_layer_arguments(call), residual, *_options(call, call.scale)), ()
+
+
+def _whole_layer_gradients(call: LayerCall, saved, grad_out, needs):
+    need_bias_grad = _needs_table(call, needs)
+    grad_out = unit_stride(grad_out)
+    dx, *found, dtable = _layer_bwd[call.operator](
+        grad_out, *_layer_arguments(call), *_options(call, call.scale), call.residual_is_x, need_bias_grad
+    )
+    norm_weight, norm_bias = (None, None) if call.norm is None else (call.norm.weight, call.norm.bias)
+    parameters = call.w_qkv, call.b_qkv, call.w_out, call.b_out, norm_weight, norm_bias, call.pos_emb
+    *dweights, dnorm_weight, dnorm_bias, dpos_emb = map(like_parameter, found, parameters)
+    dresidual = grad_out if needs[1] else None
+    dnorm = dnorm_weight, dnorm_bias, None, None
+    return dx, dresidual, *dweights, *dnorm, dpos_emb, None, *_option_gradients(call, dtable if need_bias_grad else None)
+
+
+_MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
+
+
+def backward_needs(call: AttentionCall) -> tuple[bool, bool]:
+    """Whether the backward on q's device needs forward's out, and its log-sum-exp. The CPU's computes both again."""
+    return (False, False) if call.q.device.type == "cpu" else cuda_backward_needs(call)
+
+
+def cuda_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
+    """Short sequences are computed again on chip, from q, k and v alone; what all frames share is not summed there."""
+    longest = max(call.lengths)
+    tile_bytes = (16 if longest <= 16 else 32) * call.q.shape[-1] * call.q.element_size()
+    is_long = longest > _MAX_SHORT or tile_bytes > _MAX_SHORT_TILE_BYTES or call.is_shared_context
+    return is_long, is_long
+
+
+def _native(name: str, forward, backward) -> Kernels:
+    return Kernels(forward, backward, (f"{name}_native", f"{name}_native_backward"))
+
+
+NATIVE = {
+    "temporal_attention": _native("temporal_attention", _attention, _attention_gradients),
+    "spatial_attention": _native("spatial_attention", _attention, _attention_gradients),
+    "temporal_layer": _native("temporal_layer", _whole_layer, _whole_layer_gradients),
+    "spatial_layer": _native("spatial_layer", _whole_layer, _whole_layer_gradients),
+}

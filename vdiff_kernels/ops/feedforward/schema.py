@@ -1,0 +1,44 @@
+"""The gated feed-forward projection in the compiled library: schemas, fake kernels, and the call taken apart."""
+
+import torch
+
+from ..schema import Kernels, contiguous, define, shape_of, sums
+from ..tensors import like_parameter, unit_stride
+from .call import GegluCall
+
+# x (M, C); weight (2E, C); out (M, E) = a * gelu(b), [a | b] = x weight^T + bias.
+
+
+@define("geglu_native", "Tensor x, Tensor weight, Tensor? bias", "Tensor")
+def _(x, weight, bias):
+    return x.new_empty((x.shape[0], weight.shape[0] // 2))
+
+
+@define(
+    "geglu_native_backward",
+    "Tensor grad_out, Tensor x, Tensor weight, Tensor? bias",
+    "(Tensor dx, Tensor dweight, Tensor dbias)",
+)
+def _(grad_out, x, weight, bias):
+    return contiguous(x), contiguous(weight), sums(x, shape_of(bias))
+
+
+# ---------------------------------------------------------------------------------------------- the call, taken apart and served
+
+_forward = torch.ops.vdiff_kernels.geglu_native.default
+_backward = torch.ops.vdiff_kernels.geglu_native_backward.default
+
+
+def _geglu(call: GegluCall, save: bool):
+    x = call.x
+    out = _forward(x.reshape(-1, x.shape[-1]), call.weight, call.bias)
+    return out.view(*x.shape[:-1], out.shape[-1]), ()
+
+
+def _geglu_gradients(call: GegluCall, saved, grad_out, needs):
+    x, grad_out = call.x, grad_out.reshape(-1, grad_out.shape[-1])
+    dx, dweight, dbias = _backward(unit_stride(grad_out), x.reshape(-1, x.shape[-1]), call.weight, call.bias)
+    return dx.view(x.shape), dweight, like_parameter(dbias, call.bias)
+
+
+NATIVE = {"geglu": Kernels(_geglu, _geglu_gradients, ("geglu_native", "geglu_native_backward"))}

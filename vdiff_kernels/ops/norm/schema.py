@@ -1,0 +1,88 @@
+"""Norms in the compiled library: schemas, fake kernels, and the calls taken apart."""
+
+import torch
+from torch import Tensor
+
+from ..schema import Kernels, contiguous, define, shape_of, sums
+from ..tensors import like_parameter, unit_stride
+from .call import Norm, NormCall, StatsCall
+
+# How a Norm travels through a schema. kind "none" normalises nothing; "group" needs stats.
+NORM = (
+    "str norm_kind, Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str norm_scope, "
+    "Tensor? norm_scale, Tensor? norm_shift, str act, Tensor? stats"
+)
+_NO_NORM = Norm("none")
+
+# stats (B, T, C, 2), acc: mean and biased variance over (H, W) of each frame's channel. Every group norm, whatever its groups
+# and scope, follows from them.
+
+
+@define("channel_stats_native", "Tensor x", "Tensor")
+def _(x):
+    return sums(x, (x.shape[0], x.shape[1], x.shape[4], 2))
+
+
+@define("norm_act_native", f"Tensor x, {NORM}, Tensor? residual", "Tensor")
+def _(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats, residual):
+    return contiguous(x)
+
+
+# dnorm_weight, dnorm_bias (C,), dscale, dshift (B, C): acc; absent where the argument is.
+@define(
+    "norm_act_native_backward",
+    f"Tensor grad_out, Tensor x, {NORM}",
+    "(Tensor dx, Tensor dnorm_weight, Tensor dnorm_bias, Tensor dscale, Tensor dshift)",
+)
+def _(grad_out, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
+    return contiguous(x), *(sums(x, shape_of(t)) for t in (weight, bias, scale, shift))
+
+
+# --------------------------------------------------------------------------------------------- calls, taken apart and served
+
+_ops = torch.ops.vdiff_kernels
+_stats = _ops.channel_stats_native.default
+_forward = _ops.norm_act_native.default
+_backward = _ops.norm_act_native_backward.default
+
+
+def norm_arguments(norm: Norm | None, act: str | None, stats: Tensor | None) -> tuple:
+    """The schemas' NORM."""
+    norm = _NO_NORM if norm is None else norm
+    return (
+        norm.kind, norm.weight, norm.bias, norm.groups or 0, float(norm.eps), norm.scope, norm.scale, norm.shift, act or "none",
+        stats,
+    )  # fmt: skip
+
+
+def group_stats(x: Tensor, norm: Norm | None, stats: Tensor | None) -> Tensor | None:
+    """The channel statistics of x (B, T, H, W, C) where the norm needs them: those given, or computed here."""
+    if stats is not None or norm is None or norm.kind != "group":
+        return stats
+    return _stats(x.detach())
+
+
+def _channel_stats(call: StatsCall, save: bool):
+    return _stats(call.ready().x.detach().movedim(1, -1)), ()
+
+
+def _norm_act(call: NormCall, save: bool):
+    x = call.x.movedim(1, -1)  # (B, T, H, W, C)
+    stats = group_stats(x, call.norm, call.stats)
+    residual = None if call.residual is None else call.residual.movedim(1, -1)
+    out = _forward(x, *norm_arguments(call.norm, call.act, stats), residual)
+    return out.movedim(-1, 1), (stats,)
+
+
+def _norm_act_gradients(call: NormCall, saved, grad_out, needs):
+    (stats,) = saved
+    grad_out = unit_stride(grad_out.movedim(1, -1))
+    dx, *found = _backward(grad_out, call.x.movedim(1, -1), *norm_arguments(call.norm, call.act, stats))
+    dnorm = map(like_parameter, found, call.norm.tensors)
+    return dx.movedim(-1, 1), grad_out.movedim(-1, 1) if needs[1] else None, *dnorm, None
+
+
+NATIVE = {
+    "channel_stats": Kernels(_channel_stats, None, ("channel_stats_native",)),
+    "norm_act": Kernels(_norm_act, _norm_act_gradients, ("norm_act_native", "norm_act_native_backward")),
+}

@@ -1,0 +1,77 @@
+"""How an operator of the compiled library is declared, so that it exists with its fake kernel without the library.
+
+Each family declares its own in `schema.py`, the one place where a call is taken apart into a schema's arguments. C++ implements
+these names (csrc/registration.cpp) and defines none. Nothing here is differentiable: the rule is in ops/autograd.py.
+
+Conventions of every schema:
+- Attention tensors are (B, T, H, W, N, D), image tensors (B, T, H, W, C): channels innermost, unit stride there, any outer
+  strides. Results are contiguous.
+- "acc" dtype is float64 for float64 inputs, else float32. Statistics, log-sum-exps and every gradient that is a sum over
+  pixels are acc.
+- An output that was not asked for is a tensor of shape (0,).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from .tensors import acc_dtype
+
+NAMESPACE = "vdiff_kernels"
+
+_library = torch.library.Library(NAMESPACE, "DEF")
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """What serves an operator.
+
+    forward(call, save) returns (result, saved): the result, or a tuple of it and constants, and what backward needs beside the
+        call's own tensors, where save asks for it.
+    backward(call, saved, grad_out, needs) returns a gradient or None for each of call.tensors(), of which needs says what is
+        wanted. None: the result carries PyTorch's own gradient.
+    schemas: the names in the compiled library that must have a kernel.
+    """
+
+    forward: Callable
+    backward: Callable | None = None
+    schemas: tuple[str, ...] = ()
+
+
+def define(name: str, arguments: str, returns: str):
+    """Decorator: defines `vdiff_kernels::name` with this schema and the decorated function as its fake kernel."""
+
+    def register(fake):
+        _library.define(f"{name}({arguments}) -> {returns}", tags=torch.Tag.pt2_compliant_tag)
+        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+        torch.library.register_vmap(f"{NAMESPACE}::{name}", _refuse_vmap(name), lib=_library)
+        return fake
+
+    return register
+
+
+def _refuse_vmap(name: str):
+    def vmap(info, in_dims, *args):
+        raise RuntimeError(f"{name}: vmap is not supported; give the batch as dimension B")
+
+    return vmap
+
+
+def absent(like: Tensor) -> Tensor:
+    """An output that was not asked for."""
+    return like.new_empty((0,), dtype=acc_dtype(like.dtype))
+
+
+def sums(like: Tensor, shape) -> Tensor:
+    """A gradient or statistic summed over pixels: acc dtype; absent where shape is None."""
+    return absent(like) if shape is None else like.new_empty(shape, dtype=acc_dtype(like.dtype))
+
+
+def contiguous(like: Tensor) -> Tensor:
+    return like.new_empty(like.shape)
+
+
+def shape_of(tensor: Tensor | None):
+    return None if tensor is None else tensor.shape

@@ -1,0 +1,50 @@
+"""What every operator does to tensors before a kernel sees them."""
+
+import torch
+from torch import Tensor
+
+
+def acc_dtype(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that sums are kept in: float64 for float64, else float32."""
+    return torch.float64 if dtype == torch.float64 else torch.float32
+
+
+def unit_stride(tensor: Tensor) -> Tensor:
+    """The tensor itself where its innermost dimension has unit stride (or one element), else one contiguous copy."""
+    if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1:
+        return tensor
+    return tensor.contiguous()
+
+
+def channels_innermost(x: Tensor | None) -> Tensor | None:
+    """An image tensor (B, C, T, H, W) itself where C has unit stride (or one element), else one copy in channels_last_3d."""
+    if x is None or x.shape[1] <= 1 or x.stride(1) == 1:
+        return x
+    return x.contiguous(memory_format=torch.channels_last_3d)
+
+
+def like_parameter(gradient: Tensor | None, parameter: Tensor | None) -> Tensor | None:
+    """A summed gradient in its parameter's dtype; None where it was not asked for, or the parameter not given."""
+    return None if parameter is None or gradient is None else gradient.to(parameter.dtype)
+
+
+def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
+    """The dtype that autocast asks of this tensor's device, None outside autocast. float64 is left alone, as PyTorch does."""
+    device = tensor.device.type
+    if device == "meta" or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
+        return None
+    return torch.get_autocast_dtype(device)
+
+
+def autocast(first, *rest):
+    """The arguments as autocast on the first one's device wants them. Whatever is no tensor passes, for the checks to find."""
+    dtype = autocast_dtype(first) if isinstance(first, Tensor) else None
+    if dtype is None:
+        return first, *rest
+    return tuple(
+        t.to(dtype) if isinstance(t, Tensor) and t.is_floating_point() and t.dtype != torch.float64 else t for t in (first, *rest)
+    )
+
+
+def wants_grad(*tensors: Tensor | None) -> bool:
+    return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)

@@ -1,0 +1,149 @@
+"""Whether auto may take a GPU backend's kernels: held to the definition here, at their first use, and the verdict kept.
+
+The GPU kernels are tested without a GPU (tests/ptxsim runs them on the CPU), and few kinds of GPU have run them. So before auto first
+takes a variant of one, it runs a small case of that variant, forward and every gradient, within the budget that the tests use. The
+verdict is kept in the user's cache for this library, torch and GPU; a log line or, where it is bad, a warning says so. An explicit
+backend is not asked about. VDIFF_FIRST_USE_CHECK=0 turns it off.
+"""
+
+import contextlib
+import functools
+import hashlib
+import json
+import logging
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from ..backends import gpu, library
+from ..backends.backend import Variant
+from ..files import written_whole
+from .check import check
+from .inputs import Case, SpatialCase, StatsCase, TemporalCase
+
+RIGHT = "right"
+
+_log = logging.getLogger("vdiff_kernels")
+_verdicts: dict[str, str] = {}  # RIGHT, or what is wrong, by _key()
+_answers: dict[tuple[str, Variant], str | None] = {}
+
+
+def cache_file() -> Path:
+    """Where verdicts are kept: $XDG_CACHE_HOME/vdiff_kernels/verdicts.json, ~/.cache where that is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdiff_kernels" / "verdicts.json"
+
+
+def why_not(backend: str, variant: Variant) -> str | None:
+    """Why auto may not take a variant of a backend's kernels, or None. Checks it, where that was not done yet."""
+    if os.environ.get("VDIFF_FIRST_USE_CHECK") == "0":
+        return None
+    question = backend, variant
+    if question not in _answers:
+        later = _why_later()
+        if later:
+            return later
+        verdict = _verdict(backend, variant)
+        _answers[question] = None if verdict == RIGHT else f"it differs from its definition on this GPU: {verdict}"
+    return _answers[question]
+
+
+def case_of(variant: Variant) -> Case:
+    """A small case that the variant's kernels run: several tiles of long sequences, several units of a warp of short ones."""
+    if variant.operator == "channel_stats":
+        return StatsCase("first-use", B=2, T=3, H=9, W=31, C=variant.D)
+    masks = variant.masks
+    options = dict(N=2, D=variant.D, bias=variant.bias)
+    if variant.operator == "spatial_attention":
+        context = next((kind for kind in ("shared", "frames") if kind in masks), None)
+        H, W = {8: (2, 4), 16: (2, 7), 32: (4, 6)}.get(variant.rows, (3, 23))
+        return SpatialCase("first-use", B=2, T=2, H=H, W=W, context=context, S=variant.rows or 67, **options)
+    T = variant.rows or 67
+    return TemporalCase(
+        "first-use", B=2, T=T, H=1, W=3 if T > 32 else 9, causal="causal" in masks, focus="frames" if "focus" in masks else None,
+        rotary=2 if "rotary" in masks else None, **options,
+    )  # fmt: skip
+
+
+def _why_later() -> str | None:
+    """Why nothing can be checked at this moment, or None."""
+    if torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing():
+        return "it is not checked on this GPU yet, and a CUDA graph is being captured: call it once before"
+    if getattr(torch._C, "_len_torch_dispatch_stack", lambda: 0)() > 0:
+        return "it is not checked on this GPU yet, and this call is only traced: call it once before"
+    return None
+
+
+def _verdict(backend: str, variant: Variant) -> str:
+    key = f"{backend} {variant} | {_place(variant.index)}"
+    if key not in _verdicts:
+        _verdicts.update(_kept())
+    if key not in _verdicts:
+        _verdicts[key] = _checked(backend, variant)
+        kept = _keep()
+        what = f"vdiff_kernels: checked {variant} of backend {backend!r} against its definition on {gpu.name(variant.index)}"
+        if _verdicts[key] == RIGHT:
+            _log.info("%s: right, so auto takes it; %s", what, kept)
+        else:
+            warnings.warn(
+                f"{what}: it differs, so auto leaves it alone: {_verdicts[key]}; {kept}. Please report it; backend={backend!r} takes "
+                "it all the same, and VDIFF_FIRST_USE_CHECK=0 makes auto do so",
+                stacklevel=2,
+            )
+    return _verdicts[key]
+
+
+def _checked(backend: str, variant: Variant) -> str:
+    """RIGHT, or the first difference or error."""
+    device = _device(variant.index)
+    with torch.inference_mode(False), torch.enable_grad(), torch.autocast(device.type, enabled=False):
+        try:
+            check(case_of(variant), getattr(torch, variant.dtype), backend, device=device, memory=_spoiled(device))
+        except (AssertionError, RuntimeError) as error:
+            return str(error)
+    return RIGHT
+
+
+@contextlib.contextmanager
+def _spoiled(device: torch.device) -> Iterator[None]:
+    """The allocator's next blocks are filled with NaN, as far as it hands out again what was freed: what a kernel forgets to write
+    shows. No switch of torch's is touched: another thread may be running a model.
+    """
+    blocks = [torch.full((elements,), torch.nan, device=device) for elements in (1 << 8, 1 << 12, 1 << 16, 1 << 20) for _ in range(8)]
+    del blocks
+    yield
+
+
+def _device(index: int | None) -> torch.device:
+    return torch.device("cuda") if index is None else torch.device("cuda", index)
+
+
+@functools.cache
+def _library_digest() -> str:
+    return hashlib.sha256(library.LIBRARY_FILE.read_bytes()).hexdigest()[:16]
+
+
+def _place(index: int | None) -> str:
+    return f"{gpu.name(index)} | torch {torch.__version__} | library {_library_digest()}"
+
+
+def _kept() -> dict[str, str]:
+    try:
+        kept = json.loads(cache_file().read_text())
+    except (OSError, ValueError):
+        return {}
+    return kept if isinstance(kept, dict) else {}
+
+
+def _keep() -> str:
+    """Adds this process's verdicts to the user's cache. Returns where they are, in words."""
+    path = cache_file()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as draft:
+            draft.write_text(json.dumps({**_kept(), **_verdicts}, indent=1) + "\n")
+    except OSError as error:
+        return f"the verdict is kept for this process alone ({error})"
+    return f"the verdict is kept in {path}"
