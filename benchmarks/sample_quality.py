@@ -31,7 +31,7 @@ from vdiff_kernels.diffusion.guidance import text_guided
 from vdiff_kernels.diffusion.pipeline import shipped_weights
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.files import written_whole
-from vdiff_kernels.ops.backend import BACKENDS
+from vdiff_kernels.backends.registry import BACKENDS
 
 from . import digit_metrics as metrics
 

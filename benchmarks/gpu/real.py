@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from vdiff_kernels.verify.budget import assert_within_budget, poisoned_memory
-from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 
 from .day import Day, within_budget

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
-from vdiff_kernels.verify.suite import CASES
+from vdiff_kernels.verify.cases import CASES
 
 from .day import Day
 from .variants import plain_name

@@ -7,7 +7,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from vdiff_kernels.ops.norm import native as norm
 from vdiff_kernels.ops.norm.reference import channel_stats
-from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 
 from .day import Day, first_line, relative_error

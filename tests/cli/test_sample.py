@@ -9,12 +9,10 @@ import numpy as np
 import pytest
 import torch
 
-from vdiff_kernels.cli import options
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.media import save_video
-from vdiff_kernels.ops import backend as backends
-from vdiff_kernels.ops.conv import api as conv_api
+from vdiff_kernels.backends import registry
 
 from .conftest import tiny
 
@@ -123,22 +121,11 @@ class TestBackend:
         assert result.stdout.endswith(f" s by {words[backend]}\n")
 
     def test_without_the_compiled_library(self, vdiff, weights, out, monkeypatch):
-        monkeypatch.setattr("vdiff_kernels.ops.backend._SERVED", dict(cpu=frozenset(), cuda=frozenset(), triton=frozenset()))
-        monkeypatch.setattr("vdiff_kernels.ops.backend._load_error", "it is not built")
+        monkeypatch.setattr(registry.BACKENDS["cpu"], "kernels", {})
+        monkeypatch.setattr("vdiff_kernels.backends.native.LOAD_ERROR", "it is not built")
+        registry.forget()
         result = vdiff("sample", PROMPT, "-o", out, "--weights", weights, "--steps", 1)
         assert result.stdout.endswith(" s by reference (eager PyTorch), as cpu: not available: it is not built\n")
-
-    def test_the_operators_asked_about_are_those_of_the_model(self, model, monkeypatch):
-        called, resolve = set(), conv_api.resolve
-
-        def spy(name, operator, tensor):
-            called.add(operator)
-            return resolve(name, operator, tensor)
-
-        for module in ("conv", "attention", "norm", "feedforward"):
-            monkeypatch.setattr(f"vdiff_kernels.ops.{module}.api.resolve", spy)
-        model.sample(PROMPT, steps=1)
-        assert called == set(options.OPERATORS)
 
     def test_compare(self, vdiff, weights, model, out, monkeypatch):
         """The reference runs from the same seed; the difference is the largest of all, in levels."""
@@ -227,7 +214,7 @@ def test_cuda_gives_its_reason(refused, weights, out, never_sampled):
 
 
 def test_a_default_backend_that_does_not_exist(refused, weights, out, never_sampled, monkeypatch):
-    monkeypatch.setattr(backends, "_default", "gpu")  # as VDIFF_BACKEND=gpu leaves it
+    monkeypatch.setattr(registry, "_default", "gpu")  # as VDIFF_BACKEND=gpu leaves it
     line = refused("sample", "a seven", "-o", out, "--weights", weights)
     assert line.startswith("vdiff: the environment variable VDIFF_BACKEND is 'gpu'; expected one of 'reference'")
 

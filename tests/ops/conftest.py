@@ -1,6 +1,6 @@
 import pytest
 
-from vdiff_kernels.ops import library
+from vdiff_kernels.backends import library
 
 
 @pytest.fixture

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.ops import checks
+from vdiff_kernels.backends import registry
+from vdiff_kernels.ops.attention.call import AttentionCall
 
 Q = torch.randn(1, 3, 2, 2, 1, 4)
 ANGLES = torch.rand(3, 2)
@@ -41,30 +42,38 @@ def test_a_norm_is_looked_into():
             vdiff.norm_act(x, wrong)
 
 
-def test_a_check_runs_once_and_not_for_what_it_does_not_know(monkeypatch):
-    calls = []
-    check = checks.once(lambda *arguments: calls.append(arguments))
+@pytest.fixture
+def checked(monkeypatch):
+    """The calls that were checked."""
+    calls, check = [], AttentionCall.check
+    monkeypatch.setattr(AttentionCall, "check", lambda call: (calls.append(call), check(call)))
+    registry.forget()
+    yield calls
+    registry.forget()
+
+
+def test_a_call_is_checked_once_and_not_for_what_is_not_known(checked, monkeypatch):
+    def call(q=Q, **options):
+        vdiff.temporal_attention(q, q, q, **options)
+
     for _ in range(3):
-        check(Q, 1)
-    assert len(calls) == 1
-    for other in ((Q, True), (Q, 1.0), (Q.clone().requires_grad_(), 1), (Q[:, :2], 1)):
-        check(*other)
-    assert len(calls) == 5
+        call()
+    assert len(checked) == 1
+    for other in (dict(causal=True), dict(scale=1.0), dict(q=Q.clone().requires_grad_()), dict(q=Q[:, :2]), dict(backend="cpu")):
+        call(**other)
+    assert len(checked) == 6
     with torch._subclasses.FakeTensorMode() as mode:
         for _ in range(2):
-            check(mode.from_tensor(Q), 1)
-    assert len(calls) == 7
-    monkeypatch.setattr(checks, "MAX_SIGNATURES", 2)
-    check(Q[:, :1], 1)  # the others are forgotten
-    check(Q, 1)
-    assert len(calls) == 9
+            call(mode.from_tensor(Q))
+    assert len(checked) == 8
+    monkeypatch.setattr(registry, "MAX_SIGNATURES", 2)
+    call(Q[:, :1])  # the others are forgotten
+    call()
+    assert len(checked) == 10
 
 
-def test_what_fails_is_not_remembered():
-    def check(value):
-        raise ValueError("no")
-
-    checked = checks.once(check)
+def test_what_fails_is_not_remembered(checked):
     for _ in range(2):
-        with pytest.raises(ValueError):
-            checked(1)
+        with pytest.raises(TypeError):
+            vdiff.temporal_attention(Q, Q, Q.double())
+    assert len(checked) == 2

@@ -114,7 +114,7 @@ def preferred(device: str) -> str:
 
 
 def require_known(name, what: str) -> None:
-    if name not in BACKENDS:
+    if not isinstance(name, str) or name not in BACKENDS:
         raise ValueError(f"{what} is {checks.shown(name)}; expected one of {', '.join(map(repr, BACKENDS))}")
 
 
@@ -134,21 +134,23 @@ MAX_SIGNATURES = 4096
 _choices: dict[tuple, Choice] = {}
 
 
-def choose(call: Call, requested: str | None) -> Choice:
+def choose(call: Call, requested: str | None, is_part: bool = False) -> Choice:
     """Checks the call and chooses its backend: once for each signature, which saves 30 us.
+
+    is_part: of a composed operator that the backend requested serves: where it does not serve the part too, auto chooses.
 
     A signature is all that checks and backends look at: shape, dtype, device, layout and requires_grad of tensors, and constants.
     Raises ValueError or TypeError for wrong arguments, and ValueError where an explicit backend cannot serve the call.
     """
     if torch.compiler.is_compiling():
-        return _chosen(call, requested)
+        return _chosen(call, requested, is_part)
     signature = _signature(call)
-    if signature is None:
-        return _chosen(call, requested)
-    key = signature, requested, _default, torch.is_grad_enabled()
+    if signature is None or not (requested is None or isinstance(requested, str)):
+        return _chosen(call, requested, is_part)
+    key = signature, requested, is_part, _default, torch.is_grad_enabled()
     choice = _choices.get(key)
     if choice is None:
-        choice = _chosen(call, requested)
+        choice = _chosen(call, requested, is_part)
         if len(_choices) >= MAX_SIGNATURES:
             _choices.clear()
         _choices[key] = choice
@@ -160,15 +162,14 @@ def forget() -> None:
     _choices.clear()
 
 
-def _chosen(call: Call, requested: str | None) -> Choice:
+def _chosen(call: Call, requested: str | None, is_part: bool) -> Choice:
     call.check()
     if requested is not None:
         require_known(requested, f"{call.operator}: backend")
-        name = requested
     elif _default is not None:
         require_known(_default, "the environment variable VDIFF_BACKEND")  # class backend has checked any other
-        name = _default
-    else:
+    name = requested or _default
+    if name is None or (is_part and _why_not(name, call)):
         name = _auto(call)
     reason = _why_not(name, call)
     if reason:

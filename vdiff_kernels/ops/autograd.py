@@ -14,12 +14,13 @@ from ..backends import registry
 from .call import Call
 
 
-def run(call: Call, backend: str | None, in_parts=None):
+def run(call: Call, backend: str | None, in_parts=None, is_part: bool = False):
     """The result of a call by the backend that serves it: `backend`, or auto's choice.
 
-    in_parts(call, backend): what calls the parts of a composed operator, where the backend has no kernel of the whole.
+    in_parts(call, backend): what calls the parts of a composed operator, where the backend has no kernel of the whole. is_part: of
+        such a call: the backend serves it if it can.
     """
-    choice = registry.choose(call, backend)
+    choice = registry.choose(call, backend, is_part)
     kernels = choice.kernels
     if kernels is None:
         return in_parts(call, choice.backend)
@@ -77,7 +78,6 @@ class _Differentiable(torch.autograd.Function):
     @differentiable_once
     def backward(ctx, grad_out, *_):
         backend, constants = ctx.call
-        needs = ctx.needs_input_grad[2:]
-        tensors, saved = ctx.saved_tensors[: len(needs)], ctx.saved_tensors[len(needs) :]
-        call = constants.holding(tensors)
+        needs, kept = ctx.needs_input_grad[2:], ctx.saved_tensors
+        call, saved = constants.holding(kept[: len(needs)]), kept[len(needs) :]
         return None, None, *registry.BACKENDS[backend].kernels[call.operator].backward(call, saved, grad_out, needs)

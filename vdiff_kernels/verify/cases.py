@@ -1,6 +1,6 @@
 """The hostile named cases: few, each for one way in which a kernel goes wrong."""
 
-from .inputs import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, TemporalCase
+from .inputs import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, StatsCase, TemporalCase
 
 TEMPORAL_CASES = [
     TemporalCase("one-frame", T=1, D=33, N=3, H=1, W=1),
@@ -58,6 +58,7 @@ BLOCK_CASES = [
     SpatialCase("several-tasks", T=1, H=21, W=20, N=1, D=6, bias="rel"),
     SpatialCase("long-context", T=2, H=3, W=4, N=2, D=16, context="shared", S=150, bias="masked"),
 ]
+STATS_CASES = [StatsCase("plain", B=2), StatsCase("large-mean", mean=100.0, layout="contiguous"), StatsCase("no-batch", B=0)]
 NORM_CASES = [
     NormCase("group-frame", B=2),
     NormCase("group-clip", B=2, scope="clip", residual=True, eps=1e-6),
@@ -105,5 +106,5 @@ LAYER_CASES = [
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
 GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]
 CASES = [
-    *TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
+    *TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
 ]  # fmt: skip

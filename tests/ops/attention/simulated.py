@@ -1,12 +1,15 @@
 """The CUDA attention operators, simulated: what csrc/attention/operators.cpp does, with launches that tests/ptxsim executes."""
 
+import contextlib
 from pathlib import Path
 
 import torch
 
 from tests import ptxsim
 from tests.ptxsim.fixtures import compiled_launchers
-from vdiff_kernels.ops.attention import native
+from vdiff_kernels.backends import registry
+from vdiff_kernels.backends.backend import Backend
+from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
 
 CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
@@ -21,8 +24,34 @@ def launchers():
     return compiled_launchers(*SOURCES, include=(CSRC,))
 
 
+@contextlib.contextmanager
+def simulated_by_default(run):
+    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
+    auto, _ = registry.AUTO["cpu"], registry.forget()
+    registry.BACKENDS["simulated"], registry.AUTO["cpu"] = Simulated(SimulatedKernels(run)), ("simulated",)
+    try:
+        yield
+    finally:
+        registry.AUTO["cpu"] = auto
+        del registry.BACKENDS["simulated"]
+        registry.forget()
+
+
+class Simulated(Backend):
+    name = "simulated"
+
+    def __init__(self, kernels: "SimulatedKernels"):
+        self.kernels = {
+            f"{kind}_attention": attention_kernels(kernels.forward[kind], kernels.backward[kind], cuda_backward_needs)
+            for kind in ("temporal", "spatial")
+        }
+
+    def supports(self, call):
+        return None if call.operator in self.kernels else f"it has no {call.operator}"
+
+
 class SimulatedKernels:
-    """`forward` and `backward` by kind, as ops/attention/native.py has them.
+    """The compiled library's operators by kind, with the arguments of their schemas (vdiff_kernels/ops/attention/schema.py).
 
     run: `simulate.launcher`, or its like. outputs: makes them; those of ptxsim are held to be written whole.
     """
@@ -31,8 +60,6 @@ class SimulatedKernels:
         self.run, self.empty = run, outputs
         self.forward = {"temporal": self.temporal, "spatial": self.spatial}
         self.backward = {"temporal": self.temporal_backward, "spatial": self.spatial_backward}
-
-    backward_needs = staticmethod(native.cuda_backward_needs)
 
     # ------------------------------------------------------------------------------------------------------------ temporal
 

@@ -6,12 +6,14 @@ import torch
 
 import vdiff_kernels as vdiff
 from tests.ptxsim.launcher import plain_name
-from vdiff_kernels.ops.attention import api, autograd
-from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
+from vdiff_kernels.ops.attention import api
+from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
+from vdiff_kernels.ops.autograd import run
+from vdiff_kernels.verify.cases import SPATIAL_CASES, TEMPORAL_CASES
 from vdiff_kernels.verify.check import check, evaluate, make_leaves
-from vdiff_kernels.verify.suite import SPATIAL_CASES, TEMPORAL_CASES
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
-from .simulated import SimulatedKernels, launchers
+from .simulated import launchers, simulated_by_default
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [*TEMPORAL_CASES, *SPATIAL_CASES]
@@ -19,10 +21,10 @@ SHORT, LONG = TemporalCase("short", T=5, N=3, D=12, bias="rel"), SpatialCase("lo
 
 
 @pytest.fixture
-def simulated(simulate, monkeypatch):
+def simulated(simulate):
     """The public operators run the CUDA kernels in the simulator."""
-    monkeypatch.setitem(autograd._KERNELS, "simulated", SimulatedKernels(simulate.launcher))
-    monkeypatch.setattr(api, "resolve", lambda name, operator, tensor: name or "simulated")
+    with simulated_by_default(simulate.launcher):
+        yield
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -84,11 +86,10 @@ def test_one_packed_gradient(case, simulated):
     leaves = make_leaves(case, torch.bfloat16)
     qkv = torch.stack([leaves[name] for name in "qkv"], 4).requires_grad_()
     table = leaves["rel_bias"].requires_grad_()
-    options = ((case.D**-0.5, False), (None, None)) if case.operator == "temporal_attention" else ((case.D**-0.5,), ())
-    kind = case.operator.removesuffix("_attention")
+    options = AttentionOptions(rel_bias=table)
     grad_out = torch.randn(qkv.shape[:4] + qkv.shape[5:]).bfloat16()
-    together = autograd.attention_packed(kind, "simulated", qkv, None, table, options)
-    apart = autograd.attention(kind, "simulated", *qkv.unbind(4), None, table, options)
+    together = run(AttentionCall.packed(case.operator, qkv, options), "simulated")
+    apart = run(AttentionCall(case.operator, *qkv.unbind(4), options), "simulated")
     grads = [torch.autograd.grad(out, [qkv, table], grad_out) for out in (together, apart)]
     assert torch.equal(together, apart) and all(torch.equal(a, b) for a, b in zip(*grads))
 

@@ -6,11 +6,10 @@ import pytest
 import torch
 
 from tests.ptxsim.module import tensors_of
-from vdiff_kernels.ops.attention import api, autograd
-from vdiff_kernels.verify.cases import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import check
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
-from .simulated import SimulatedKernels
+from .simulated import simulated_by_default
 
 SEEDS = range(6)
 LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
@@ -53,7 +52,6 @@ def drawn_spatial(draw, number):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("number", range(30))
 @pytest.mark.parametrize("drawn", [drawn_temporal, drawn_spatial])
-def test_forward_and_every_gradient(drawn, number, dtype, monkeypatch):
-    monkeypatch.setitem(autograd._KERNELS, "simulated", SimulatedKernels(run))
-    monkeypatch.setattr(api, "resolve", lambda name, operator, tensor: "simulated")
-    check(drawn(random.Random(number), number), dtype)
+def test_forward_and_every_gradient(drawn, number, dtype):
+    with simulated_by_default(run):
+        check(drawn(random.Random(number), number), dtype)

@@ -15,7 +15,7 @@ def layer(call: LayerCall, backend: str) -> Tensor:
     """gate * linear(attention(linear(norm(x) + pos_emb))) + residual; backend: of the attention."""
     with torch.autocast(call.x.device.type, enabled=False):
         if call.norm is not None:
-            x = run(NormCall("norm_act", call.x.movedim(-1, 1), call.norm), backend).movedim(1, -1)
+            x = run(NormCall("norm_act", call.x.movedim(-1, 1), call.norm), backend, is_part=True).movedim(1, -1)
             return run(replace(call, x=x, norm=None), backend, _without_norm)
         return _without_norm(call, backend)
 

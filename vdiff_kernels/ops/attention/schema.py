@@ -118,13 +118,6 @@ def _(grad_out, *rest):
 
 # --------------------------------------------------------------------------------------------- calls, taken apart and served
 
-_ops = torch.ops.vdiff_kernels
-_forward = {name: getattr(_ops, f"{name}_native").default for name in ("temporal_attention", "spatial_attention")}
-_backward = {name: getattr(_ops, f"{name}_native_backward").default for name in ("temporal_attention", "spatial_attention")}
-_layer = {name: getattr(_ops, f"{name}_native").default for name in ("temporal_layer", "spatial_layer")}
-_layer_bwd = {name: getattr(_ops, f"{name}_native_backward").default for name in ("temporal_layer", "spatial_layer")}
-
-
 def _options(call: AttentionCall | LayerCall, scale: float) -> tuple:
     """The schemas' _TEMPORAL or _SPATIAL."""
     options = call.options
@@ -142,20 +135,24 @@ def _needs_table(call: AttentionCall | LayerCall, needs) -> bool:
     return any(needs[place] for place in call.tables)
 
 
-def _attention(call: AttentionCall, save: bool):
-    need_out, need_lse = backward_needs(call) if save else (False, False)
-    out, lse = _forward[call.operator](call.q, call.k, call.v, *_options(call, call.scale), need_lse)
-    return out, (out if need_out else None, lse if need_lse else None)
+def attention_kernels(forward, backward, backward_needs, schemas=()) -> Kernels:
+    """An attention by its two operators. backward_needs(call): whether backward takes forward's out, and its log-sum-exp."""
 
+    def run(call: AttentionCall, save: bool):
+        need_out, need_lse = backward_needs(call) if save else (False, False)
+        out, lse = forward(call.q, call.k, call.v, *_options(call, call.scale), need_lse)
+        return out, (out if need_out else None, lse if need_lse else None)
 
-def _attention_gradients(call: AttentionCall, saved, grad_out, needs):
-    is_packed, need_bias_grad = call.qkv is not None, _needs_table(call, needs)
-    dq, dk, dv, dtable = _backward[call.operator](
-        unit_stride(grad_out), call.q, call.k, call.v, *saved, *_options(call, call.scale), is_packed, need_bias_grad
-    )
-    if is_packed:
-        dk = dv = None
-    return dq, dk, dv, *_option_gradients(call, dtable if need_bias_grad else None)
+    def differentiate(call: AttentionCall, saved, grad_out, needs):
+        is_packed, need_bias_grad = call.qkv is not None, _needs_table(call, needs)
+        dq, dk, dv, dtable = backward(
+            unit_stride(grad_out), call.q, call.k, call.v, *saved, *_options(call, call.scale), is_packed, need_bias_grad
+        )
+        if is_packed:
+            dk = dv = None
+        return dq, dk, dv, *_option_gradients(call, dtable if need_bias_grad else None)
+
+    return Kernels(run, differentiate, schemas)
 
 
 def _layer_arguments(call: LayerCall) -> tuple:
@@ -166,23 +163,26 @@ def _layer_arguments(call: LayerCall) -> tuple:
     return call.x, call.w_qkv, call.b_qkv, call.w_out, call.b_out, call.num_heads, *norm, call.pos_emb
 
 
-def _whole_layer(call: LayerCall, save: bool):
-    residual = call.x if call.residual_is_x else call.residual
-    return _layer[call.operator](*_layer_arguments(call), residual, *_options(call, call.scale)), ()
+def layer_kernels(forward, backward, schemas=()) -> Kernels:
+    """A whole layer by its two operators."""
 
+    def run(call: LayerCall, save: bool):
+        residual = call.x if call.residual_is_x else call.residual
+        return forward(*_layer_arguments(call), residual, *_options(call, call.scale)), ()
 
-def _whole_layer_gradients(call: LayerCall, saved, grad_out, needs):
-    need_bias_grad = _needs_table(call, needs)
-    grad_out = unit_stride(grad_out)
-    dx, *found, dtable = _layer_bwd[call.operator](
-        grad_out, *_layer_arguments(call), *_options(call, call.scale), call.residual_is_x, need_bias_grad
-    )
-    norm_weight, norm_bias = (None, None) if call.norm is None else (call.norm.weight, call.norm.bias)
-    parameters = call.w_qkv, call.b_qkv, call.w_out, call.b_out, norm_weight, norm_bias, call.pos_emb
-    *dweights, dnorm_weight, dnorm_bias, dpos_emb = map(like_parameter, found, parameters)
-    dresidual = grad_out if needs[1] else None
-    dnorm = dnorm_weight, dnorm_bias, None, None
-    return dx, dresidual, *dweights, *dnorm, dpos_emb, None, *_option_gradients(call, dtable if need_bias_grad else None)
+    def differentiate(call: LayerCall, saved, grad_out, needs):
+        need_bias_grad, grad_out = _needs_table(call, needs), unit_stride(grad_out)
+        dx, *found, dtable = backward(
+            grad_out, *_layer_arguments(call), *_options(call, call.scale), call.residual_is_x, need_bias_grad
+        )
+        norm_weight, norm_bias = (None, None) if call.norm is None else (call.norm.weight, call.norm.bias)
+        parameters = call.w_qkv, call.b_qkv, call.w_out, call.b_out, norm_weight, norm_bias, call.pos_emb
+        *dweights, dnorm_weight, dnorm_bias, dpos_emb = map(like_parameter, found, parameters)
+        dresidual = grad_out if needs[1] else None
+        dnorm = dnorm_weight, dnorm_bias, None, None
+        return dx, dresidual, *dweights, *dnorm, dpos_emb, None, *_option_gradients(call, dtable if need_bias_grad else None)
+
+    return Kernels(run, differentiate, schemas)
 
 
 _MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
@@ -201,13 +201,14 @@ def cuda_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
     return is_long, is_long
 
 
-def _native(name: str, forward, backward) -> Kernels:
-    return Kernels(forward, backward, (f"{name}_native", f"{name}_native_backward"))
+def _native(kernels, name: str, *more) -> Kernels:
+    schemas = f"{name}_native", f"{name}_native_backward"
+    return kernels(*(getattr(torch.ops.vdiff_kernels, schema).default for schema in schemas), *more, schemas)
 
 
 NATIVE = {
-    "temporal_attention": _native("temporal_attention", _attention, _attention_gradients),
-    "spatial_attention": _native("spatial_attention", _attention, _attention_gradients),
-    "temporal_layer": _native("temporal_layer", _whole_layer, _whole_layer_gradients),
-    "spatial_layer": _native("spatial_layer", _whole_layer, _whole_layer_gradients),
+    "temporal_attention": _native(attention_kernels, "temporal_attention", backward_needs),
+    "spatial_attention": _native(attention_kernels, "spatial_attention", backward_needs),
+    "temporal_layer": _native(layer_kernels, "temporal_layer"),
+    "spatial_layer": _native(layer_kernels, "spatial_layer"),
 }

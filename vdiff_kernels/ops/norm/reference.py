@@ -12,10 +12,11 @@ from ..tensors import acc_dtype
 from .call import Norm
 
 
-def channel_stats(x: Tensor) -> Tensor:
+def channel_stats(x: Tensor, *, compute_dtype: torch.dtype | None = None) -> Tensor:
     """Mean and biased variance over (H, W): x (B, C, T, H, W) to (B, T, C, 2), float32 (float64 for float64)."""
-    var, mean = torch.var_mean(x.detach().to(acc_dtype(x.dtype)), dim=(3, 4), correction=0)
-    return torch.stack((mean, var), dim=-1).transpose(1, 2).contiguous()
+    acc = acc_dtype(x.dtype)
+    var, mean = torch.var_mean(x.detach().to(compute_dtype or acc), dim=(3, 4), correction=0)
+    return torch.stack((mean, var), dim=-1).transpose(1, 2).contiguous().to(acc)
 
 
 def normalize(x: Tensor, norm: Norm, stats: Tensor | None = None) -> Tensor:

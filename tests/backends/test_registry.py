@@ -1,0 +1,212 @@
+"""Which backend serves a call, how that is said, and what happens without the compiled library and without Triton."""
+
+import os
+import subprocess
+import sys
+import warnings
+
+import pytest
+import torch
+
+import vdiff_kernels as vdiff
+from vdiff_kernels import verify
+from vdiff_kernels.backends import registry
+from vdiff_kernels.backends.backend import Backend
+from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, LayerCall
+from vdiff_kernels.ops.call import Described
+from vdiff_kernels.ops.feedforward.call import GegluCall
+from vdiff_kernels.ops.schema import Kernels
+from vdiff_kernels.verify.check import PUBLIC
+
+Q = torch.randn(1, 2, 1, 1, 1, 4)
+
+
+@pytest.fixture(autouse=True)
+def fresh_choices():
+    registry.forget()
+    yield
+    registry.forget()
+
+
+def served_by(monkeypatch) -> list[str]:
+    """Records the backend of every attention."""
+    calls = []
+    for name in ("cpu", "reference"):
+        kernels = Kernels(lambda call, save, name=name: (calls.append(name) or call.q, ()))
+        monkeypatch.setitem(registry.BACKENDS[name].kernels, "temporal_attention", kernels)
+    return calls
+
+
+def test_auto_takes_the_native_library_on_cpu(monkeypatch):
+    calls = served_by(monkeypatch)
+    vdiff.temporal_attention(Q, Q, Q)
+    assert calls == ["cpu"]
+
+
+def test_context_manager_sets_and_restores_the_default(monkeypatch):
+    calls = served_by(monkeypatch)
+    with vdiff.backend("reference"):
+        vdiff.temporal_attention(Q, Q, Q)
+        with vdiff.backend(None):
+            vdiff.temporal_attention(Q, Q, Q)
+        vdiff.temporal_attention(Q, Q, Q)
+        vdiff.temporal_attention(Q, Q, Q, backend="cpu")  # explicit wins
+    vdiff.temporal_attention(Q, Q, Q)
+    with pytest.raises(ZeroDivisionError), vdiff.backend("reference"):
+        1 / 0
+    vdiff.temporal_attention(Q, Q, Q)
+    assert calls == ["reference", "cpu", "reference", "cpu", "cpu", "cpu"]
+
+
+def test_modules_take_a_backend():
+    layer = vdiff.nn.TemporalAttention(8, 2, backend="triton")
+    with pytest.raises(ValueError, match="temporal_layer: backend is 'triton', which cannot serve this call"):
+        layer(torch.randn(1, 2, 1, 1, 8))
+
+
+class Partial(Backend):
+    """Has attention alone, and that not for every head."""
+
+    name = "partial"
+
+    def __init__(self):
+        self.kernels = {"temporal_attention": registry.BACKENDS["cpu"].kernels["temporal_attention"]}
+
+    def supports(self, call):
+        if call.operator not in self.kernels:
+            return f"it has no {call.operator}"
+        return None if call.q.shape[-1] <= 4 else "D is above 4"
+
+
+def test_a_layer_is_served_wherever_its_attention_is(monkeypatch):
+    """Its norm and products come from elsewhere, and a call that the attention does not support goes to the next backend."""
+    monkeypatch.setitem(registry.BACKENDS, "partial", Partial())
+    monkeypatch.setitem(registry.AUTO, "cpu", ("partial", *registry.AUTO["cpu"]))
+    layer = vdiff.nn.TemporalAttention(8, 2)
+    x, norm = torch.randn(1, 3, 2, 2, 8), vdiff.Norm("layer", torch.rand(8), torch.rand(8))
+    call = LayerCall("temporal_layer", x, layer.to_qkv.weight, None, layer.proj_out.weight, None, 2, norm, None, None, None, AttentionOptions())
+    choice = registry.choose(call, None)
+    assert (choice.backend, choice.kernels) == ("partial", None)
+    torch.testing.assert_close(layer(x, norm=norm, residual=x), call_with(layer, x, norm, "reference"))
+    wide = vdiff.nn.TemporalAttention(16, 2)
+    call.w_qkv, call.w_out, call.x, call.norm = wide.to_qkv.weight, wide.proj_out.weight, torch.randn(1, 3, 2, 2, 16), None
+    assert registry.choose(call, None).backend == "cpu"
+    with pytest.raises(ValueError, match="backend is 'partial', which cannot serve this call: D is above 4; expected one of 'reference', 'cpu'"):
+        registry.choose(call, "partial")
+
+
+def call_with(layer, x, norm, backend):
+    with vdiff.backend(backend):
+        return layer(x, norm=norm, residual=x)
+
+
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_an_explicit_backend_never_falls_back(name):
+    with pytest.raises(ValueError, match=f"temporal_attention: backend is '{name}', which cannot serve this call: .*; expected"):
+        vdiff.temporal_attention(Q, Q, Q, backend=name)
+    with vdiff.backend(name), pytest.raises(ValueError, match=name):
+        vdiff.temporal_attention(Q, Q, Q)
+
+
+def test_availability_gives_the_reason():
+    assert vdiff.availability("reference") and vdiff.availability("cpu")
+    for name in ("cuda", "triton"):
+        state = vdiff.availability(name)
+        assert not state and state.reason and name in str(state)
+    with pytest.raises(ValueError, match="availability: name is 'gpu'; expected one of 'reference', 'cpu', 'cuda', 'triton'"):
+        vdiff.availability("gpu")
+    with pytest.raises(ValueError, match="backend: name is 'gpu'"):
+        vdiff.backend("gpu")
+
+
+def on_gpu(operator, *shape, dtype=torch.float32, **options):
+    """A call on a GPU that is not there."""
+    rows = Described(shape, dtype, torch.device("cuda"))
+    if operator == "geglu":
+        return GegluCall(operator, rows, rows, None)
+    return AttentionCall(operator, rows, rows, rows, AttentionOptions(**options))
+
+
+def test_auto_on_a_gpu_without_kernels_warns_once(monkeypatch):
+    monkeypatch.setattr(registry, "_warned", set())
+    with pytest.warns(UserWarning, match="eager PyTorch serves geglu on this GPU \\(cuda: .*; triton: this version has no Triton kernels\\)"):
+        assert registry._auto(on_gpu("geglu", 2, 4)) == "reference"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert registry._auto(on_gpu("geglu", 2, 4)) == "reference"
+
+
+def test_auto_takes_no_gpu_kernels_that_nothing_checks(monkeypatch):
+    cuda = registry.BACKENDS["cuda"]
+    monkeypatch.setattr(cuda, "kernels", registry.BACKENDS["cpu"].kernels)
+    monkeypatch.setattr(cuda, "why_not_here", lambda call: None)
+    call = on_gpu("temporal_attention", 1, 16, 2, 2, 2, 8)
+    monkeypatch.setattr(registry, "first_use_check", lambda name, variant: None)
+    assert registry._auto(call) == "cuda"
+    monkeypatch.setattr(registry, "first_use_check", None)
+    with pytest.warns(UserWarning, match="nothing is registered that checks it"):
+        assert registry._auto(call) == "reference"
+
+
+def test_every_operator_has_a_definition_a_native_kernel_or_parts_and_cases():
+    assert registry.BACKENDS["cpu"].kernels.keys() == {name for name, row in registry.OPERATORS.items() if row.native}
+    for name, row in registry.OPERATORS.items():
+        assert row.native or row.parts, name
+        assert set(row.parts) <= registry.OPERATORS.keys()
+    assert registry.OPERATORS.keys() == PUBLIC.keys() == {case.operator for case in verify.CASES}
+
+
+def python(code: str, **environment) -> subprocess.CompletedProcess:
+    environment = {**os.environ, "PYTHONPATH": os.getcwd(), **environment}
+    return subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+
+
+def test_environment_variable():
+    code = "import vdiff_kernels.backends.registry as b; print(b.preferred('cpu'))"
+    assert python(code, VDIFF_BACKEND="reference").stdout.strip() == "reference"
+    assert python(code, VDIFF_BACKEND="").stdout.strip() == "cpu"
+    wrong = python(code, VDIFF_BACKEND="gpu")
+    assert wrong.returncode != 0
+    assert "ValueError: the environment variable VDIFF_BACKEND is 'gpu'; expected one of" in wrong.stderr
+
+
+WITHOUT = """
+import sys, importlib.abc, pathlib
+class Block(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] == "triton":
+            raise ModuleNotFoundError("No module named 'triton' (blocked)", name="triton")
+sys.meta_path.insert(0, Block())
+import torch
+real = torch.ops.load_library
+def refuse(path):
+    raise OSError("blocked")
+torch.ops.load_library = refuse
+import vdiff_kernels as vdiff
+assert "triton" not in sys.modules
+q = torch.randn(1, 3, 2, 2, 2, 8, requires_grad=True)
+out = vdiff.temporal_attention(q, q, q)  # auto
+out.sum().backward()
+assert torch.equal(out, vdiff.temporal_attention(q, q, q, backend="reference"))
+block = vdiff.nn.Pseudo3DBlock(4, 8)
+block(torch.randn(1, 3, 4, 5, 5)).sum().backward()
+for name in ("cpu", "cuda", "triton"):
+    state = vdiff.availability(name)
+    assert not state, state
+assert "blocked" in vdiff.availability("cpu").reason
+try:
+    vdiff.temporal_attention(q, q, q, backend="cpu")
+except ValueError as error:
+    print(error)
+"""
+
+
+def test_works_without_triton_and_without_the_library():
+    run = python(WITHOUT)
+    assert run.returncode == 0, run.stderr
+    assert "backend is 'cpu', which cannot serve this call: the compiled library did not load: blocked" in run.stdout
+
+
+def test_a_missing_library_says_so():
+    code = "import pathlib, vdiff_kernels.backends.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
+    assert "the compiled library is missing" in python(code).stdout
