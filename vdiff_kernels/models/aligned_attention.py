@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import TemporalAttention
+from ..nn.children import normed
 from ..ops.tensors import acc_dtype
-from ..ops.norm.call import Norm
 
 
 class AlignedAttention(nn.Module):
@@ -35,7 +35,8 @@ class AlignedAttention(nn.Module):
         """x: (B, C, T, H, W) of patch x patch pixels a position; places: (B, T, 2), as of `centres`, in pixels. Returns x's shape."""
         x = x.movedim(1, -1)
         h = shifted(self.enter(self.norm(x)), places, self.patch)
-        h = self.attention(h, norm=Norm.of(self.attention_norm), residual=h, focus_present=focus_present)
+        normal, norm = normed(self.attention_norm, h)
+        h = self.attention(normal, norm=norm, residual=h, focus_present=focus_present)
         return (x + self.leave(shifted(h, -places, self.patch))).movedim(-1, 1)
 
 

@@ -7,11 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn import FactorizedAttention, NormActConv, ResnetBlock3D, SpatialConv, TemporalAttention, TemporalConv
+from ..nn.children import norm_conv, normed
 from ..nn.layout import require_multiple
 from ..ops import checks
 from ..ops.attention.call import require_focus_present
-from ..ops.conv.api import norm_act_conv
-from ..ops.norm.call import Norm
 from .aligned_attention import AlignedAttention, centres
 from .text import WordEncoder
 
@@ -97,7 +96,8 @@ class VideoUNet(nn.Module):
 
         x = self.stem(self._patches(z))
         h = x.movedim(1, -1)
-        x = self.stem_attention(h, norm=Norm.of(self.stem_norm), residual=h, focus_present=focus_present).movedim(-1, 1)
+        normal, norm = normed(self.stem_norm, h)
+        x = self.stem_attention(normal, norm=norm, residual=h, focus_present=focus_present).movedim(-1, 1)
 
         skips = [x]
         for level, stages in enumerate(self.down):
@@ -155,6 +155,7 @@ class Stage(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, embedding: int, num_heads: int, groups: int, backend: str | None):
         super().__init__()
+        self.backend = backend
         self.block = ResnetBlock3D(in_channels, out_channels, embedding, "spatial", groups, backend=backend)
         self.motion = TemporalConv(out_channels, out_channels, backend=backend)
         for last in (self.block.conv2.weight, self.motion.weight, self.motion.bias):
@@ -178,8 +179,7 @@ class Stage(nn.Module):
         if focus_present is not None:
             seen = x.masked_fill(focus_present[:, None, :, None, None], 0)
             mix = focus_present.to(x.dtype)
-        conv = self.motion
-        return norm_act_conv(seen, conv.weight, conv.bias, residual=x, mix=mix, backend=conv.backend)
+        return norm_conv(None, self.motion, seen, residual=x, mix=mix, backend=self.backend)
 
 
 class Condition(nn.Module):

@@ -4,9 +4,9 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.attention.api import spatial_layer, temporal_layer
 from ..ops.attention.call import require_focus_present
 from ..ops.norm.call import Norm
+from .children import attention_layer, normed
 from .layout import require_backend, require_frames, require_heads, require_input
 from .position import KINDS, RelativePositionBias
 
@@ -52,13 +52,11 @@ class TemporalAttention(nn.Module):
         rotary: Tensor | None = None,         # (T, R//2) angles.
     ) -> Tensor:  # fmt: skip
         """Returns (B, T, H, W, C). Raises ValueError for more frames than max_frames."""
-        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv.weight)
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
         require_frames(self, x, self.max_frames)
-        T = x.shape[1]
-        return temporal_layer(
-            x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
-            num_heads=self.num_heads, norm=norm, residual=residual, **self._bias(T),
-            causal=causal, focus_present=focus_present, rotary=rotary, backend=self.backend,
+        return attention_layer(
+            "temporal", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
+            backend=self.backend, **self._bias(x.shape[1]), causal=causal, focus_present=focus_present, rotary=rotary,
         )  # fmt: skip
 
     def _bias(self, T: int) -> dict[str, Tensor]:
@@ -94,10 +92,10 @@ class SpatialAttention(nn.Module):
 
     def forward(self, x: Tensor, *, norm: Norm | None = None, residual: Tensor | None = None) -> Tensor:
         """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
-        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv.weight)
-        return spatial_layer(
-            x, self.to_qkv.weight, self.to_qkv.bias, self.proj_out.weight, self.proj_out.bias,
-            num_heads=self.num_heads, norm=norm, residual=residual, rel_bias=self._table(*x.shape[2:4]), backend=self.backend,
+        require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
+        return attention_layer(
+            "spatial", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
+            backend=self.backend, rel_bias=self._table(*x.shape[2:4]),
         )  # fmt: skip
 
     def _table(self, H: int, W: int) -> Tensor | None:
@@ -148,9 +146,11 @@ class FactorizedAttention(nn.Module):
     def forward(self, x: Tensor, *, focus_present: Tensor | None = None) -> Tensor:
         """x: (B, T, H, W, C); focus_present: (B,) or (B, T) bool. Returns (B, T, H, W, C)."""
         # All of it before the first layer runs.
-        require_input(self, x, "(B, T, H, W, C)", -1, self.temporal_attn.dim, self.temporal_attn.to_qkv.weight)
+        require_input(self, x, "(B, T, H, W, C)", -1, self.spatial_attn.dim, self.spatial_attn.to_qkv)
         require_frames(self, x, self.temporal_attn.max_frames)
         if focus_present is not None:
             require_focus_present(type(self).__name__, focus_present, "x", x, *x.shape[:2])
-        x = self.spatial_attn(x, norm=Norm.of(self.spatial_norm), residual=x)
-        return self.temporal_attn(x, norm=Norm.of(self.temporal_norm), residual=x, focus_present=focus_present)
+        h, norm = normed(self.spatial_norm, x)
+        x = self.spatial_attn(h, norm=norm, residual=x)
+        h, norm = normed(self.temporal_norm, x)
+        return self.temporal_attn(h, norm=norm, residual=x, focus_present=focus_present)

@@ -4,10 +4,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.conv.api import norm_act_conv
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import SCOPES, Norm
 from .attention import TemporalAttention
+from .children import is_plain, is_unhooked, norm_conv, normed
 from .conv import CONVS
 from .layout import keep_format, require_backend, require_fits, require_frames, require_heads, require_input, require_multiple
 
@@ -56,7 +56,7 @@ class ResnetBlock3D(nn.Module):
     def forward(self, x: Tensor, temb: Tensor | None = None) -> Tensor:
         """x: (B, C, T, H, W); temb: (B, E) or (B, T, E), before its SiLU. Returns (B, Co, T, H, W) in x's memory format."""
         name = type(self).__name__
-        require_input(self, x, "(B, C, T, H, W)", 1, self.in_channels, self.conv1.weight)
+        require_input(self, x, "(B, C, T, H, W)", 1, self.in_channels, self.conv1)
         B, _, T, H, W = x.shape
         checks.require_extents(name, "x", x, T=T, H=H, W=W)
         E = self.temb_channels
@@ -66,17 +66,15 @@ class ResnetBlock3D(nn.Module):
             checks.require_tensor(name, "temb", temb)
             checks.require_floating(name, "temb", temb)
             checks.require_shape(name, "temb", temb, "(B, E) or (B, T, E)", (B, E), (B, T, E))
-            require_fits(self, "temb", temb, self.time_emb_proj.weight)
+            require_fits(self, "temb", temb, self.time_emb_proj)
             temb = self.time_emb_proj(F.silu(temb))
-        h, stats = norm_act_conv(
-            x, self.conv1.weight, self.conv1.bias, norm=Norm.of(self.norm1, scope=self.scope), act="silu",
-            temb=temb, return_stats=True, backend=self.backend,
-        )  # fmt: skip
+        h, stats = norm_conv(
+            self.norm1, self.conv1, x, scope=self.scope, act="silu", temb=temb, return_stats=True, backend=self.backend
+        )
         shortcut = x if self.conv_shortcut is None else self.conv_shortcut(x)
-        out = norm_act_conv(
-            h, self.conv2.weight, self.conv2.bias, norm=Norm.of(self.norm2, scope=self.scope), act="silu",
-            residual=shortcut, stats=stats, backend=self.backend,
-        )  # fmt: skip
+        out = norm_conv(
+            self.norm2, self.conv2, h, scope=self.scope, act="silu", residual=shortcut, stats=stats, backend=self.backend
+        )
         return keep_format(out, x, 1)
 
 
@@ -115,11 +113,17 @@ class Pseudo3DBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, T, C, H, W). Returns (B, T, Co, H, W) in x's memory format."""
-        conv, group_norm, _ = self.spatial_conv
-        require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels, conv.weight)
+        require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels, self.spatial_conv[0])
         require_frames(self, x, self.temporal_attn.max_frames)
-        h, stats = norm_act_conv(x.transpose(1, 2), conv.weight.unsqueeze(2), conv.bias, return_stats=True, backend=self.backend)
-        h = norm_act(h, Norm.of(group_norm), act="silu", stats=stats, backend=self.backend)
-        h = h.movedim(1, -1)  # (B, T, H, W, Co)
-        out = self.temporal_attn(h, norm=Norm.of(self.norm), residual=h)
+        h = self._spatial(x).movedim(1, -1)  # (B, T, H, W, Co)
+        normal, norm = normed(self.norm, h)
+        out = self.temporal_attn(normal, norm=norm, residual=h)
         return keep_format(out.movedim(-1, 2), x, 2)
+
+    def _spatial(self, x: Tensor) -> Tensor:
+        """silu(group_norm(conv(x))) of every frame: (B, T, C, H, W) to (B, Co, T, H, W)."""
+        conv, group_norm, act = self.spatial_conv
+        if not (is_plain(conv) and is_plain(group_norm) and is_unhooked(act) and is_unhooked(self.spatial_conv)):
+            return self.spatial_conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(1, 2)
+        h, stats = norm_conv(None, conv, x.transpose(1, 2), return_stats=True, backend=self.backend)
+        return norm_act(h, Norm.of(group_norm), act="silu", stats=stats, backend=self.backend)

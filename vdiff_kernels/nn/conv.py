@@ -4,7 +4,8 @@ from torch import Tensor, nn
 
 from ..ops import checks
 from ..ops.conv.api import norm_act_conv, pseudo3d_conv
-from ..ops.norm.call import ACTIVATIONS, SCOPES, Norm
+from ..ops.norm.call import ACTIVATIONS, SCOPES
+from .children import PLAIN_FORWARDS, is_plain, norm_conv
 from .layout import keep_format, require_backend, require_input, require_multiple
 
 _LETTERS = "(B, C, T, H, W)"
@@ -23,8 +24,11 @@ class _FactorizedConv(nn.Conv3d):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, T, H, W). Returns (B, out_channels, T, H, W)."""
-        require_input(self, x, _LETTERS, 1, self.in_channels, self.weight)
+        require_input(self, x, _LETTERS, 1, self.in_channels, self)
         return keep_format(norm_act_conv(x, self.weight, self.bias, backend=self.backend), x, 1)
+
+
+PLAIN_FORWARDS.add(_FactorizedConv.forward)
 
 
 def _require_conv(module, in_channels, out_channels, bias, backend) -> None:
@@ -59,8 +63,9 @@ class Pseudo3DConv(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, bias: bool = True, backend: str | None = None):
         super().__init__()
         _require_conv(self, in_channels, out_channels, bias, backend)
-        self.spatial = SpatialConv(in_channels, out_channels, bias)
-        self.temporal = TemporalConv(out_channels, out_channels, bias)
+        self.in_channels = in_channels
+        self.spatial = SpatialConv(in_channels, out_channels, bias, backend)
+        self.temporal = TemporalConv(out_channels, out_channels, bias, backend)
         nn.init.dirac_(self.temporal.weight)
         if bias:
             nn.init.zeros_(self.temporal.bias)
@@ -68,7 +73,9 @@ class Pseudo3DConv(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (B, in_channels, T, H, W). Returns (B, out_channels, T, H, W) in x's memory format."""
-        require_input(self, x, _LETTERS, 1, self.spatial.in_channels, self.spatial.weight)
+        require_input(self, x, _LETTERS, 1, self.in_channels, self.spatial)
+        if not (is_plain(self.spatial) and is_plain(self.temporal)):
+            return keep_format(self.temporal(self.spatial(x)), x, 1)
         weights = self.spatial.weight, self.spatial.bias, self.temporal.weight, self.temporal.bias
         return keep_format(pseudo3d_conv(x, *weights, backend=self.backend), x, 1)
 
@@ -97,7 +104,8 @@ class NormActConv(nn.Module):
         checks.require_eps(name, "eps", eps)
         require_backend(self, backend)
         self.norm = nn.GroupNorm(groups, in_channels, eps)
-        self.conv = CONVS[kernel](in_channels, out_channels)
+        self.conv = CONVS[kernel](in_channels, out_channels, backend=backend)
+        self.in_channels = in_channels
         self.scope, self.act, self.backend = scope, act, backend
 
     def forward(
@@ -109,9 +117,8 @@ class NormActConv(nn.Module):
         mix: Tensor | None = None,       # (), (B,) or (B, T)
     ) -> Tensor:  # fmt: skip
         """Returns (B, Co, T, H, W) in x's memory format."""
-        require_input(self, x, _LETTERS, 1, self.conv.in_channels, self.conv.weight)
-        out = norm_act_conv(
-            x, self.conv.weight, self.conv.bias, norm=Norm.of(self.norm, scope=self.scope), act=self.act,
-            temb=temb, residual=residual, mix=mix, backend=self.backend,
-        )  # fmt: skip
+        require_input(self, x, _LETTERS, 1, self.in_channels, self.conv)
+        out = norm_conv(
+            self.norm, self.conv, x, scope=self.scope, act=self.act, temb=temb, residual=residual, mix=mix, backend=self.backend
+        )
         return keep_format(out, x, 1)

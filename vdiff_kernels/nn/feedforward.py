@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.feedforward.api import geglu
+from .children import gated
 from .layout import require_backend, require_fits
 
 
@@ -43,5 +43,5 @@ class FeedForward(nn.Module):
         if x.dim() < 1 or x.shape[-1] != self.dim:
             raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected (..., C) with C = {self.dim}")
         projection = self.net[0].proj
-        require_fits(self, "x", x, projection.weight)
-        return self.net[2](geglu(x, projection.weight, projection.bias, backend=self.backend))
+        require_fits(self, "x", x, projection)
+        return self.net[2](gated(projection, x, self.backend))

@@ -4,23 +4,26 @@ from torch import Tensor
 
 from ..ops import checks
 from ..ops.tensors import autocast_dtype
+from .children import is_plain
 from ..backends.registry import BACKENDS
 
 
-def require_input(module, x, letters: str, channel_dim: int, channels: int, weight: Tensor) -> None:
-    """Raises unless x is a floating tensor of the dimensions in `letters` with `channels` at channel_dim, that fits weight."""
+def require_input(module, x, letters: str, channel_dim: int, channels: int, child) -> None:
+    """Raises unless x is a floating tensor of the dimensions in `letters` with `channels` at channel_dim, that fits the child."""
     name = type(module).__name__
     checks.require_tensor(name, "x", x)
     checks.require_floating(name, "x", x)
     checks.require_rank(name, "x", x, letters)
     if x.shape[channel_dim] != channels:
         raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected {letters} with C = {channels}")
-    require_fits(module, "x", x, weight)
+    require_fits(module, "x", x, child)
 
 
-def require_fits(module, argument: str, x: Tensor, weight: Tensor) -> None:
-    """Raises unless x has the device and, outside autocast, the dtype of the module's weights."""
-    name = type(module).__name__
+def require_fits(module, argument: str, x: Tensor, child) -> None:
+    """Raises unless x has the device and, outside autocast, the dtype of the child's weight. One that is called sees to that itself."""
+    if not is_plain(child):
+        return
+    name, weight = type(module).__name__, child.weight
     checks.require_device(name, argument, x, "its weights", weight)
     if x.dtype != weight.dtype and autocast_dtype(x) is None:
         checks.require_like(name, argument, x, "its weights", weight)

@@ -36,9 +36,14 @@ def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
     return torch.get_autocast_dtype(device)
 
 
+def autocast_dtype_of(value) -> torch.dtype | None:
+    """`autocast_dtype` of whatever may be no tensor, for the checks to find."""
+    return autocast_dtype(value) if isinstance(value, Tensor) else None
+
+
 def autocast(first, *rest):
     """The arguments as autocast on the first one's device wants them. Whatever is no tensor passes, for the checks to find."""
-    dtype = autocast_dtype(first) if isinstance(first, Tensor) else None
+    dtype = autocast_dtype_of(first)
     if dtype is None:
         return first, *rest
     return tuple(

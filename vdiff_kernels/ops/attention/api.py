@@ -3,6 +3,7 @@
 from torch import Tensor
 
 from ..autograd import run
+from ..norm.api import norm_act
 from ..norm.call import Norm
 from ..tensors import autocast
 from .call import AttentionCall, AttentionOptions, LayerCall
@@ -147,7 +148,14 @@ def spatial_layer(
 
 
 def _layer(operator, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, residual, options, backend):
-    is_x = residual is x
-    x, w_qkv, b_qkv, w_out, b_out, residual = autocast(x, w_qkv, b_qkv, w_out, b_out, residual)
-    call = LayerCall(operator, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, gate, x if is_x else residual, options)
-    return run(call, backend, layer)
+    cast = autocast(x, w_qkv, b_qkv, w_out, b_out, residual)
+    call = LayerCall(operator, *cast[:5], num_heads, norm, pos_emb, gate, cast[0] if residual is x else cast[5], options)
+    if cast[0] is x and cast[5] is residual:
+        return run(call, backend, layer)
+    call.check()
+    # As eager PyTorch under autocast: the norm in x's own dtype, the products in autocast's, the sum with the residual in the wider.
+    if norm is not None and cast[0] is not x:
+        call.x, call.norm = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1).to(call.x.dtype), None
+    call.residual = None
+    out = run(call, backend, layer)
+    return out if residual is None else out + residual

@@ -1,11 +1,15 @@
 """norm_act_conv and pseudo3d_conv: each makes its call."""
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..autograd import run
+from ..norm.api import channel_stats, norm_act
 from ..norm.call import Norm
 from ..tensors import autocast
 from .call import ConvCall, Pseudo3DCall
+from .reference import per_frame
 
 
 def norm_act_conv(
@@ -47,8 +51,30 @@ def norm_act_conv(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: the residual blocks of Ho et al. 2022 (arXiv 2204.03458) and diffusers' TemporalConvLayer, TemporalResnetBlock.
     """
-    x, weight, temb, residual = autocast(x, weight, temb, residual)
-    return run(ConvCall("norm_act_conv", x, weight, bias, norm, act, temb, residual, mix, stats, return_stats), backend)
+    cast_x, weight, temb, cast_residual = autocast(x, weight, temb, residual)
+    call = ConvCall("norm_act_conv", cast_x, weight, bias, norm, act, temb, cast_residual, mix, stats, return_stats)
+    if cast_x is x and cast_residual is residual:
+        return run(call, backend)
+    call.check()
+    return _under_autocast(call, x, residual, backend)
+
+
+def _under_autocast(call: ConvCall, x: Tensor, residual: Tensor | None, backend: str | None):
+    """As eager PyTorch: norm and activation in x's own dtype, the convolution in autocast's, the sum with the residual in the wider."""
+    mix, return_stats = call.mix, call.return_stats
+    call.residual, call.mix, call.return_stats = None, None, False
+    if call.x is not x:
+        if call.norm is not None:
+            x = norm_act(x, call.norm, act=call.act, stats=call.stats, backend=backend)
+        elif call.act is not None:
+            x = F.silu(x)
+        call.x, call.norm, call.act, call.stats = x.to(call.x.dtype), None, None, None
+    out = run(call, backend)
+    if mix is not None:
+        out = (1 - per_frame(mix, 1)).to(out.dtype)[:, None, :, None, None] * out
+    if residual is not None:
+        out = (residual + out).contiguous(memory_format=torch.channels_last_3d)
+    return (out, channel_stats(out, backend=backend)) if return_stats else out
 
 
 def pseudo3d_conv(

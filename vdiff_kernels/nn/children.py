@@ -1,0 +1,125 @@
+"""The operators on a module's children, honouring what each child has become.
+
+A fused operator reads a child's weight and never calls the child. So where calling it would do anything else than its weight says (an
+adapter in its place, a hook, pruning, quantised or offloaded weights), the operator is called in parts, the child among them.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.modules import module as _module
+
+from ..ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
+from ..ops.conv.api import norm_act_conv
+from ..ops.conv.reference import per_frame
+from ..ops.feedforward.api import geglu
+from ..ops.norm.api import channel_stats, norm_act
+from ..ops.norm.call import Norm
+
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
+_LAYERS = {"temporal": (temporal_layer, temporal_attention), "spatial": (spatial_layer, spatial_attention)}
+
+# The forwards that do what the weight and bias say. nn/conv.py adds its own.
+PLAIN_FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)}
+
+
+def is_unhooked(module: nn.Module) -> bool:
+    """Whether calling the module runs its class's forward and nothing else."""
+    if "forward" in module.__dict__ or any(getattr(module, name) for name in _HOOKS):
+        return False
+    return not any(getattr(_module, name) for name in _GLOBAL_HOOKS)
+
+
+def is_plain(child: nn.Module) -> bool:
+    """Whether calling the child does what its weight and bias say: a linear layer, convolution or norm of PyTorch's or of this
+    package, with nothing wrapped around it. A parametrization is plain: it acts whenever the weight is read.
+    """
+    if type(child).forward not in PLAIN_FORWARDS or not is_unhooked(child):
+        return False
+    return not hasattr(type(child.weight), "__tensor_flatten__")  # quantised and distributed tensors have it
+
+
+def attention_layer(
+    kind: str,
+    to_qkv: nn.Module,
+    proj_out: nn.Module,
+    x: Tensor,
+    *,
+    num_heads: int,
+    norm: Norm | None,
+    residual: Tensor | None,
+    backend: str | None,
+    **options,
+) -> Tensor:
+    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C) with the two projections; options: of the attention."""
+    layer, attention = _LAYERS[kind]
+    if is_plain(to_qkv) and is_plain(proj_out):
+        weights = to_qkv.weight, to_qkv.bias, proj_out.weight, proj_out.bias
+        return layer(x, *weights, num_heads=num_heads, norm=norm, residual=residual, backend=backend, **options)
+    if norm is not None:
+        x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
+    q, k, v = to_qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    out = proj_out(attention(q, k, v, backend=backend, **options).flatten(-2))
+    return out if residual is None else out + residual
+
+
+def normed(child: nn.Module, x: Tensor) -> tuple[Tensor, Norm | None]:
+    """(x, the child's norm over the last dimension, to be fused), or (the child's result, None)."""
+    return (x, Norm.of(child)) if is_plain(child) else (child(x), None)
+
+
+def norm_conv(
+    norm: nn.GroupNorm | None,
+    conv: nn.Module,
+    x: Tensor,
+    *,
+    scope: str = "frame",
+    act: str | None = None,
+    temb: Tensor | None = None,
+    residual: Tensor | None = None,
+    mix: Tensor | None = None,
+    stats: Tensor | None = None,
+    return_stats: bool = False,
+    backend: str | None = None,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """`norm_act_conv` of x (B, C, T, H, W) with a group norm and a convolution of five- or, of frames, four-dimensional weights."""
+    fused, x = _group_norm(norm, x, scope)
+    if is_plain(conv):
+        weight = conv.weight if conv.weight.dim() == 5 else conv.weight.unsqueeze(2)
+        return norm_act_conv(
+            x, weight, conv.bias, norm=fused, act=act, temb=temb, residual=residual, mix=mix,
+            stats=None if fused is None else stats, return_stats=return_stats, backend=backend,
+        )  # fmt: skip
+    if fused is not None:
+        x = norm_act(x, fused, act=act, stats=stats, backend=backend)
+    elif act is not None:
+        x = F.silu(x)
+    y = _of_frames(conv, x) if isinstance(conv, nn.Conv2d) else conv(x)
+    if temb is not None:
+        y = y + per_frame(temb, 2).movedim(-1, 1)[..., None, None].to(y.dtype)
+    if mix is not None:
+        y = (1 - per_frame(mix, 1))[:, None, :, None, None].to(y.dtype) * y
+    out = (y if residual is None else y + residual).contiguous(memory_format=torch.channels_last_3d)
+    return (out, channel_stats(out, backend=backend)) if return_stats else out
+
+
+def _group_norm(norm: nn.GroupNorm | None, x: Tensor, scope: str) -> tuple[Norm | None, Tensor]:
+    if norm is None:
+        return None, x
+    if is_plain(norm):
+        return Norm.of(norm, scope=scope), x
+    return None, _of_frames(norm, x) if scope == "frame" else norm(x)
+
+
+def _of_frames(child: nn.Module, x: Tensor) -> Tensor:
+    """The child on the frames of x (B, C, T, H, W)."""
+    return child(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
+def gated(projection: nn.Module, x: Tensor, backend: str | None) -> Tensor:
+    """`geglu` with the projection."""
+    if is_plain(projection):
+        return geglu(x, projection.weight, projection.bias, backend=backend)
+    a, b = projection(x).chunk(2, dim=-1)
+    return a * F.gelu(b)
