@@ -101,7 +101,7 @@ def sparse(name: str, shape: tuple) -> Wrong:
 
 def backends(on_meta: dict) -> list[Wrong]:
     """on_meta: the change that moves the call to meta tensors."""
-    known = "one of 'reference', 'cpu', 'cuda', 'triton'"
+    known = "one of 'reference', 'composed', 'cpu', 'cuda', 'triton'"
 
     def cannot(name, needed, device):
         return f"backend is {name!r}, which cannot serve this call: it runs on {needed} tensors and these are on {device}"

@@ -19,7 +19,7 @@ def _seed():
     torch.manual_seed(0)
 
 
-@pytest.fixture(params=["reference", "cpu"])
+@pytest.fixture(params=["reference", "composed", "cpu"])
 def backend(request):
     """Each backend that a CPU must serve. A library that did not build fails here, with its reason."""
     state = vdiff_kernels.availability(request.param)

@@ -3,6 +3,7 @@
 from . import nn
 from .backends import registry
 from .backends.backend import Availability, Variant
+from .backends.explain import explain
 from .backends.registry import availability, backend
 from .ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
 from .ops.conv.api import norm_act_conv, pseudo3d_conv
@@ -12,7 +13,7 @@ from .ops.norm.call import Norm
 
 __version__ = "0.1.0"
 __all__ = [
-    "Availability", "Norm", "availability", "backend", "geglu", "nn", "norm_act", "norm_act_conv", "pseudo3d_conv",
+    "Availability", "Norm", "availability", "backend", "explain", "geglu", "nn", "norm_act", "norm_act_conv", "pseudo3d_conv",
     "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer",
 ]  # fmt: skip
 

@@ -91,7 +91,7 @@ def test_a_layer_is_served_wherever_its_attention_is(monkeypatch):
     wide = vdiff.nn.TemporalAttention(16, 2)
     call.w_qkv, call.w_out, call.x, call.norm = wide.to_qkv.weight, wide.proj_out.weight, torch.randn(1, 3, 2, 2, 16), None
     assert registry.choose(call, None).backend == "cpu"
-    with pytest.raises(ValueError, match="backend is 'partial', which cannot serve this call: D is above 4; expected one of 'reference', 'cpu'"):
+    with pytest.raises(ValueError, match="backend is 'partial', which cannot serve this call: D is above 4; expected one of 'reference', 'composed', 'cpu'"):
         registry.choose(call, "partial")
 
 
@@ -113,7 +113,7 @@ def test_availability_gives_the_reason():
     for name in ("cuda", "triton"):
         state = vdiff.availability(name)
         assert not state and state.reason and name in str(state)
-    with pytest.raises(ValueError, match="availability: name is 'gpu'; expected one of 'reference', 'cpu', 'cuda', 'triton'"):
+    with pytest.raises(ValueError, match="availability: name is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'"):
         vdiff.availability("gpu")
     with pytest.raises(ValueError, match="backend: name is 'gpu'"):
         vdiff.backend("gpu")
@@ -127,25 +127,53 @@ def on_gpu(operator, *shape, dtype=torch.float32, **options):
     return AttentionCall(operator, rows, rows, rows, AttentionOptions(**options))
 
 
-def test_auto_on_a_gpu_without_kernels_warns_once(monkeypatch):
+def gpu_with(monkeypatch, kernels):
+    """A GPU is here, and the library holds these for it."""
+    cuda = registry.BACKENDS["cuda"]
+    monkeypatch.setattr(cuda, "kernels", kernels)
+    monkeypatch.setattr(cuda, "why_not_here", lambda call: None)
     monkeypatch.setattr(registry, "_warned", set())
-    with pytest.warns(UserWarning, match="eager PyTorch serves geglu on this GPU \\(cuda: .*; triton: this version has no Triton kernels\\)"):
-        assert registry._auto(on_gpu("geglu", 2, 4)) == "reference"
+
+
+def test_auto_on_a_gpu_without_its_kernels_warns_once(monkeypatch):
+    gpu_with(monkeypatch, {})
+    with pytest.warns(UserWarning, match="PyTorch's own library serves geglu on this GPU \\(cuda: the compiled library has no operator for cuda\\)"):
+        assert registry._auto(on_gpu("geglu", 2, 4)) == "composed"
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert registry._auto(on_gpu("geglu", 2, 4)) == "reference"
+        assert registry._auto(on_gpu("geglu", 2, 4)) == "composed"
+
+
+def test_what_no_gpu_backend_has_is_no_reason_to_warn(monkeypatch):
+    gpu_with(monkeypatch, {"temporal_attention": registry.BACKENDS["cpu"].kernels["temporal_attention"]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert registry._auto(on_gpu("geglu", 2, 4)) == "composed"
 
 
 def test_auto_takes_no_gpu_kernels_that_nothing_checks(monkeypatch):
-    cuda = registry.BACKENDS["cuda"]
-    monkeypatch.setattr(cuda, "kernels", registry.BACKENDS["cpu"].kernels)
-    monkeypatch.setattr(cuda, "why_not_here", lambda call: None)
+    gpu_with(monkeypatch, registry.BACKENDS["cpu"].kernels)
     call = on_gpu("temporal_attention", 1, 16, 2, 2, 2, 8)
     monkeypatch.setattr(registry, "first_use_check", lambda name, variant: None)
     assert registry._auto(call) == "cuda"
     monkeypatch.setattr(registry, "first_use_check", None)
     with pytest.warns(UserWarning, match="nothing is registered that checks it"):
-        assert registry._auto(call) == "reference"
+        assert registry._auto(call) == "composed"
+
+
+@pytest.mark.parametrize("dtype, options, expected", [
+    (torch.bfloat16, {}, "composed"),
+    (torch.float16, {}, "composed"),
+    (torch.float32, {}, "cuda"),
+    (torch.bfloat16, {"rel_bias": torch.zeros(2, 5, 5)}, "cuda"),
+    (torch.float64, {"rel_bias": torch.zeros(2, 5, 5)}, "composed"),
+], ids=str)  # fmt: skip
+def test_attention_over_pixels_goes_where_it_is_fastest(monkeypatch, dtype, options, expected):
+    gpu_with(monkeypatch, registry.BACKENDS["cpu"].kernels)
+    monkeypatch.setattr(registry, "first_use_check", lambda name, variant: None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert registry._auto(on_gpu("spatial_attention", 1, 2, 3, 3, 2, 8, dtype=dtype, **options)) == expected
 
 
 def test_every_operator_has_a_definition_a_native_kernel_or_parts_and_cases():
@@ -187,7 +215,7 @@ assert "triton" not in sys.modules
 q = torch.randn(1, 3, 2, 2, 2, 8, requires_grad=True)
 out = vdiff.temporal_attention(q, q, q)  # auto
 out.sum().backward()
-assert torch.equal(out, vdiff.temporal_attention(q, q, q, backend="reference"))
+assert torch.equal(out, vdiff.temporal_attention(q, q, q, backend="composed"))
 block = vdiff.nn.Pseudo3DBlock(4, 8)
 block(torch.randn(1, 3, 4, 5, 5)).sum().backward()
 for name in ("cpu", "cuda", "triton"):

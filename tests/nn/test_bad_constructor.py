@@ -8,7 +8,7 @@ from vdiff_kernels import nn
 from ..bad_input import assert_refused, assert_valid, ones, wrong
 
 KERNELS, SCOPES = "one of 'spatial', 'temporal'", "one of 'frame', 'clip'"
-BACKENDS = "one of None, 'reference', 'cpu', 'cuda', 'triton'"
+BACKENDS = "one of None, 'reference', 'composed', 'cpu', 'cuda', 'triton'"
 
 
 def not_positive(name: str) -> list:

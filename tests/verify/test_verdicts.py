@@ -102,16 +102,16 @@ def test_it_can_be_turned_off(on_gpu, monkeypatch):
 def test_a_wrong_kernel_is_left_alone_and_said_so(on_gpu):
     on_gpu(Operators(factor=1.01))
     with pytest.warns(UserWarning) as warned:
-        assert registry._auto(on_a_gpu("spatial_attention")) == "reference"
+        assert registry._auto(on_a_gpu("spatial_attention")) == "composed"
     differs, eager = (str(one.message) for one in warned)
     assert "it differs, so auto leaves it alone: spatial_attention-first-use" in differs
     assert "backend='cuda' takes it all the same, and VDIFF_FIRST_USE_CHECK=0 makes auto do so" in differs
-    assert "eager PyTorch serves spatial_attention on this GPU (cuda: it differs from its definition on this GPU" in eager
+    assert "PyTorch's own library serves spatial_attention on this GPU (cuda: it differs from its definition on this GPU" in eager
 
     operators = on_gpu(Operators())
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # said before, in this process
-        assert registry._auto(on_a_gpu("spatial_attention")) == "reference" and operators.calls == 0
+        assert registry._auto(on_a_gpu("spatial_attention")) == "composed" and operators.calls == 0
 
 
 def test_a_kernel_that_raises_is_wrong(on_gpu):
@@ -119,7 +119,7 @@ def test_a_kernel_that_raises_is_wrong(on_gpu):
     operators.off = lambda function: lambda *arguments: torch.zeros(2).reshape(3)
     on_gpu(operators)
     with pytest.warns(UserWarning, match="differs"):
-        assert registry._auto(on_a_gpu()) == "reference"
+        assert registry._auto(on_a_gpu()) == "composed"
 
 
 @pytest.mark.parametrize("change", ["dtype", "rows", "bias", "gpu", "library", "torch"])
@@ -152,7 +152,7 @@ def test_a_layer_is_as_good_as_its_attention(on_gpu):
     on_gpu(Operators(factor=1.01))
     verdicts.cache_file().unlink()
     with pytest.warns(UserWarning, match="serves temporal_layer on this GPU"):
-        assert registry._auto(call) == "reference"
+        assert registry._auto(call) == "composed"
 
 
 @pytest.mark.parametrize("rows", [8, 16, 32, 0])
@@ -179,7 +179,7 @@ def test_the_case_of_a_variant_is_of_that_variant(rows, masks, monkeypatch):
 def test_nothing_is_checked_while_a_graph_is_captured_or_a_call_is_traced(on_gpu, monkeypatch):
     operators = on_gpu(Operators())
     with torch._subclasses.FakeTensorMode(), pytest.warns(UserWarning, match="this call is only traced"):
-        assert registry._auto(on_a_gpu()) == "reference"
+        assert registry._auto(on_a_gpu()) == "composed"
     monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: True)
     variant = registry.BACKENDS["cuda"].variant(on_a_gpu())

@@ -39,6 +39,11 @@ class Variant(NamedTuple):
         return ", ".join([*words, *([f"{self.bias} bias"] if self.bias else []), *self.masks])
 
 
+def missing(operator: str) -> str:
+    """The reason of a backend that has no kernels for an operator."""
+    return f"it has no {operator}"
+
+
 class Backend:
     """One way to serve operators. A subclass says of every call whether it can, and why not."""
 
@@ -55,6 +60,10 @@ class Backend:
 
     def why_not_here(self, call: Call) -> str | None:
         """Why this machine cannot run a call that it supports, or None."""
+        return None
+
+    def why_not_on(self, capability: tuple[int, int] | None) -> str | None:
+        """Why no GPU of a compute capability (None: of any that is new enough) can run it, or None."""
         return None
 
     def variant(self, call: Call) -> Variant | None:

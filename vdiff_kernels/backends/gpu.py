@@ -18,6 +18,10 @@ def why_not(index: int | None) -> str | None:
     return _answers[index]
 
 
+def _why_too_old(index: int | None) -> str | None:
+    return why_too_old(torch.cuda.get_device_capability(index), torch.cuda.get_device_name(index))
+
+
 def name(index: int | None) -> str:
     """The GPU's name and architecture: NVIDIA H100 (sm_90)."""
     major, minor = torch.cuda.get_device_capability(index)
@@ -39,10 +43,11 @@ def _why_no_driver() -> str | None:
     return None
 
 
-def _why_too_old(index: int | None) -> str | None:
-    if torch.cuda.get_device_capability(index) >= MINIMUM_CAPABILITY:
+def why_too_old(capability: tuple[int, int], what: str) -> str | None:
+    """Why a GPU of that compute capability is too old, or None."""
+    if capability >= MINIMUM_CAPABILITY:
         return None
-    return f"{name(index)} is too old; expected compute capability 8.0 or newer"
+    return f"{what} (sm_{capability[0]}{capability[1]}) is too old; expected compute capability 8.0 or newer"
 
 
 def _cuda(version: int) -> str:

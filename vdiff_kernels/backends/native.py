@@ -7,7 +7,7 @@ from ..ops.call import Call
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
 from . import gpu, library
-from .backend import Availability, Backend, Variant
+from .backend import Availability, Backend, Variant, missing
 
 LOAD_ERROR = library.load()
 
@@ -41,7 +41,7 @@ class Native(Backend):
             return f"it runs on {self.device} tensors and these are on {device}"
         if call.operator in self.kernels:
             return None
-        return f"it has no {call.operator}" if self.kernels else self.availability().reason
+        return missing(call.operator) if self.kernels else self.availability().reason
 
 
 class Cpu(Native):
@@ -84,6 +84,9 @@ class Cuda(Native):
 
     def why_not_here(self, call: Call):
         return gpu.why_not(call.main.device.index)
+
+    def why_not_on(self, capability):
+        return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
         dtype, index = str(call.main.dtype).removeprefix("torch."), call.main.device.index

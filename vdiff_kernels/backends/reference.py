@@ -1,9 +1,8 @@
 """The definition as a backend: eager PyTorch, on any device."""
 
-import torch
-
 from ..ops.call import Call
 from ..ops.schema import Kernels
+from ..ops.tensors import without_autocast
 from .backend import Availability, Backend
 
 
@@ -11,7 +10,7 @@ def defined_by(definition) -> Kernels:
     """A definition (reference.py) as what serves its operator. Out of autocast's reach: it chooses its own precision."""
 
     def forward(call: Call, save: bool):
-        with torch.autocast(call.main.device.type, enabled=False):
+        with without_autocast(call.main):
             return definition(**call.arguments()), ()
 
     return Kernels(forward)

@@ -7,10 +7,11 @@ is: its other parts pick their own.
 The default is plain module state, because a ContextVar or a warning would break `torch.compile(fullgraph=True)`.
 """
 
+import contextlib
 import dataclasses
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from operator import attrgetter
 
@@ -20,16 +21,18 @@ from torch import Tensor
 from ..ops import checks
 from ..ops.attention import reference as attention
 from ..ops.attention import schema as attention_schema
-from ..ops.call import Call
+from ..ops.call import Call, described
 from ..ops.conv import reference as conv
 from ..ops.conv import schema as conv_schema
 from ..ops.feedforward import reference as feedforward
 from ..ops.feedforward import schema as feedforward_schema
 from ..ops.norm import reference as norm
 from ..ops.norm import schema as norm_schema
+from ..ops.norm.call import StatsCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
-from .backend import Availability, Backend, Variant
+from .backend import Availability, Backend, Variant, missing
+from .composed import Composed, is_library_attention
 from .native import Cpu, Cuda
 from .reference import Reference
 from .triton import Triton
@@ -60,12 +63,21 @@ OPERATORS = {
     "geglu": Operator(feedforward.geglu, feedforward_schema.NATIVE["geglu"]),
 }
 
+
+def _channel_stats(x: Tensor) -> Tensor:
+    """By the best backend for it."""
+    call = StatsCall("channel_stats", x)
+    return BACKENDS[_auto(call)].kernels[call.operator].forward(call, False)[0]
+
+
 _NATIVE = {name: row.native for name, row in OPERATORS.items() if row.native is not None}
-_ALL = (Reference({name: row.definition for name, row in OPERATORS.items()}), Cpu(_NATIVE), Cuda(_NATIVE), Triton())
+_DEFINITIONS = {name: row.definition for name, row in OPERATORS.items()}
+_ALL = (Reference(_DEFINITIONS), Composed(_channel_stats), Cpu(_NATIVE), Cuda(_NATIVE), Triton())
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
-# Auto's order on each device, the fastest first; on any other the definition alone.
-AUTO = {"cpu": ("cpu", "reference"), "cuda": ("cuda", "triton", "reference")}
+# Auto's order on each type of device, the fastest first, and on any other.
+AUTO = {"cpu": ("cpu", "composed"), "cuda": ("cuda", "triton", "composed")}
+ELSEWHERE = ("composed",)
 
 # (backend, its variant for a call) to a reason why auto may not take it, or None: registered by vdiff_kernels/__init__.py, because
 # what knows how to check stands above the backends. Without it auto takes no backend that needs a check.
@@ -110,7 +122,7 @@ def preferred(device: str) -> str:
     if _default is not None:
         require_known(_default, "the environment variable VDIFF_BACKEND")
         return _default
-    return next(name for name in AUTO.get(device, ("reference",)) if BACKENDS[name].availability())
+    return next(name for name in AUTO.get(device, ELSEWHERE) if BACKENDS[name].availability())
 
 
 def require_known(name, what: str) -> None:
@@ -144,6 +156,12 @@ def choose(call: Call, requested: str | None, is_part: bool = False) -> Choice:
     """
     if torch.compiler.is_compiling():
         return _chosen(call, requested, is_part)
+    if _observer is not None:
+        call.check()
+        there = described(call, _place.device)
+        choice = _served(there, requested, is_part)
+        _observer(there, choice, is_part, _reasons_against_better(there, choice))
+        return choice
     signature = _signature(call)
     if signature is None or not (requested is None or isinstance(requested, str)):
         return _chosen(call, requested, is_part)
@@ -164,6 +182,10 @@ def forget() -> None:
 
 def _chosen(call: Call, requested: str | None, is_part: bool) -> Choice:
     call.check()
+    return _served(call, requested, is_part)
+
+
+def _served(call: Call, requested: str | None, is_part: bool) -> Choice:
     if requested is not None:
         require_known(requested, f"{call.operator}: backend")
     elif _default is not None:
@@ -190,23 +212,39 @@ def _why_not(name: str, call: Call) -> str | None:
 
 
 def _why_not_whole(name: str, call: Call) -> str | None:
-    return BACKENDS[name].supports(call) or BACKENDS[name].why_not_here(call)
+    asked = BACKENDS[name]
+    reason = asked.supports(call)
+    if reason is None and (_place is None or _place.is_here):
+        reason = asked.why_not_here(call)
+    return reason if _place is None or _place.is_here else reason or asked.why_not_on(_place.capability)
 
 
 def _auto(call: Call) -> str:
-    device = call.main.device.type
     reasons = {}
-    for name in AUTO.get(device, ("reference",)):
+    for name in auto_order(call):
         reason = _why_not(name, call) or _why_not_trusted(name, call)
         if reason is None:
             break
         reasons[name] = reason
-    if device == "cuda" and name == "reference" and not torch.compiler.is_compiling():
+    if call.main.device.type == "cuda" and name == "composed" and _place is None and not torch.compiler.is_compiling():
         _warn_once(call.operator, reasons)
     return name
 
 
+def auto_order(call: Call) -> tuple[str, ...]:
+    """Auto's order for a call. Half-precision attention over a frame's pixels without a bias goes to the library first: on an H200 it
+    takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay.
+    """
+    names = AUTO.get(call.main.device.type, ELSEWHERE)
+    core = call.core() if OPERATORS[call.operator].parts else call
+    if names is AUTO["cuda"] and core.operator == "spatial_attention" and core.main.dtype in checks.HALF:
+        return ("composed", *names) if is_library_attention(core) else names
+    return names
+
+
 def _why_not_trusted(name: str, call: Call) -> str | None:
+    if _place is not None and not _place.is_here:
+        return None
     if _why_not_whole(name, call) is not None:
         call = call.core()
     variant = BACKENDS[name].variant(call)
@@ -220,14 +258,53 @@ def _checked_first(name: str, variant: Variant) -> str | None:
     return first_use_check(name, variant)
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where calls are said to be. Of a GPU that need not be here: its compute capability; None: any that is new enough."""
+
+    device: torch.device
+    is_here: bool = False
+    capability: tuple[int, int] | None = None
+
+
+_observer: Callable | None = None
+_place: Place | None = None
+
+
+@contextlib.contextmanager
+def observed(observer: Callable, place: Place) -> Iterator[None]:
+    """Within, every choice is made anew, as if the calls were at that place, and the observer told: observer(call, choice, is_part,
+    reasons), the last why each backend that auto would rather take does not serve the call.
+    """
+    global _observer, _place
+    before, _observer, _place = (_observer, _place), observer, place
+    try:
+        yield
+    finally:
+        _observer, _place = before
+
+
+def _reasons_against_better(call: Call, choice: Choice) -> dict[str, str]:
+    reasons = {}
+    for name in auto_order(call):
+        if name == choice.backend:
+            break
+        reasons[name] = _why_not(name, call) or _why_not_trusted(name, call) or "another backend was asked for"
+    if choice.kernels is None:
+        reasons[choice.backend] = f"the whole: {_why_not_whole(choice.backend, call)}"
+    return reasons
+
+
 _warned: set[str] = set()
 
 
 def _warn_once(operator: str, reasons: dict[str, str]) -> None:
-    if operator not in _warned:
+    """Of what could be otherwise: not of operators that a GPU backend has no kernels for at all."""
+    core = (OPERATORS[operator].parts or (operator,))[0]
+    words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items() if reason != missing(core))
+    if words and operator not in _warned:
         _warned.add(operator)
-        words = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
-        warnings.warn(f"vdiff_kernels: eager PyTorch serves {operator} on this GPU ({words})", stacklevel=4)
+        warnings.warn(f"vdiff_kernels: PyTorch's own library serves {operator} on this GPU ({words})", stacklevel=4)
 
 
 # ------------------------------------------------------------------------------------------------------------ signatures

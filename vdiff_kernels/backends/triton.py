@@ -1,6 +1,6 @@
 """Triton kernels as a backend. There are none yet."""
 
-from .backend import Availability, Backend
+from .backend import Availability, Backend, missing
 
 
 class Triton(Backend):
@@ -14,4 +14,4 @@ class Triton(Backend):
 
     def supports(self, call):
         device = call.main.device.type
-        return f"it runs on cuda tensors and these are on {device}" if device != "cuda" else self.availability().reason
+        return f"it runs on cuda tensors and these are on {device}" if device != "cuda" else missing(call.operator)

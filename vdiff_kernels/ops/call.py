@@ -4,6 +4,8 @@ Each family has its own in `call.py`: dataclasses with slots, which are not chan
 2.4 us to make, one with slots 0.3 to 0.7.)
 """
 
+import dataclasses
+import math
 from dataclasses import dataclass
 
 import torch
@@ -54,3 +56,15 @@ class Described:
 
     def dim(self) -> int:
         return len(self.shape)
+
+    def numel(self) -> int:
+        return math.prod(self.shape)
+
+
+def described(value, device: torch.device):
+    """A call, or what it holds, with every tensor described as one of that device."""
+    if isinstance(value, (Tensor, Described)):
+        return Described(tuple(value.shape), value.dtype, device, value.requires_grad)
+    if not dataclasses.is_dataclass(value):
+        return value
+    return type(value)(**{field.name: described(getattr(value, field.name), device) for field in dataclasses.fields(value)})

@@ -1,5 +1,8 @@
 """What every operator does to tensors before a kernel sees them."""
 
+import contextlib
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -51,5 +54,28 @@ def autocast(first, *rest):
     )
 
 
+def without_autocast(tensor: Tensor) -> contextlib.AbstractContextManager:
+    """Within, autocast leaves what runs on the tensor's device alone."""
+    device = tensor.device.type
+    return contextlib.nullcontext() if device == "meta" else torch.autocast(device, enabled=False)
+
+
+_assumed_grad: bool | None = None
+
+
 def wants_grad(*tensors: Tensor | None) -> bool:
+    """Whether backward will be asked for a gradient of any of these."""
+    if _assumed_grad is not None:
+        return _assumed_grad and any(t is not None for t in tensors)
     return torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+
+
+@contextlib.contextmanager
+def assumed_grad(gradients: bool) -> Iterator[None]:
+    """Within, `wants_grad` says this of every tensor: to ask of a call without its gradients."""
+    global _assumed_grad
+    before, _assumed_grad = _assumed_grad, gradients
+    try:
+        yield
+    finally:
+        _assumed_grad = before

@@ -1,5 +1,7 @@
 """Runs a case on a backend and holds it to the definition in float64, forward and in every gradient."""
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -68,6 +70,12 @@ def truth_and_eager(case: Case, leaves: dict[str, Tensor], dtype: torch.dtype) -
     return truth, evaluate(case, definition, narrowed, dtype, compute_dtype=low)
 
 
+@functools.lru_cache(maxsize=1024)
+def _truth_and_eager(case: Case, dtype: torch.dtype) -> tuple[dict, dict]:
+    """Of the case's own leaves: they are the same for every backend."""
+    return truth_and_eager(case, make_leaves(case, dtype), dtype)
+
+
 def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=None, device="cpu", memory=None) -> float:
     """Runs the case on `backend` (or by `function` in its place), forward and every gradient, within the budget.
 
@@ -77,7 +85,7 @@ def check(case: Case, dtype: torch.dtype, backend: str | None = None, function=N
     Returns the largest share of a budget that was used. Raises AssertionError.
     """
     leaves = make_leaves(case, dtype)
-    truth, eager = truth_and_eager(case, leaves, dtype)
+    truth, eager = _truth_and_eager(case, dtype)
     function = function or functions(case)[0]
     with poisoned_memory() if memory is None else memory:
         there = {name: t.to(device) for name, t in leaves.items()}

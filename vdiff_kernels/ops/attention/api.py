@@ -35,7 +35,7 @@ def temporal_attention(
         causal: frame i sees frames j <= i.
         focus_present: (B,) or (B, T) bool; frame i sees frame j iff i == j or neither is isolated (True). Needs S == T.
         rotary: (T, R//2) float32 or float64 angles in radians, R <= D, interleaved pairs; a constant. Needs S == T.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns (B, T, H, W, N, D), contiguous, q's dtype. A fully masked row gives zeros and zero gradients. Differentiable once in
     q, k, v, bias and rel_bias; "cpu" saves those alone, "cuda" for long sequences also out and a log-sum-exp (B, T, H, W, N).
@@ -66,7 +66,7 @@ def spatial_attention(
         bias: (N, H*W, S), any floating dtype, S = H*W without context; expanded views allowed; -inf masks.
         rel_bias: (N, 2H-1, 2W-1), entry [n, jy - iy + H - 1, jx - ix + W - 1]; instead of bias, not with context.
         scale: default D ** -0.5.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns (B, T, H, W, N, D), contiguous, q's dtype. Differentiable once in q, k, v, bias and rel_bias, saving what
     `temporal_attention` saves.

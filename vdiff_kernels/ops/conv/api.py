@@ -43,7 +43,7 @@ def norm_act_conv(
         stats: (B, T, Ci, 2), the channel statistics of x (mean and biased variance over (H, W)), for a norm of kind "group".
             The value follows them; the gradient is that of the norm of x.
         return_stats: also return the channel statistics of out, (B, T, Co, 2) float32 (float64 for float64), a constant.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns out (B, Co, T, H, W) in x's dtype, channels_last_3d; or (out, stats). The fused backends save x, weight and the
     statistics for backward; the normalised operand is computed again.
@@ -91,7 +91,7 @@ def pseudo3d_conv(
     Args:
         x: (B, Ci, T, H, W), as in `norm_act_conv`.
         w_spatial: (Cm, Ci, 1, 3, 3); b_spatial: (Cm,) or None; w_temporal: (Co, Cm, 3, 1, 1); b_temporal: (Co,) or None.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns (B, Co, T, H, W) in x's dtype, channels_last_3d. The fused backends compose it of two norm_act_conv.
 
@@ -103,5 +103,5 @@ def pseudo3d_conv(
 
 
 def _one_after_the_other(call: Pseudo3DCall, backend: str) -> Tensor:
-    y = run(ConvCall("norm_act_conv", call.x, call.w_spatial, call.b_spatial), backend)
-    return run(ConvCall("norm_act_conv", y, call.w_temporal, call.b_temporal), backend)
+    y = run(ConvCall("norm_act_conv", call.x, call.w_spatial, call.b_spatial), backend, is_part=True)
+    return run(ConvCall("norm_act_conv", y, call.w_temporal, call.b_temporal), backend, is_part=True)

@@ -14,7 +14,7 @@ def geglu(x: Tensor, weight: Tensor, bias: Tensor | None, *, backend: str | None
         x: (..., C), float32, float64, float16 or bfloat16.
         weight: (2E, C), x's dtype: a's rows, then b's, as diffusers orders them.
         bias: (2E,), x's dtype or float32 beside a half x, or None.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns (..., E) in x's dtype, contiguous. The fused backends save x and weight for backward.
 

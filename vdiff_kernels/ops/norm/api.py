@@ -26,7 +26,7 @@ def norm_act(
         residual: (B, C, T, H, W), x's dtype; added last.
         stats: (B, T, C, 2), the channel statistics of x, as `norm_act_conv(..., return_stats=True)` gives them; for a norm of
             kind "group". The value follows them; the gradient is that of the norm of x.
-        backend: None (auto), "reference", "cpu", "cuda" or "triton".
+        backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
     Returns (B, C, T, H, W) in x's dtype, channels_last_3d. The fused backends save x and the statistics for backward.
 

@@ -29,7 +29,8 @@ def normalize(x: Tensor, norm: Norm, stats: Tensor | None = None) -> Tensor:
     if norm.kind == "group":
         y = _group_norm(x, norm, weight, bias)
         if stats is not None:
-            y = y + (_group_norm_from_stats(x, norm, weight, bias, stats) - y).detach()
+            # y - y is exactly nothing, and has y's derivative.
+            y = _group_norm_from_stats(x, norm, weight, bias, stats).detach() + (y - y.detach())
     elif norm.kind == "layer":
         y = F.layer_norm(x, (C,), weight, bias, norm.eps)
     else:
