@@ -1,5 +1,7 @@
 """torch.compile, torch.export, checkpointing, autocast and FakeTensorMode, through the public operators and modules."""
 
+import copy
+
 import pytest
 import torch
 import torch._dynamo.testing
@@ -148,6 +150,87 @@ def test_autocast_casts_activations_and_leaves_tables(backend, dtype):
     assert layer.rel_pos_emb.grad.dtype == torch.float32
     expected = layer(x)
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("which", ["qkv", "kv", "norm", "residual"])
+def test_a_tensor_given_twice_compiles(which):
+    """Dynamo refuses an autograd.Function that takes one of its inputs twice."""
+
+    def call(x, w):
+        if which == "qkv":
+            return vdiff.temporal_attention(x, x, x, rel_bias=w[:, :7])
+        if which == "kv":
+            k = x * 2
+            return vdiff.spatial_attention(x, k, k)
+        if which == "norm":
+            return vdiff.norm_act(x.flatten(4).movedim(-1, 1), vdiff.Norm("layer", w.flatten()[:16], w.flatten()[:16]))
+        return vdiff.temporal_layer(x.flatten(4), w, None, w[:16], None, num_heads=2, residual=x.flatten(4))
+
+    x = torch.randn(1, 4, 2, 2, 2, 8)
+    w = torch.randn(48, 16) * 0.2 if which == "residual" else torch.randn(2, 16)
+    got, expected = [], []
+    for run, found in ((torch.compile(call, fullgraph=True, backend="aot_eager"), got), (call, expected)):
+        leaves = x.clone().requires_grad_(), w.clone().requires_grad_()
+        out = run(*leaves)
+        found += [out.detach(), *torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)]
+    for mine, eager in zip(got, expected):
+        torch.testing.assert_close(mine, eager)
+
+
+# As FactorizedAttention and ResnetBlock3D use them: (module, arguments).
+AUTOCAST = {
+    "attention": lambda: (vdiff.nn.FactorizedAttention(32, 4, max_frames=8), (300 + 0.1 * torch.randn(1, 4, 3, 3, 32),)),
+    "resnet": lambda: (vdiff.nn.ResnetBlock3D(32, 32, groups=4), (300 + 0.1 * torch.randn(1, 32, 4, 3, 3),)),
+    "pseudo3d": lambda: (vdiff.nn.Pseudo3DBlock(4, 16), (torch.randn(1, 4, 4, 5, 5),)),
+}
+
+
+def eager_twin(kind, module, x):
+    """What the module says, in PyTorch's own layers."""
+    if kind == "resnet":
+        def half(norm, conv, h):
+            frames = torch.nn.functional.silu(norm(h.transpose(1, 2).flatten(0, 1)))
+            return torch.nn.functional.conv2d(frames, conv.weight[:, :, 0], conv.bias, padding=1).unflatten(0, (1, 4)).transpose(1, 2)
+
+        return x + half(module.norm2, module.conv2, half(module.norm1, module.conv1, x))
+
+    def attention(layer, h, attended):
+        q, k, v = layer.to_qkv(h).unflatten(-1, (3, layer.num_heads, -1)).unbind(-3)
+        return layer.proj_out(attended(q, k, v).flatten(-2))
+
+    h = x
+    if kind == "pseudo3d":
+        h = module.spatial_conv(x.flatten(0, 1)).unflatten(0, (1, 4)).movedim(2, -1)
+        norm, layer = module.norm, module.temporal_attn
+    else:
+        norm, layer = module.temporal_norm, module.temporal_attn
+        h = h + attention(module.spatial_attn, module.spatial_norm(h), vdiff.spatial_attention)
+    bias = layer.rel_pos_emb[0, :, :4, :4]
+    out = h + attention(layer, norm(h), lambda q, k, v: vdiff.temporal_attention(q, k, v, bias=bias))
+    return out.movedim(-1, 2) if kind == "pseudo3d" else out
+
+
+@pytest.mark.parametrize("kind", AUTOCAST)
+def test_autocast_is_no_worse_than_eager(kind, backend):
+    """In the norm and in the residual sum, of values far larger than what changes in them; and the dtype is eager's."""
+    module, (x,) = AUTOCAST[kind]()
+    truth = copy.deepcopy(module).double()(x.double())
+    with vdiff.backend(backend), torch.autocast("cpu", torch.bfloat16):
+        out, eager = module(x), eager_twin(kind, module, x)
+    assert out.dtype == eager.dtype
+    assert (out.double() - truth).abs().max() <= 2 * (eager.double() - truth).abs().max()
+
+
+def test_autocast_checks_before_anything_runs():
+    q, norm = torch.randn(1, 4, 2, 2, 16), vdiff.Norm("layer", torch.ones(16))
+    weights = torch.randn(48, 16), None, torch.randn(16, 16), None
+    with torch.autocast("cpu", torch.bfloat16):
+        with pytest.raises(ValueError, match="temporal_layer: residual has shape"):
+            vdiff.temporal_layer(q, *weights, num_heads=2, norm=norm, residual=q[..., :8])
+        with pytest.raises(ValueError, match="norm_act_conv: mix is given without residual"):
+            vdiff.norm_act_conv(q.movedim(-1, 1), torch.randn(8, 16, 1, 3, 3), norm=norm, mix=torch.ones(()))
+        with pytest.raises(ValueError, match="norm_act: residual has shape"):
+            vdiff.norm_act(q.movedim(-1, 1), norm, residual=q)
 
 
 def test_autocast_leaves_float64_alone(backend):
