@@ -4,9 +4,11 @@ import torch
 from torch import Tensor, nn
 
 from ..ops import checks
+from ..ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
 from ..ops.attention.call import require_focus_present
+from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
-from .children import attention_layer, normed
+from .children import is_plain, normed
 from .layout import require_backend, require_frames, require_heads, require_input
 from .position import KINDS, RelativePositionBias
 
@@ -54,7 +56,7 @@ class TemporalAttention(nn.Module):
         """Returns (B, T, H, W, C). Raises ValueError for more frames than max_frames."""
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
         require_frames(self, x, self.max_frames)
-        return attention_layer(
+        return _attention_layer(
             "temporal", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, **self._bias(x.shape[1]), causal=causal, focus_present=focus_present, rotary=rotary,
         )  # fmt: skip
@@ -93,7 +95,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor, *, norm: Norm | None = None, residual: Tensor | None = None) -> Tensor:
         """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
-        return attention_layer(
+        return _attention_layer(
             "spatial", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, rel_bias=self._table(*x.shape[2:4]),
         )  # fmt: skip
@@ -154,3 +156,30 @@ class FactorizedAttention(nn.Module):
         x = self.spatial_attn(h, norm=norm, residual=x)
         h, norm = normed(self.temporal_norm, x)
         return self.temporal_attn(h, norm=norm, residual=x, focus_present=focus_present)
+
+
+_LAYERS = {"temporal": (temporal_layer, temporal_attention), "spatial": (spatial_layer, spatial_attention)}
+
+
+def _attention_layer(
+    kind: str,
+    to_qkv: nn.Module,
+    proj_out: nn.Module,
+    x: Tensor,
+    *,
+    num_heads: int,
+    norm: Norm | None,
+    residual: Tensor | None,
+    backend: str | None,
+    **options,
+) -> Tensor:
+    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C) with the two projections; options: of the attention."""
+    layer, attention = _LAYERS[kind]
+    if is_plain(to_qkv) and is_plain(proj_out):
+        weights = to_qkv.weight, to_qkv.bias, proj_out.weight, proj_out.bias
+        return layer(x, *weights, num_heads=num_heads, norm=norm, residual=residual, backend=backend, **options)
+    if norm is not None:
+        x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
+    q, k, v = to_qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    out = proj_out(attention(q, k, v, backend=backend, **options).flatten(-2))
+    return out if residual is None else out + residual

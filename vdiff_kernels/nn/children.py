@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
-from ..ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
 from ..ops.conv.api import norm_act_conv
 from ..ops.conv.reference import per_frame
 from ..ops.feedforward.api import geglu
@@ -18,7 +17,6 @@ from ..ops.norm.call import Norm
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
-_LAYERS = {"temporal": (temporal_layer, temporal_attention), "spatial": (spatial_layer, spatial_attention)}
 
 # The forwards that do what the weight and bias say. nn/conv.py adds its own.
 PLAIN_FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)}
@@ -38,30 +36,6 @@ def is_plain(child: nn.Module) -> bool:
     if type(child).forward not in PLAIN_FORWARDS or not is_unhooked(child):
         return False
     return not hasattr(type(child.weight), "__tensor_flatten__")  # quantised and distributed tensors have it
-
-
-def attention_layer(
-    kind: str,
-    to_qkv: nn.Module,
-    proj_out: nn.Module,
-    x: Tensor,
-    *,
-    num_heads: int,
-    norm: Norm | None,
-    residual: Tensor | None,
-    backend: str | None,
-    **options,
-) -> Tensor:
-    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C) with the two projections; options: of the attention."""
-    layer, attention = _LAYERS[kind]
-    if is_plain(to_qkv) and is_plain(proj_out):
-        weights = to_qkv.weight, to_qkv.bias, proj_out.weight, proj_out.bias
-        return layer(x, *weights, num_heads=num_heads, norm=norm, residual=residual, backend=backend, **options)
-    if norm is not None:
-        x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
-    q, k, v = to_qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(-3)
-    out = proj_out(attention(q, k, v, backend=backend, **options).flatten(-2))
-    return out if residual is None else out + residual
 
 
 def normed(child: nn.Module, x: Tensor) -> tuple[Tensor, Norm | None]:

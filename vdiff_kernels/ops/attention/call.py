@@ -1,5 +1,6 @@
 """Calls of attention and of its layers: what they take, and what of it is allowed."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import torch
@@ -34,22 +35,29 @@ class AttentionOptions:
         return {name: value for name in self.__slots__ if (value := getattr(self, name)) is not None and value is not False}
 
     def tensors(self) -> tuple[Tensor | None, ...]:
-        return self.bias, self.rel_bias, self.focus_present, self.rotary
+        return tuple(getattr(self, name) for name in _OPTION_TENSORS)
 
-    def holding(self, bias, rel_bias, focus_present, rotary) -> "AttentionOptions":
-        return AttentionOptions(bias, rel_bias, self.scale, self.causal, focus_present, rotary)
+    def holding(self, tensors: tuple[Tensor | None, ...]) -> "AttentionOptions":
+        """The same options of other tensors, in the order of `tensors()`."""
+        options = AttentionOptions(scale=self.scale, causal=self.causal)
+        for name, tensor in zip(_OPTION_TENSORS, tensors):
+            setattr(options, name, tensor)
+        return options
 
     def ready(self, T: int, dtype: torch.dtype) -> "AttentionOptions":
         """With focus_present (B, T) and angles in the acc dtype of q's, both contiguous."""
         if self.focus_present is None and self.rotary is None:
             return self
-        isolated, rotary = self.focus_present, self.rotary
-        if isolated is not None:
-            isolated = isolated if isolated.dim() == 2 else isolated[:, None].expand(-1, T)
-            isolated = isolated.contiguous()
-        if rotary is not None:
-            rotary = rotary.to(acc_dtype(dtype)).contiguous()
-        return self.holding(self.bias, self.rel_bias, isolated, rotary)
+        ready = self.holding(self.tensors())
+        if self.focus_present is not None:
+            isolated = self.focus_present if self.focus_present.dim() == 2 else self.focus_present[:, None].expand(-1, T)
+            ready.focus_present = isolated.contiguous()
+        if self.rotary is not None:
+            ready.rotary = self.rotary.to(acc_dtype(dtype)).contiguous()
+        return ready
+
+
+_OPTION_TENSORS = tuple(field.name for field in dataclasses.fields(AttentionOptions) if "Tensor" in str(field.type))
 
 
 @dataclass(slots=True)
@@ -104,7 +112,7 @@ class AttentionCall(Call):
 
     def holding(self, tensors):
         q, k, v, *rest = tensors
-        options = self.options.holding(*rest)
+        options = self.options.holding(rest)
         if q is not None and k is None:
             return AttentionCall.packed(self.operator, q, options)
         return AttentionCall(self.operator, q, k, v, options)
@@ -202,7 +210,7 @@ class LayerCall(Call):
         pos_emb, gate, *options = rest[4:]
         return LayerCall(
             self.operator, x, w_qkv, b_qkv, w_out, b_out, self.num_heads, norm, pos_emb, gate, residual,
-            self.options.holding(*options), self.residual_is_x,
+            self.options.holding(options), self.residual_is_x,
         )  # fmt: skip
 
     def ready(self):
