@@ -1,14 +1,12 @@
 """The CUDA attention operators, simulated: what csrc/attention/operators.cpp does, with launches that tests/ptxsim executes."""
 
-from pathlib import Path
-
 import torch
 
 from tests import ptxsim
+from tests.ptxsim.compile import CSRC
 from tests.ptxsim.fixtures import compiled_launchers
 from vdiff_kernels.ops.attention import native
 
-CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 

@@ -1,14 +1,12 @@
 """The channel_stats kernels as nvcc compiles them, simulated: against float64, clean, and no worse than their golden counts."""
 
-from pathlib import Path
-
 import pytest
 import torch
 
 from tests import ptxsim
+from tests.ptxsim.compile import CSRC
 from tests.ptxsim.fixtures import compiled_launchers
 
-CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
