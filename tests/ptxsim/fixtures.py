@@ -77,6 +77,27 @@ class Simulate:
         return self(kernel.kernel, grid, kernel.threads, kernel.arguments(args), kernel.shared_bytes, **options)
 
 
+def clean_run(seeds=1, last_blocks: int | None = None):
+    """As `Simulate.launcher`, in the orders of those seeds: held to have no findings, but to no golden counts.
+
+    seeds: as those of Kernel.launch; of one, no memory is copied. last_blocks: runs so many of each launch, the last ones, alone.
+    """
+
+    def run(launchers: Launchers, function: str, *arguments, memory=()) -> list[Report]:
+        reports = []
+
+        def one(kernel, grid, block, args, shared_bytes):
+            blocks = (max(0, grid[0] - last_blocks), min(grid[0], last_blocks)) if last_blocks else None
+            options = dict(memory=(*memory, *tensors_of(arguments)), blocks=blocks, seed=seeds)
+            reports.append(kernel.launch(grid, block, args, shared_bytes, **options).assert_clean())
+
+        with launchers.simulated(one):
+            launchers.call(function, *arguments)
+        return reports
+
+    return run
+
+
 @pytest.fixture
 def simulate(request) -> Simulate:
     return Simulate(request)

@@ -22,7 +22,7 @@ def launchers():
 class SimulatedKernels:
     """`forward` and `backward` by kind, as ops/attention/native.py has them.
 
-    run: `simulate.launcher`, or its like. outputs: makes them; those of ptxsim are held to be written whole.
+    run: `simulate.launcher`, `clean_run(..)`, or their like. outputs: makes them; those of ptxsim are held to be written whole.
     """
 
     def __init__(self, run, outputs=ptxsim.empty):
