@@ -2,9 +2,8 @@
 
     python -m tests.mutations [--only NAME] [--jobs N]
 
-Each is planted in a copy of csrc, which the tests named are run against; of the attention kernels the copy has those of one dtype,
-for the others take minutes to compile. Exit status 1 where a fault is not found that should be, or where the table no longer fits
-csrc.
+Each is planted in a copy of csrc, which the tests named are run against. Of the attention kernels the copy has those of one dtype:
+the others take minutes to compile. Exit status 1 where a fault is not found that should be, or where the table no longer fits csrc.
 """
 
 import argparse
@@ -118,8 +117,7 @@ MUTATIONS = [
         "row-offset-of-partial", "long_bwd_dkdv.cuh",
         "if (j < p.S && d < p.D) to[j * p.D + d] = first;", "if (j < p.S && d < p.D) to[int(j) * int(p.D) + d] = first;",
         (hostile("spatial_attention-text-context"),),
-        equivalent="there are partials where there are less than 512 tiles, of at most 64 keys: with at most 256 channels, an offset"
-        " is below 2^23",
+        equivalent="partials are of less than 512 tiles of at most 64 keys, so that with at most 256 channels j D is below 2^23",
     ),
     Mutation(
         "compensated-sum", "long_bwd_bias.cuh",
