@@ -270,14 +270,14 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
 def run(mutation: Mutation, cache: Path, tests: list[str]) -> tuple[bool, str]:
     """(whether the tests find it, the first that does and what it says)."""
     with tempfile.TemporaryDirectory() as folder:
-        variables = {"PTXSIM_CSRC": str(copy_with(mutation, Path(folder))), "XDG_CACHE_HOME": str(cache), "COLUMNS": "250"}
+        variables = {"PTXSIM_CSRC": str(copy_with(mutation, Path(folder))), "XDG_CACHE_HOME": str(cache)}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True)
     # A copy that does not compile, or tests that are not there, are no finding.
     if done.returncode not in (0, 1) or "CalledProcessError" in done.stdout:
         raise RuntimeError(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
-    words = re.search(r"^FAILED (?:\S+::)?(.*)", done.stdout, re.M)
-    return done.returncode == 1, words[1] if words else ""
+    test, words = re.search(r"^FAILED \S+::(\S+)", done.stdout, re.M), re.search(r"^E +(?:\w+: )?(.*)", done.stdout, re.M)
+    return done.returncode == 1, f"{test[1]}: {words[1]}" if test and words else ""
 
 
 def main(arguments: list[str]) -> int:
