@@ -43,7 +43,7 @@ class AttentionCase(Case):
     N: int = 2
     D: int = 8
     # "dense", "rel", "rel_sliced" (every second entry), "expanded" (stride 0 over heads and queries), "masked" (-inf, whole rows
-    # too)
+    # too), "banded" (-inf for keys more than 3 before the query: whole tiles of a row, and no key is one of many)
     bias: str | None = None
     # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
     # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes
@@ -111,6 +111,9 @@ class AttentionCase(Case):
         elif self.bias == "masked":
             hidden = torch.ones(self.N, L, S, dtype=torch.bool, device=leaves["bias"].device)
             hidden[:, ::2, : S // 2 + 1] = False  # every second row is fully masked, the others half
+            leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
+        elif self.bias == "banded":
+            hidden = torch.ones(L, S, dtype=torch.bool, device=leaves["bias"].device).tril(-4)
             leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
         return leaves
 

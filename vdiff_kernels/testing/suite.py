@@ -47,8 +47,8 @@ SPATIAL_CASES = [
 ]
 # At the edges of the CUDA kernels' tiles, units and vectors, as small as they are reached.
 TILE_CASES = [
-    # More than one tile of queries and of keys.
-    TemporalCase("long-causal", T=72, H=1, W=1, N=1, D=8, causal=True),
+    # More than one tile of queries and of keys; of each query, the keys at the diagonal have all the weight.
+    TemporalCase("long-causal", T=72, H=1, W=1, N=1, D=8, bias="banded", causal=True),
     TemporalCase("long-causal-images", T=40, H=1, W=1, N=1, D=8, causal=True, focus="frames"),
     # A tile of queries that begins within a line of pixels and ends in another one.
     SpatialCase("lines-across-tiles", T=1, H=7, W=7, N=1, D=8, bias="rel"),
