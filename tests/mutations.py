@@ -2,8 +2,9 @@
 
     python -m tests.mutations [--only NAME] [--jobs N]
 
-Each is planted in a copy of csrc, which the tests named are run against. Of the attention kernels the copy has those of one dtype:
-the others take minutes to compile. Exit status 1 where a fault is not found that should be, or where the table no longer fits csrc.
+Each is planted in a copy of csrc, which the tests named are run against, without golden counts: a fault must show in numbers or
+findings. Of the attention kernels the copy has those of one dtype, for the others take minutes to compile. Exit status 1 where a
+fault is not found that should be, or where the table no longer fits csrc.
 """
 
 import argparse
@@ -270,7 +271,8 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
 def run(mutation: Mutation, cache: Path, tests: list[str]) -> tuple[bool, str]:
     """(whether the tests find it, the first that does and what it says)."""
     with tempfile.TemporaryDirectory() as folder:
-        variables = {"PTXSIM_CSRC": str(copy_with(mutation, Path(folder))), "XDG_CACHE_HOME": str(cache)}
+        csrc = copy_with(mutation, Path(folder))
+        variables = {"PTXSIM_CSRC": str(csrc), "PTXSIM_COUNTS": "0", "XDG_CACHE_HOME": str(cache)}
         command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider", *tests]
         done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True)
     # A copy that does not compile, or tests that are not there, are no finding.

@@ -30,8 +30,10 @@ from .module import Kernel, Module, load
 from .registers import Resources, parsed_resources
 
 RUNTIME = Path(__file__).parent / "runtime.cpp"
-# The PTX is what setup.py's build embeds; the cubin is for its figures.
-FLAGS = ("-gencode=arch=compute_80,code=[sm_80,compute_80]", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-Xcompiler=-fPIC")
+# The PTX is what setup.py's build embeds; the cubin is for its figures, and takes most of the time.
+COUNTED = os.environ.get("PTXSIM_COUNTS") != "0"
+_CODE = "[sm_80,compute_80]" if COUNTED else "compute_80"
+FLAGS = (f"-gencode=arch=compute_80,code={_CODE}", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-Xcompiler=-fPIC")
 SHARED_BYTES = 99 << 10  # of a block, on the GPU that has the least of those we build for
 _PATIENCE = 2  # compilers at once
 
@@ -106,10 +108,10 @@ class Launchers:
         self.symbols = [line.split()[-1] for line in listed.splitlines()]
         self._unit_of = {name: unit for unit in self.units for name in unit.kernel_names}
 
-    def kernel(self, name: str) -> tuple[Kernel, Resources]:
+    def kernel(self, name: str) -> tuple[Kernel, Resources | None]:
         """By its mangled name."""
         unit = self._unit_of[name]
-        return unit.module[name], unit.resources[name]
+        return unit.module[name], unit.resources[name] if COUNTED else None
 
     def symbol(self, name: str) -> str:
         """The mangled name of the function of that name. Raises KeyError unless there is one."""
