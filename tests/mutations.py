@@ -278,7 +278,8 @@ def run(mutation: Mutation, cache: Path, tests: list[str]) -> tuple[bool, str]:
     # A copy that does not compile, or tests that are not there, are no finding.
     if done.returncode not in (0, 1) or "CalledProcessError" in done.stdout:
         raise RuntimeError(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
-    test, words = re.search(r"^FAILED \S+::(\S+)", done.stdout, re.M), re.findall(r"^E +(?:\w*Error:|assert) (.*)", done.stdout, re.M)
+    test = re.search(r"^FAILED \S+::(\S+)", done.stdout, re.M)
+    words = re.findall(r"^E +(?:\w*Error:|assert) (.*)", done.stdout, re.M)
     return done.returncode == 1, f"{test[1]}: {words[-1] if words else ''}" if test else ""
 
 
