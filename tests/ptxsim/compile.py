@@ -11,6 +11,7 @@ from pathlib import Path
 
 from .module import Kernel, Module, load
 
+CSRC = Path(os.environ.get("PTXSIM_CSRC", Path(__file__).parents[2] / "csrc")).resolve()  # the sources that tests compile
 ARCH = 80  # what ships is made of compute_80's PTX
 
 

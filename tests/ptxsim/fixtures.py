@@ -44,11 +44,12 @@ class Simulate:
         takes = resources(kernel.module.text)[kernel.name]
         return self._held(kernel, takes, grid, block, args, shared_bytes, case=case, seeds=seeds, **options)
 
-    def _held(self, kernel, takes: Resources, grid, block, args, shared_bytes, *, case: str, seeds, **options) -> Report:
+    def _held(self, kernel, takes: Resources | None, grid, block, args, shared_bytes, *, case: str, seeds, **options) -> Report:
         report = kernel.launch(grid, block, args, shared_bytes, seed=seeds, **options).assert_clean()
         self._launches[case] += 1
         number = f"({self._launches[case]})" if self._launches[case] > 1 else ""  # each launch has counts of its own
-        self.golden.compare(" ".join(filter(None, (self.case, case, number))), figures(report, takes, shared_bytes))
+        if takes:
+            self.golden.compare(" ".join(filter(None, (self.case, case, number))), figures(report, takes, shared_bytes))
         return report
 
     def launcher(
@@ -75,6 +76,27 @@ class Simulate:
     def triton(self, kernel: TritonKernel, grid, args, **options) -> Report:
         """The same for what `from_triton` compiled: args are those of its signature."""
         return self(kernel.kernel, grid, kernel.threads, kernel.arguments(args), kernel.shared_bytes, **options)
+
+
+def clean_run(seeds=1, last_blocks: int | None = None):
+    """As `Simulate.launcher`, in the orders of those seeds: held to have no findings, but to no golden counts.
+
+    seeds: as those of Kernel.launch; of one, no memory is copied. last_blocks: runs so many of each launch, the last ones, alone.
+    """
+
+    def run(launchers: Launchers, function: str, *arguments, memory=()) -> list[Report]:
+        reports = []
+
+        def one(kernel, grid, block, args, shared_bytes):
+            blocks = (max(0, grid[0] - last_blocks), min(grid[0], last_blocks)) if last_blocks else None
+            options = dict(memory=(*memory, *tensors_of(arguments)), blocks=blocks, seed=seeds)
+            reports.append(kernel.launch(grid, block, args, shared_bytes, **options).assert_clean())
+
+        with launchers.simulated(one):
+            launchers.call(function, *arguments)
+        return reports
+
+    return run
 
 
 @pytest.fixture

@@ -21,6 +21,8 @@ from pathlib import Path
 
 import torch
 
+from vdiff_kernels.files import written_whole
+
 from .compile import nvcc
 from .core_library import cache_folder
 from .memory import Struct
@@ -28,30 +30,32 @@ from .module import Kernel, Module, load
 from .registers import Resources, parsed_resources
 
 RUNTIME = Path(__file__).parent / "runtime.cpp"
-# The PTX is what setup.py's build embeds; the cubin is for its figures.
-FLAGS = ("-gencode=arch=compute_80,code=[sm_80,compute_80]", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-Xcompiler=-fPIC")
+# The PTX is what setup.py's build embeds; the cubin is for its figures, and takes most of the time.
+COUNTED = os.environ.get("PTXSIM_COUNTS") != "0"
+_CODE = "[sm_80,compute_80]" if COUNTED else "compute_80"
+FLAGS = (f"-gencode=arch=compute_80,code={_CODE}", "-O3", "-std=c++17", "-lineinfo", "-Xptxas=-v", "-Xcompiler=-fPIC")
 SHARED_BYTES = 99 << 10  # of a block, on the GPU that has the least of those we build for
 _PATIENCE = 2  # compilers at once
 
 
 class Unit:
-    """A .cu file, compiled: its object for the host, its PTX, and ptxas's figures."""
+    """A .cu file, compiled: its object for the host, its PTX, and ptxas's figures. It is kept under what it is made of, wherever
+    that lies: a copy of the sources compiles what is different in it, and no more."""
 
     def __init__(self, source: Path, include: tuple[Path, ...]):
         self.source = source
-        name = f"{source.stem}-{_digest(str(source), *map(str, include), *FLAGS, nvcc())}"
+        name = f"{source.stem}-{_digest(_within(source, include), *FLAGS, nvcc())}"
         folder = cache_folder() / "units"
         folder.mkdir(parents=True, exist_ok=True)
-        self.object, self.ptx, made_of = (folder / f"{name}{suffix}" for suffix in (".o", ".ptx", ".json"))
-        with open(folder / f"{name}.lock", "w") as lock:
+        with open(folder / f"{name}-{_digest(str(source))}.lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)  # the workers of a test run want the same units
-            held = json.loads(made_of.read_text()) if made_of.exists() else None
-            if held is None or any(_digest_of_file(path) != digest for path, digest in held["files"].items()):
-                held = self._compile(include)
-                made_of.write_text(json.dumps(held))
+            made = (path for path in folder.glob(f"{name}-*.json") if _is_made_of(path, include))
+            made_of = next(made, None) or self._compile(folder / name, include)
+        self.object, self.ptx = made_of.with_suffix(".o"), made_of.with_suffix(".ptx")
+        held = json.loads(made_of.read_text())
         self.log, self.digest = held["log"], _digest(*held["files"].values())
 
-    def _compile(self, include) -> dict:
+    def _compile(self, path, include) -> Path:
         with tempfile.TemporaryDirectory() as folder:
             output, dependencies = Path(folder, "unit.o"), Path(folder, "unit.d")
             command = [nvcc(), "-c", *FLAGS, "--keep", "--keep-dir", folder, "-MD", "-MF", str(dependencies)]
@@ -61,11 +65,15 @@ class Unit:
                 print(done.stderr, file=sys.stderr)
                 done.check_returncode()
             (ptx,) = Path(folder).glob("*.ptx")
-            self.ptx.write_text(ptx.read_text())
-            self.object.write_bytes(output.read_bytes())
             words = dependencies.read_text().replace("\\\n", " ").split(":", 1)[1].split()
             ours = [word for word in words if any(Path(word).resolve().is_relative_to(Path(root).resolve()) for root in include)]
-            return {"log": done.stderr, "files": {path: _digest_of_file(path) for path in (str(self.source), *ours)}}
+            files = {_within(Path(word), include): _digest_of_file(word) for word in (str(self.source), *ours)}
+            made_of = path.with_name(f"{path.name}-{_digest(*files, *files.values())}.json")
+            description = json.dumps({"log": done.stderr, "files": files}).encode()
+            for suffix, content in (".ptx", ptx.read_bytes()), (".o", output.read_bytes()), (".json", description):
+                with written_whole(made_of.with_suffix(suffix)) as draft:  # another checkout may make the same
+                    draft.write_bytes(content)
+            return made_of
 
     @functools.cached_property
     def module(self) -> Module:
@@ -100,10 +108,10 @@ class Launchers:
         self.symbols = [line.split()[-1] for line in listed.splitlines()]
         self._unit_of = {name: unit for unit in self.units for name in unit.kernel_names}
 
-    def kernel(self, name: str) -> tuple[Kernel, Resources]:
+    def kernel(self, name: str) -> tuple[Kernel, Resources | None]:
         """By its mangled name."""
         unit = self._unit_of[name]
-        return unit.module[name], unit.resources[name]
+        return unit.module[name], unit.resources[name] if COUNTED else None
 
     def symbol(self, name: str) -> str:
         """The mangled name of the function of that name. Raises KeyError unless there is one."""
@@ -177,6 +185,17 @@ def plain_name(mangled: str) -> str:
     readable = subprocess.run(["c++filt", mangled], capture_output=True, text=True, check=True).stdout.strip()
     readable = re.sub(r"\((?!int\))[^()]*\)$", "", readable.removeprefix("void ")).replace("(int)", "")
     return re.sub(r"\w+::", "", readable)
+
+
+def _within(path: Path, include: tuple[Path, ...]) -> str:
+    """The path within the folder of include that has it, or the whole path."""
+    roots = [root.resolve() for root in include if path.resolve().is_relative_to(root.resolve())]
+    return str(path.resolve().relative_to(roots[0]) if roots else path.resolve())
+
+
+def _is_made_of(made_of: Path, include: tuple[Path, ...]) -> bool:
+    files = json.loads(made_of.read_text())["files"]
+    return all(any(_digest_of_file(root / path) == digest for root in include or (Path(),)) for path, digest in files.items())
 
 
 def _digest(*texts: str) -> str:

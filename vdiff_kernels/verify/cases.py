@@ -45,6 +45,21 @@ SPATIAL_CASES = [
     SpatialCase("many-rows", T=1, H=16, W=16, N=1, D=8, bias="rel"),
     SpatialCase("no-batch", B=0, bias="rel"),
 ]
+# At the edges of the CUDA kernels' tiles, units and vectors, as small as they are reached.
+TILE_CASES = [
+    # More than one tile of queries and of keys; of each query, the keys at the diagonal have all the weight.
+    TemporalCase("long-causal", T=72, H=1, W=1, N=1, D=8, bias="banded", causal=True),
+    TemporalCase("long-causal-images", T=40, H=1, W=1, N=1, D=8, causal=True, focus="frames"),
+    # A tile of queries that begins within a line of pixels and ends in another one.
+    SpatialCase("lines-across-tiles", T=1, H=7, W=7, N=1, D=8, bias="rel"),
+    # A pair of short sequences of which one is missing; of an odd number of channels, with chunks of frames that are merged.
+    TemporalCase("lone-sequence", T=4, H=1, W=1, N=1, D=8, focus="frames"),
+    SpatialCase("odd-shared-context", T=3, H=2, W=2, N=1, D=5, context="shared", S=5, bias="dense"),
+    SpatialCase("padded-lines", T=1, H=3, W=4, N=1, D=8, layout="padded_lines"),
+    TemporalCase("padded-heads", T=4, H=1, W=1, N=2, D=8, layout="padded_heads"),
+    TemporalCase("sliced-table", T=5, H=1, W=1, N=2, D=8, bias="rel_sliced"),
+    SpatialCase("sliced-table", T=1, H=3, W=4, N=2, D=8, bias="rel_sliced"),
+]
 # At the edges of the CPU kernels' blocks: too long for a simulated GPU.
 BLOCK_CASES = [
     # Queries are taken in blocks of up to 3 vectors, at most 96 at once; more than 128 keys in blocks of 64.
@@ -106,5 +121,6 @@ LAYER_CASES = [
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
 GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]
 CASES = [
-    *TEMPORAL_CASES, *SPATIAL_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES, *PSEUDO3D_CASES, *GEGLU_CASES,
+    *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
+    *PSEUDO3D_CASES, *GEGLU_CASES,
 ]  # fmt: skip

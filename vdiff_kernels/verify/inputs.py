@@ -42,8 +42,12 @@ class AttentionCase(Case):
     W: int = 3
     N: int = 2
     D: int = 8
-    bias: str | None = None  # "dense", "rel", "expanded" (stride 0 over heads and queries), "masked" (-inf, whole rows too)
-    layout: str = "contiguous"  # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames
+    # "dense", "rel", "rel_sliced" (every second entry), "expanded" (stride 0 over heads and queries), "masked" (-inf, whole rows
+    # too), "banded" (-inf for keys more than 3 before the query: whole tiles of a row, and no key is one of many)
+    bias: str | None = None
+    # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
+    # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes
+    layout: str = "contiguous"
     magnitude: float = 1.0
     scale: float | None = None
     tables = ("bias", "rel_bias")
@@ -66,10 +70,17 @@ class AttentionCase(Case):
         elif self.layout == "sliced":
             longer = (self.B, 2 * self.T, *shape[2:])
             leaves = {name: rand(generator, *longer, scale=self.magnitude) for name in "qkv"}
+        elif self.layout == "padded_lines":
+            padded = (*shape[:3], self.W * self.N * self.D + 1)
+            leaves = {name: rand(generator, *padded, scale=self.magnitude) for name in "qkv"}
+        elif self.layout == "padded_heads":
+            leaves = {name: rand(generator, *shape[:5], self.D + 4, scale=self.magnitude) for name in "qkv"}
         else:
             leaves = {name: rand(generator, *(shape if name == "q" else keys), scale=self.magnitude) for name in "qkv"}
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
+        elif self.bias == "rel_sliced":
+            leaves["rel_bias"] = rand(generator, *self._rel_shape()[:-1], 2 * self._rel_shape()[-1])
         elif self.bias == "expanded":
             leaves["bias"] = rand(generator, 1, 1, S)  # a bias that is the same for all keys does nothing
         elif self.bias:
@@ -87,11 +98,22 @@ class AttentionCase(Case):
         elif self.layout == "sliced":
             for name in "qkv":
                 leaves[name] = leaves[name][:, ::2]
-        if self.bias == "expanded":
+        elif self.layout == "padded_lines":
+            for name in "qkv":
+                leaves[name] = leaves[name][..., :-1].unflatten(-1, (self.W, self.N, self.D))
+        elif self.layout == "padded_heads":
+            for name in "qkv":
+                leaves[name] = leaves[name][..., : self.D]
+        if self.bias == "rel_sliced":
+            leaves["rel_bias"] = leaves["rel_bias"][..., ::2]
+        elif self.bias == "expanded":
             leaves["bias"] = leaves["bias"].expand(self.N, L, S)
         elif self.bias == "masked":
             hidden = torch.ones(self.N, L, S, dtype=torch.bool, device=leaves["bias"].device)
             hidden[:, ::2, : S // 2 + 1] = False  # every second row is fully masked, the others half
+            leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
+        elif self.bias == "banded":
+            hidden = torch.ones(L, S, dtype=torch.bool, device=leaves["bias"].device).tril(-4)
             leaves["bias"] = leaves["bias"].masked_fill(hidden, -torch.inf)
         return leaves
 

@@ -1,17 +1,16 @@
 """The CUDA attention operators, simulated: what csrc/attention/operators.cpp does, with launches that tests/ptxsim executes."""
 
 import contextlib
-from pathlib import Path
 
 import torch
 
 from tests import ptxsim
+from tests.ptxsim.compile import CSRC
 from tests.ptxsim.fixtures import compiled_launchers
 from vdiff_kernels.backends import registry
 from vdiff_kernels.backends.backend import Backend
 from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
 
-CSRC = Path(__file__).parents[3] / "csrc"
 SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
@@ -53,7 +52,7 @@ class Simulated(Backend):
 class SimulatedKernels:
     """The compiled library's operators by kind, with the arguments of their schemas (vdiff_kernels/ops/attention/schema.py).
 
-    run: `simulate.launcher`, or its like. outputs: makes them; those of ptxsim are held to be written whole.
+    run: `simulate.launcher`, `clean_run(..)`, or their like. outputs: makes them; those of ptxsim are held to be written whole.
     """
 
     def __init__(self, run, outputs=ptxsim.empty):

@@ -5,11 +5,13 @@ import pytest
 import torch
 
 import vdiff_kernels as vdiff
+from tests.ptxsim.fixtures import clean_run
 from tests.ptxsim.launcher import plain_name
-from vdiff_kernels.ops.attention import api
+from vdiff_kernels.backends import registry
+from vdiff_kernels.ops.attention import api, reference
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
 from vdiff_kernels.ops.autograd import run
-from vdiff_kernels.verify.cases import SPATIAL_CASES, TEMPORAL_CASES
+from vdiff_kernels.verify.cases import SPATIAL_CASES, TEMPORAL_CASES, TILE_CASES
 from vdiff_kernels.verify.check import check, evaluate, make_leaves
 from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
@@ -27,10 +29,22 @@ def simulated(simulate):
         yield
 
 
+@pytest.fixture
+def clean():
+    """The same once, in a shuffled order, and without golden counts: other cases have those."""
+    with simulated_by_default(clean_run()):
+        yield
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_forward_and_every_gradient(case, dtype, simulated):
     check(case, DTYPES[dtype])
+
+
+@pytest.mark.parametrize("case", TILE_CASES, ids=str)
+def test_edges_of_tiles(case, clean):
+    check(case, torch.bfloat16)
 
 
 def test_every_kernel_that_ships_was_run(simulate):
@@ -119,3 +133,47 @@ def test_warps_with_several_units_add_their_bias_gradients(simulated):
 def test_blocks_with_several_frames_add_their_gradients(simulated):
     """More frames than the launchers cut a shared context's keys, or the sequences of a bias, into chunks."""
     check(SpatialCase("many-frames", T=70, H=1, W=3, N=16, D=8, context="shared", S=5, bias="dense"), torch.bfloat16)
+
+
+def test_warps_with_several_units_keep_their_heads_apart(clean):
+    """Units of 2 sequences, more than warps have partials, whose heads take turns by 3."""
+    check(TemporalCase("many-heads", T=2, H=49, W=56, N=3, D=8, bias="rel"), torch.bfloat16)
+
+
+@pytest.mark.parametrize("T", [5, 40])
+def test_a_mask_of_any_strides(T, clean):
+    """The public operator makes the mask contiguous; the kernels take any."""
+    kernels = registry.BACKENDS["simulated"].kernels["temporal_attention"]
+    q, k, v, grad_out = (torch.randn(2, T, 1, 1, 1, 8).bfloat16() for _ in range(4))
+    spread = torch.rand(2, 3 * T) < 0.3
+    results = []
+    for focus in (spread[:, ::3], spread[:, ::3].contiguous()):
+        call = AttentionCall("temporal_attention", q, k, v, AttentionOptions(scale=0.5, focus_present=focus))
+        out, saved = kernels.forward(call, True)
+        results.append((out, *kernels.backward(call, saved, grad_out, (True,) * 3 + (False,) * 4)[:3]))
+    expected = reference.temporal_attention(q, k, v, scale=0.5, focus_present=spread[:, ::3])
+    torch.testing.assert_close(results[0][0], expected, rtol=0.02, atol=0.02)
+    assert all(torch.equal(a, b) for a, b in zip(*results))
+
+
+def test_a_bias_gradient_keeps_what_is_small_beside_its_largest_terms(clean):
+    """On the main diagonal ds is one value 62 times, and 2^24 of it and as many less, between which a plain float sum forgets."""
+    T = 64
+    q, k, v, grad_out = torch.zeros(4, 1, T, 1, 1, 1, 4)
+    v[:, :, ..., 0] = torch.tensor([1.0, -1.0]).repeat(T // 2).view(1, T, 1, 1, 1)
+    grad_out[..., 0] = v[..., 0]
+    grad_out[:, 0, ..., 0] *= 2.0**24
+    grad_out[:, 31, ..., 0] *= -(2.0**24)
+    table = torch.zeros(1, 2 * T - 1, requires_grad=True)
+    out = vdiff.temporal_attention(q, k, v, rel_bias=table)
+    (gradient,) = torch.autograd.grad(out, table, grad_out)
+    torch.testing.assert_close(gradient[0, T - 1].item(), 62 / T, rtol=0.05, atol=0)
+
+
+def test_angles_of_far_frames(clean):
+    """As good as their float32, whole turns away from zero."""
+    q, k, v = torch.randn(3, 1, 4, 1, 1, 1, 4)
+    rotary = 1e5 + torch.rand(4, 2)
+    out = vdiff.temporal_attention(q, k, v, rotary=rotary)
+    expected = reference.temporal_attention(*(t.double() for t in (q, k, v)), rotary=rotary.double())
+    torch.testing.assert_close(out.double(), expected, rtol=0, atol=1e-5)

@@ -4,6 +4,7 @@ unfilled memory."""
 import pytest
 import torch
 
+from tests.ptxsim.fixtures import clean_run
 from vdiff_kernels.ops.attention.reference import spatial_attention, temporal_attention
 
 from .simulated import SimulatedKernels
@@ -75,6 +76,28 @@ def test_offsets_past_2_to_the_31_of_long_sequences(simulate):
     q, k, v = qkv.unbind(4)
     out, _ = last_blocks(simulate, 2).forward["spatial"](q, k, v, None, None, D**-0.5, False)
     nearly(out[:, -1:], spatial_attention(*(t[:, -1:] for t in (q, k, v))))
+
+
+@pytest.mark.parametrize("T", [3, 34])
+def test_row_offsets_past_2_to_the_31(T):
+    """The last rows of one sequence, short or long, lie that far from its first."""
+    N, D = 2, 64
+    H = 2**31 // ((T - 1) * 3 * N * D) + 1
+    qkv = torch.empty(1, T, H, 1, 3, N, D, dtype=torch.bfloat16)
+    assert (T - 1) * qkv.stride(1) > 2**31
+    qkv[:, :, -1:] = torch.randn(1, T, 1, 1, 3, N, D)
+    q, k, v = qkv.unbind(4)
+    long = T > 32
+    kernels = SimulatedKernels(clean_run(last_blocks=2), outputs=torch.empty)
+    out, lse = kernels.forward["temporal"](q, k, v, None, None, D**-0.5, False, None, None, long)
+    last = qkv[:, :, -1:].clone().requires_grad_()
+    expected = temporal_attention(*last.unbind(4))
+    nearly(out[:, :, -1:], expected)
+    grad_out = torch.randn(1, T, 1, 1, N, D).bfloat16().expand(1, T, H, 1, N, D)
+    options = (None, None, D**-0.5, False, None, None, True, False)
+    dqkv = kernels.backward["temporal"](grad_out, q, k, v, *((out, lse) if long else (None, None)), *options)[0]
+    (expected,) = torch.autograd.grad(expected, last, grad_out[:, :, -1:])
+    nearly(dqkv[:, :, -1:], expected)
 
 
 @pytest.mark.parametrize(

@@ -5,24 +5,14 @@ import random
 import pytest
 import torch
 
-from tests.ptxsim.module import tensors_of
+from tests.ptxsim.fixtures import clean_run
 from vdiff_kernels.verify.check import check
 from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
 from .simulated import simulated_by_default
 
-SEEDS = range(6)
 LENGTHS = (1, 2, 7, 8, 9, 15, 16, 17, 31, 32, 33, 47, 64, 65)
 HEAD_DIMS = (1, 2, 6, 8, 15, 24, 32, 36, 40, 48, 64, 65, 80, 96, 112, 128, 144, 160, 200, 255, 256)
-
-
-def run(launchers, function, *arguments, memory=()):
-    def one(kernel, grid, block, args, shared_bytes):
-        tensors = (*memory, *tensors_of(arguments))
-        kernel.launch(grid, block, args, shared_bytes, memory=tensors, seed=tuple(SEEDS)).assert_clean()
-
-    with launchers.simulated(one):
-        launchers.call(function, *arguments)
 
 
 def drawn_temporal(draw, number):
@@ -53,5 +43,5 @@ def drawn_spatial(draw, number):
 @pytest.mark.parametrize("number", range(30))
 @pytest.mark.parametrize("drawn", [drawn_temporal, drawn_spatial])
 def test_forward_and_every_gradient(drawn, number, dtype):
-    with simulated_by_default(run):
+    with simulated_by_default(clean_run(tuple(range(6)))):
         check(drawn(random.Random(number), number), dtype)

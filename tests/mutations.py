@@ -1,0 +1,313 @@
+"""Faults planted in the CUDA kernels, each of which a test of the fast suite must find.
+
+    python -m tests.mutations [--only NAME] [--jobs N]
+
+Each is planted in a copy of csrc, which the tests named are run against, without golden counts: a fault must show in numbers or
+findings. Of the attention kernels the copy has those of one dtype, for the others take minutes to compile. Exit status 1 where a
+fault is not found that should be, or where the table no longer fits csrc.
+"""
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from .ptxsim.compile import CSRC
+from .ptxsim.core_library import cache_folder
+
+ROOT = Path(__file__).parents[1]
+TYPES = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
+
+ATTENTION = "tests/ops/attention/test_cuda_attention.py::test_"
+EXTENT = "tests/ops/attention/test_cuda_extent.py::test_"
+STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
+
+
+@dataclass(frozen=True)
+class Mutation:
+    name: str
+    file: str  # its base name, wherever in csrc it lies
+    old: str  # what stands there once
+    new: str
+    tests: tuple[str, ...]  # that find it
+    dtype: str = "bfloat16"  # of the attention kernels that these run
+    equivalent: str = ""  # why nothing that can be observed changes, where nothing does
+
+    def place(self, csrc: Path) -> Path:
+        """The file that has the old text. Raises ValueError unless it stands there once."""
+        found = [path for path in csrc.rglob(self.file) for _ in range(path.read_text().count(self.old))]
+        if len(found) != 1:
+            raise ValueError(f"{self.name}: its old text stands in {self.file} {len(found)} times, expected once:\n{self.old}")
+        return found[0]
+
+
+def edge(case: str) -> str:
+    return f"{ATTENTION}edges_of_tiles[{case}]"
+
+
+def hostile(case: str, dtype: str = "bfloat16") -> str:
+    return f"{ATTENTION}forward_and_every_gradient[{case}-{dtype}]"
+
+
+LONG_CAUSAL = (edge("temporal_attention-long-causal"),)
+STRIDED_MASK = (f"{ATTENTION}a_mask_of_any_strides",)
+FAR_ROWS = (f"{EXTENT}row_offsets_past_2_to_the_31",)
+MUTATIONS = [
+    # Survivors of the suite as it was.
+    Mutation(
+        "causal-end-of-first-tile-fwd", "long_fwd.cuh",
+        "p.causal ? min(int(p.S), queries.first + rows)", "p.causal ? min(int(p.S), rows)", LONG_CAUSAL,
+    ),
+    Mutation(
+        "causal-end-of-first-tile-dq", "long_bwd_dq.cuh",
+        "p.causal ? min(int(p.S), queries.first + rows)", "p.causal ? min(int(p.S), rows)", LONG_CAUSAL,
+    ),
+    Mutation(
+        "causal-rows-of-first-tile-dkdv", "long_bwd_dkdv.cuh",
+        "const ScoreRows<S, true> score_rows(p, sequence, first_row);",
+        "const ScoreRows<S, true> score_rows(p, sequence, kWarpRows * warp);", LONG_CAUSAL,
+    ),
+    Mutation(
+        "causal-start-past-the-tile-dkdv", "long_bwd_dkdv.cuh",
+        "p.causal ? min(keys.first, int(p.L)) / kQueries : 0",
+        "p.causal && keys.first > 0 ? (int(p.L) + kQueries - 1) / kQueries : 0", LONG_CAUSAL,
+    ),
+    Mutation(
+        "lse-of-missing-sequence", "short_fwd.cuh",
+        "if (i >= p.L || s >= there) continue;", "if (i >= p.L) continue;", (edge("spatial_attention-odd-shared-context"),),
+    ),
+    Mutation(
+        "heads-share-a-partial", "short_bwd_launch.cuh",
+        "int64_t period = p.N;", "int64_t period = 1;", (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
+    ),
+    Mutation(
+        "focus-stride-of-rows", "long_sequences.cuh",
+        "focus[there * p.stride_focus_i]", "focus[there]", STRIDED_MASK,
+    ),
+    Mutation(
+        "focus-stride-of-columns", "long_sequences.cuh",
+        "focus[column * p.stride_focus_i]", "focus[column]", STRIDED_MASK,
+    ),
+    Mutation(
+        "causal-or-focus", "long_sequences.cuh",
+        "(p.causal && j > i);", "(p.causal && focus == nullptr && j > i);", (edge("temporal_attention-long-causal-images"),),
+    ),
+    Mutation(
+        "vector-of-lines", "to_sequences.cu",
+        " && rows->row.line_step * element % bytes == 0;", ";", (edge("spatial_attention-padded-lines"),),
+    ),
+    Mutation(
+        "vector-of-heads", "to_sequences.cu",
+        " && divides(p.N, rows->stride_n);", ";", (edge("temporal_attention-padded-heads"),),
+    ),
+    Mutation(
+        "end-of-long-row", "cuda_statistics.cuh",
+        ": w >= p.W;", ": w > p.W;", (f"{STATISTICS}long_rows_end_where_they_end",),
+    ),
+    Mutation(
+        "row-offset-of-store", "tile.cuh",
+        "reinterpret_cast<Elements*>(gX + to.offset)", "reinterpret_cast<Elements*>(gX + int(to.offset))", FAR_ROWS,
+    ),
+    Mutation(
+        "row-offset-of-partial", "long_bwd_dkdv.cuh",
+        "if (j < p.S && d < p.D) to[j * p.D + d] = first;", "if (j < p.S && d < p.D) to[int(j) * int(p.D) + d] = first;",
+        (hostile("spatial_attention-text-context"),),
+        equivalent="partials are of less than 512 tiles of at most 64 keys, so that with at most 256 channels j D is below 2^23",
+    ),
+    Mutation(
+        "compensated-sum", "long_bwd_bias.cuh",
+        "const float value = shared.sums[row * Memory::kSumLd + column] - excess,",
+        "const float value = shared.sums[row * Memory::kSumLd + column],",
+        (f"{ATTENTION}a_bias_gradient_keeps_what_is_small_beside_its_largest_terms",), dtype="float32",
+    ),
+    Mutation(
+        "barrier-between-units", "short_bwd.cuh",
+        "    mover.store(p.dv, keys, shared.sG);\n    __syncwarp();\n", "    mover.store(p.dv, keys, shared.sG);\n",
+        (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
+        equivalent="each lane loads the next unit into the very places that it has just stored from, and before anyone else reads"
+        " them, or writes beside them, there are barriers",
+    ),
+    # And of other kinds.
+    Mutation(
+        "carry-into-clips", "tile.cuh",
+        "  s.index[0] += carry(s.index[1], p.by_size[1]);\n", "  carry(s.index[1], p.by_size[1]);\n",
+        (hostile("temporal_attention-focus-clips"),),
+    ),
+    Mutation(
+        "angle-of-row-in-tile", "tile.cuh",
+        "p.rotary[int64_t(range.first + i) * pairs + pair]", "p.rotary[int64_t(i) * pairs + pair]",
+        (hostile("temporal_attention-thirty-three"),),
+    ),
+    Mutation(
+        "whole-turns-kept", "rotary_table.cuh",
+        "float(turns - rint(turns))", "float(turns)", (f"{ATTENTION}angles_of_far_frames",), dtype="float32",
+    ),
+    Mutation(
+        "vector-of-odd-halves", "tile.cuh",
+        "} else if (sizeof(T) == 4 || p.vector_bytes == 4) {", "} else if (sizeof(T) == 4 || p.vector_bytes <= 4) {",
+        (hostile("temporal_attention-one-channel"),),
+    ),
+    Mutation(
+        "unused-columns-of-v", "long_fwd.cuh",
+        "  mover.clear_unused(shared.sV, kKeys);\n", "", (hostile("temporal_attention-long-few-keys"),),
+    ),
+    Mutation(
+        "sum-not-rescaled", "long_fwd.cuh",
+        "      sum[half] *= rescale;\n", "", (hostile("spatial_attention-text-context"),),
+    ),
+    Mutation(
+        "k-before-it-is-there", "long_fwd.cuh",
+        "    ptx::copy_wait<0>();\n    __syncthreads();  // k is there",
+        "    ptx::copy_wait<1>();\n    __syncthreads();  // k is there",
+        (hostile("spatial_attention-text-context"),),
+    ),
+    Mutation(
+        "v-before-it-is-there", "short_fwd.cuh",
+        "    ptx::copy_wait<0>();\n", "", (hostile("temporal_attention-one-frame"),),
+    ),
+    Mutation(
+        "window-across-lines", "long_sequences.cuh",
+        "const int64_t a = (one ? first - first_line * length : 0) * line.step;",
+        "const int64_t a = (first - first_line * length) * line.step;", (edge("spatial_attention-lines-across-tiles"),),
+    ),
+    Mutation(
+        "focus-of-first-clip", "long_sequences.cuh",
+        "p.focus_present + place.index[0] * p.stride_focus_b;", "p.focus_present;", STRIDED_MASK,
+    ),
+    Mutation(
+        "diagonal-past-the-keys", "long_bwd_bias.cuh",
+        "min(there_rows, there_keys + rows - 1 - diagonal)", "min(there_rows, kKeys + rows - 1 - diagonal)",
+        (hostile("temporal_attention-thirty-three"),),
+    ),
+    Mutation(
+        "last-tile-has-the-entry", "long_bwd_bias.cuh",
+        "if (entry >= 0) gTable[entry] += sum;\n      }\n    }\n", "if (entry >= 0) gTable[entry] = sum;\n      }\n    }\n",
+        (hostile("spatial_attention-many-rows"),),
+    ),
+    Mutation(
+        "places-past-the-last", "long_bwd_bias.cuh",
+        "end_place = min(places, first_place + per_chunk);", "end_place = first_place + per_chunk;",
+        (f"{ATTENTION}blocks_with_several_frames_add_their_gradients",),
+    ),
+    Mutation(
+        "partial-of-odd-channels", "long_bwd_dkdv.cuh",
+        "if (j < p.S && d + 1 < p.D)", "if (j < p.S && d < p.D)", (edge("spatial_attention-odd-shared-context"),),
+    ),
+    Mutation(
+        "stage-that-is-read", "long_bwd_dkdv.cuh",
+        "load_queries(step + 1, 1 - stage);", "load_queries(step + 1, stage);", (hostile("temporal_attention-thirty-three"),),
+    ),
+    Mutation(
+        "group-of-first-clip", "long_bwd_dkdv.cuh",
+        "return (b * members + member) * p.N + group - b * p.N;", "return member * p.N + group - b * p.N;",
+        (hostile("spatial_attention-shared-context"),),
+    ),
+    Mutation(
+        "last-slice", "bias_tables.cuh",
+        "other < kSlices; ++other", "other < kSlices - 1; ++other", (hostile("temporal_attention-odd-hw"),),
+    ),
+    Mutation(
+        "last-unit", "short_launch.cuh",
+        "plan.units = ceil_div(p.sequences(), plan.count);", "plan.units = p.sequences() / plan.count;",
+        (hostile("temporal_attention-one-frame"),),
+    ),
+    Mutation(
+        "mask-of-missing-sequence", "short_sequences.cuh",
+        "const SequenceIndex place = s < there ? neighbour(p, first, s) : first;",
+        "const SequenceIndex place = neighbour(p, first, s);", (edge("temporal_attention-lone-sequence"),),
+    ),
+    Mutation(
+        "entry-past-the-line", "tile.cuh",
+        "return in_line < length && row < rows ? row : -1;", "return row < rows ? row : -1;",
+        (edge("spatial_attention-sliced-table"),),
+    ),
+    Mutation(
+        "lines-taken-for-even", "to_sequences.cu",
+        "const bool even = H == 1 || rows.stride_h == W * rows.stride_w;", "const bool even = true;",
+        (edge("spatial_attention-padded-lines"),),
+    ),
+    Mutation(
+        "origin-of-frame-table", "to_sequences.cu",
+        "moved(b, (p.T - 1) * b.stride_1)", "moved(b, p.T - 1)", (edge("temporal_attention-sliced-table"),),
+    ),
+    Mutation(
+        "origin-of-pixel-table", "to_sequences.cu",
+        "(p.H - 1) * b.stride_0 + (p.W - 1) * b.stride_1)", "(p.H - 1) * b.stride_0 + (p.W - 1))",
+        (edge("spatial_attention-sliced-table"),),
+    ),
+    Mutation(
+        "moments-of-nothing", "cuda_statistics.cuh",
+        "  if (b.count == 0) return a;\n", "", (f"{STATISTICS}statistics[one-pixel-float32]",),
+    ),
+    Mutation(
+        "variance-between-chunks", "cuda_statistics.cuh",
+        "(gChunk[1] + deviation * deviation)", "gChunk[1]", (f"{STATISTICS}statistics[chunks-float32]",),
+    ),
+]  # fmt: skip
+
+
+def copy_with(mutation: Mutation, folder: Path) -> Path:
+    """csrc with the fault, without the attention kernels of the other dtypes."""
+    csrc = folder / "csrc"
+    shutil.copytree(CSRC, csrc)
+    place = mutation.place(csrc)
+    place.write_text(place.read_text().replace(mutation.old, mutation.new))
+    others = [name for dtype, name in TYPES.items() if dtype != mutation.dtype]
+    called = re.compile(rf"^ *if \(dtype == DType::\w+\) return body\(TypeTag<({'|'.join(others)})>{{}}\);\n", re.M)
+    for name in others:
+        for path in csrc.rglob(f"instantiations/*_{name.lower()}.cu"):
+            path.unlink()
+    for path in (csrc / "attention").rglob("*.cu"):
+        path.write_text(called.sub("", path.read_text()))
+    return csrc
+
+
+def run(mutation: Mutation, cache: Path, tests: list[str]) -> tuple[bool, str]:
+    """(whether the tests find it, the first that does and what it says)."""
+    with tempfile.TemporaryDirectory() as folder:
+        csrc = copy_with(mutation, Path(folder))
+        variables = {"PTXSIM_CSRC": str(csrc), "PTXSIM_COUNTS": "0", "XDG_CACHE_HOME": str(cache)}
+        command = [sys.executable, "-m", "pytest", "-x", "-q", "--tb=short", "-p", "no:cacheprovider", *tests]
+        done = subprocess.run(command, cwd=ROOT, env={**os.environ, **variables}, capture_output=True, text=True)
+    # A copy that does not compile, or tests that are not there, are no finding.
+    if done.returncode not in (0, 1) or "CalledProcessError" in done.stdout:
+        raise RuntimeError(f"{mutation.name}: pytest ended with {done.returncode}\n{done.stdout[-4000:]}{done.stderr[-1000:]}")
+    test = re.search(r"^FAILED \S+::(\S+)", done.stdout, re.M)
+    words = re.findall(r"^E +(?:\w*Error:|assert) (.*)", done.stdout, re.M)
+    return done.returncode == 1, f"{test[1]}: {words[-1] if words else ''}" if test else ""
+
+
+def main(arguments: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutations", description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", metavar="NAME", action="append", help="this mutation alone; may be given again")
+    parser.add_argument("--jobs", type=int, default=1, help="how many at once")
+    parser.add_argument("--tests", nargs="+", help="arguments of pytest in place of each mutation's tests")
+    options = parser.parse_args(arguments)
+    chosen = [mutation for mutation in MUTATIONS if not options.only or mutation.name in options.only]
+    for mutation in chosen:
+        mutation.place(CSRC)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(options.jobs) as pool:
+        # What the copies compile goes to a cache that is thrown away; what they share with csrc is found where it is.
+        cache = Path(folder, "vdiff_kernels", "ptxsim")
+        shutil.copytree(cache_folder(), cache, copy_function=os.symlink)
+        results = pool.map(lambda mutation: run(mutation, Path(folder), options.tests or list(mutation.tests)), chosen)
+        missed = killed = 0
+        for mutation, (found, words) in zip(chosen, results):
+            killed += found
+            missed += not found and not mutation.equivalent
+            print(f"{'killed' if found else 'equivalent' if mutation.equivalent else 'SURVIVED':10}  {mutation.name}", flush=True)
+            print(f"            {words or mutation.equivalent}", flush=True)
+    equivalent = len(chosen) - killed - missed
+    print(f"{killed} of {len(chosen) - equivalent} killed; {equivalent} equivalent")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
