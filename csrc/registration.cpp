@@ -7,7 +7,7 @@
 #include "feedforward/operators.h"
 #include "norm/operators.h"
 #ifdef VDIFF_WITH_CUDA
-#include "norm/cuda_operators.h"
+#include "norm/cuda/run.h"
 #endif
 
 STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {

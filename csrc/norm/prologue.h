@@ -10,9 +10,9 @@
 
 #include <math.h>
 
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/simd.h"
+#include "common/cpu/parallel.h"
+#include "common/cpu/scratch.h"
+#include "common/cpu/simd.h"
 #include "norm/params.h"
 
 namespace vdiff {

@@ -9,7 +9,7 @@ from tests.ptxsim.fixtures import compiled_launchers
 from vdiff_kernels.ops.attention import native
 
 CSRC = Path(__file__).parents[3] / "csrc"
-SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
+SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "cuda" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
 STREAM = 0x5000  # any

@@ -9,7 +9,7 @@ from tests import ptxsim
 from tests.ptxsim.fixtures import compiled_launchers
 
 CSRC = Path(__file__).parents[3] / "csrc"
-SOURCES = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
+SOURCES = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
 

@@ -1,0 +1,3 @@
+#include "attention/cuda/sm80/short_fwd_launch.cuh"
+
+template void vdiff::attention::launch_short_fwd<float>(const SequenceAttentionFwd&, cudaStream_t);
