@@ -18,7 +18,7 @@ void SequenceBackward<A>::score_gradients(const Rows<const A>& k, const Rows<con
   for (int64_t w = 0; w < kVectors; ++w) total[w] = inverse(total[w]);
   for_row_tiles<kVectors>(S, [&](auto number, int64_t j) {
     constexpr int64_t kRows = decltype(number)::kValue;
-    Tile<A, kRows, kVectors> dp;
+    RegisterTile<A, kRows, kVectors> dp;
     dp.zero();
     dp.add(v[j], v.stride, 1, g_columns_.get(), kBlock, shape_.D, S - j);
     dp.each([&](Vec<A> value, int64_t r, int64_t w) {
@@ -48,7 +48,7 @@ void SequenceBackward<A>::weigh_queries(
     const int64_t d = first * kLanes<A>;
     for_row_tiles<kWidth>(shape_.S, [&](auto number, int64_t j) {
       const int64_t have = shape_.S - j;
-      Tile<A, decltype(number)::kValue, kWidth> tile;
+      RegisterTile<A, decltype(number)::kValue, kWidth> tile;
       tile.zero();
       if (finite) {
         tile.add(weights + j * kBlock, kBlock, 1, rows.data + d, rows.stride, queries, have);
@@ -70,7 +70,7 @@ void SequenceBackward<A>::weigh_keys(const A* weights, const Rows<const A>& rows
     constexpr int64_t kWidth = decltype(vectors)::kValue;
     const int64_t d = first * kLanes<A>;
     for_row_tiles<kWidth>(queries, [&](auto number, int64_t i) {
-      using Sums = Tile<A, decltype(number)::kValue, kWidth>;
+      using Sums = RegisterTile<A, decltype(number)::kValue, kWidth>;
       Sums total;
       total.zero();
       for (int64_t key = 0; key < shape_.S; key += kKeyTerms) {

@@ -59,7 +59,7 @@ void SequenceForward<A>::attend_block(
     constexpr int64_t kWidth = decltype(vectors)::kValue;
     const int64_t d = first_vector * kLanes<A>;
     for_row_tiles<kWidth>(queries, [&](auto number, int64_t i) {
-      Tile<A, decltype(number)::kValue, kWidth> tile;
+      RegisterTile<A, decltype(number)::kValue, kWidth> tile;
       A* to = out[i] + d;
       if (first) {
         tile.zero();

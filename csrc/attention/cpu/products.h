@@ -15,7 +15,7 @@ inline namespace VDIFF_ISA {
 constexpr int64_t kMaxTileRows = 8, kMaxTileVectors = 3;
 
 template <class A, int64_t kRows, int64_t kVectors>
-struct Tile {
+struct RegisterTile {
   using V = Vec<A>;
 
   V sum[kRows][kVectors];

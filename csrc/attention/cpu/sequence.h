@@ -43,7 +43,7 @@ void score_block(
   for (int64_t v = 0; v < kVectors; ++v) largest[v] = best[v];
   for_row_tiles<kVectors>(count, [&](auto number, int64_t j) {
     constexpr int64_t kRows = decltype(number)::kValue;
-    Tile<A, kRows, kVectors> tile;
+    RegisterTile<A, kRows, kVectors> tile;
     tile.zero();
     tile.add(k[j], k.stride, 1, columns, kBlock, D, count - j);
     A* to = scores + j * kBlock;

@@ -166,7 +166,7 @@ class ConvBackward {
   }
 
   // dy (4, panels of a tile), transformed, zeros beyond the plane and in the columns from Co on; products size apart.
-  void transform_dy(const Tiling& tiling, const Tile& tile, int64_t size, int64_t panels, acc* to) const {
+  void transform_dy(const Tiling& tiling, const OutputTile& tile, int64_t size, int64_t panels, acc* to) const {
     constexpr int64_t kColumns = kGemmColumns<acc>;
     const int64_t Co = s_.Co, columns = tiling.columns(), positions = tile.count * columns;
     Scratch<acc> rows(2 * panels * kColumns);

@@ -63,7 +63,7 @@ void norm_act_conv(const NormActConvParams& p) {
   };
   const Tiling tiling(s, weight.in());
   OutputStats<T> stats(s, tiling, p.out, p.out_stats);
-  convolve(tiling, weight, fill, store, [&](const Tile& tile) { stats.take(tile); });  // (2)
+  convolve(tiling, weight, fill, store, [&](const OutputTile& tile) { stats.take(tile); });  // (2)
   stats.finish();
 }
 

@@ -30,7 +30,7 @@ void fill_row(const Tiling& tiling, const Unit& unit, int64_t row, int64_t C, co
 
 // operand (tile.count, 4, operand_columns, C), transformed.
 template <class acc, class Fill>
-void fill_operand(const Tiling& tiling, const Tile& tile, int64_t C, const Fill& fill, acc* operand) {
+void fill_operand(const Tiling& tiling, const OutputTile& tile, int64_t C, const Fill& fill, acc* operand) {
   const int64_t line = tiling.operand_columns() * C;
   Scratch<acc> memory(4 * line);
   const auto slot = [&](int64_t row) { return memory + (row + 1) % 4 * line; };
@@ -59,7 +59,7 @@ struct Block {
 template <class acc>
 class Blocks {
  public:
-  Blocks(const Tiling& tiling, const Tile& tile, int64_t C, const acc* operand)
+  Blocks(const Tiling& tiling, const OutputTile& tile, int64_t C, const acc* operand)
       : tiling_(tiling), tile_(tile), C_(C), operand_(operand), unit_(tiling.unit(tile.first)) {}
 
   bool next(Block<acc>& block) {
@@ -85,7 +85,7 @@ class Blocks {
 
  private:
   const Tiling& tiling_;
-  const Tile& tile_;
+  const OutputTile& tile_;
   int64_t C_;
   const acc* operand_;
   Unit unit_;
@@ -142,7 +142,7 @@ void convolve(
   const int64_t line = tiling.operand_columns() * weight.in();
   const int64_t operations = tiling.largest() * tiling.columns() * kProducts * weight.depth() * weight.out();
   parallel_for(0, tiling.count(), operations, [&](int64_t i_tile) {
-    const Tile tile = tiling[i_tile];
+    const OutputTile tile = tiling[i_tile];
     Scratch<acc> operand(tile.count * kProducts * line), products(kProducts * kBlock * kColumns);
     fill_operand(tiling, tile, weight.in(), fill, operand.get());
     Blocks<acc> blocks(tiling, tile, weight.in(), operand);
@@ -168,7 +168,7 @@ void convolve(
 
 template <class T, class Fill, class Store>
 void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
-  convolve(Tiling(s, weight.in()), weight, fill, store, [](const Tile&) {});
+  convolve(Tiling(s, weight.in()), weight, fill, store, [](const OutputTile&) {});
 }
 
 }  // namespace VDIFF_ISA

@@ -22,7 +22,7 @@ class OutputStats {
         stats_(static_cast<acc_t<T>*>(stats)),
         strips_(stats ? tiling.planes() * tiling.strips() * tiling.rows() * 2 * s.Co : 0) {}
 
-  void take(const Tile& tile) {
+  void take(const OutputTile& tile) {
     if (!stats_) return;
     Scratch<double> run(2 * s_.Co);
     for (int64_t i = tile.first; i < tile.first + tile.count; ++i) {

@@ -29,7 +29,7 @@ struct Unit {
 };
 
 // Units [first, first + count).
-struct Tile {
+struct OutputTile {
   int64_t first, count;
 };
 
@@ -62,7 +62,7 @@ class Tiling {
   int64_t largest() const { return min_of(extent_, units()); }  // units of a tile
 
   int64_t count() const { return columns_ ? ceil_div(units(), extent_) : 0; }
-  Tile operator[](int64_t i) const { return {i * extent_, min_of(extent_, units() - i * extent_)}; }
+  OutputTile operator[](int64_t i) const { return {i * extent_, min_of(extent_, units() - i * extent_)}; }
 
   Unit unit(int64_t i) const {
     const int64_t strip = i / pairs_;

@@ -28,7 +28,7 @@ struct LongBiasMemory {
   static constexpr int kKeys = kTileColumns<T, kClass>;
   using S = Shape<kWarpRows, kKeys>;
   static constexpr int kSumLd = kKeys + 8;  // pairs of half a warp, and neighbours on a diagonal, lie in different banks
-  Tile<T> sQ, sG, sK, sV;
+  SharedTile<T> sQ, sG, sK, sV;
   float* sums;  // rows of kSumLd, in the place of the tiles, and after them the rows' and columns' entries
   BiasPart<kKeys> bias;
 
@@ -63,7 +63,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   const int64_t part = divide(blockIdx.x, p.N), n = blockIdx.x - part * p.N;
   const int64_t chunk = divide(part, plan.tiles), tile = part - chunk * plan.tiles;
   const RowRange queries(int(tile) * rows, p.L, rows);
-  const Tile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
+  const SharedTile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
   const int columns = padded_columns(p.D);
   const int64_t places = p.size[0] * p.size[1] * p.size[2], per_chunk = (places + plan.chunks - 1) / plan.chunks;
   const int64_t first_place = chunk * per_chunk, end_place = min(places, first_place + per_chunk);

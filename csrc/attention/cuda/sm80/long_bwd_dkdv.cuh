@@ -35,7 +35,7 @@ struct LongDkdvMemory {
   using S = Shape<kWarpRows, kQueries>;
   float *lse, *delta;      // of the queries
   float* weights;          // kScratch for each warp
-  Tile<T> sK, sV, sQ, sG;  // sQ, sG: a tile for each stage
+  SharedTile<T> sK, sV, sQ, sG;  // sQ, sG: a tile for each stage
   BiasPart<kQueries> bias;
 
   static __host__ __device__ int64_t bytes(int warps, int stages, int64_t D, bool bias) {
@@ -89,7 +89,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   const RowRange keys(int(tile) * rows, p.S, rows);
   const int first_column = int(split) * kClass;  // that this block has
   const int first_row = keys.first + kWarpRows * warp;  // of the warp
-  const Tile<T> sK{shared.sK.row(kWarpRows * warp), shared.sK.ld}, sV{shared.sV.row(kWarpRows * warp), sK.ld};
+  const SharedTile<T> sK{shared.sK.row(kWarpRows * warp), shared.sK.ld}, sV{shared.sV.row(kWarpRows * warp), sK.ld};
   const int columns = padded_columns(p.D), own_columns = min(kClass, columns - first_column);
 
   // Tiles of queries, of one member after the other; causal keys are seen by none before theirs.
@@ -101,8 +101,8 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
     const int64_t member = divide(step, tiles);
     if (step == member * tiles) mover.go_to(sequence_index(p, groups.sequence(p, group, first_member + member)));
     const RowRange queries(int(first_tile + step - member * tiles) * kQueries, p.L, kQueries);
-    mover.load(p.q, queries, Tile<T>{shared.sQ.row(stage * kQueries), sK.ld});
-    mover.load(p.grad_out, queries, Tile<T>{shared.sG.row(stage * kQueries), sK.ld});
+    mover.load(p.q, queries, SharedTile<T>{shared.sQ.row(stage * kQueries), sK.ld});
+    mover.load(p.grad_out, queries, SharedTile<T>{shared.sG.row(stage * kQueries), sK.ld});
   };
 
   mover.go_to(sequence_index(p, groups.sequence(p, group, 0)));
@@ -121,7 +121,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
     const int64_t member = divide(step, tiles);
     const int first = int(first_tile + step - member * tiles) * kQueries;
     const int64_t sequence = groups.sequence(p, group, first_member + member);
-    const Tile<T> sQ{shared.sQ.row(stage * kQueries), sK.ld}, sG{shared.sG.row(stage * kQueries), sK.ld};
+    const SharedTile<T> sQ{shared.sQ.row(stage * kQueries), sK.ld}, sG{shared.sG.row(stage * kQueries), sK.ld};
     const ScoreRows<S, true> score_rows(p, sequence, first_row);
     ptx::copy_wait<0>();
     __syncthreads();  // the tile is there; nobody reads the one before any more

@@ -24,7 +24,7 @@ struct LongDqMemory {
   using S = LongShape<T, kClass>;
   static constexpr int kKeys = kTileColumns<T, kClass>;
   float* weights;
-  Tile<T> sQ, sG, sK, sV;
+  SharedTile<T> sQ, sG, sK, sV;
   BiasPart<kKeys> bias;
 
   static __host__ __device__ int64_t bytes(int warps, int64_t D, bool bias) {
@@ -44,7 +44,7 @@ struct LongDqMemory {
 // rowsum(a b) of the lane's two rows of 16, from the diagonal of a b^T: summed as dp = dout v^T is, so that dp - delta is exactly 0
 // where a single key has all the weight.
 template <class T>
-__device__ void row_products(float (&sum)[2], const Tile<T>& sA, const Tile<T>& sB, int columns) {
+__device__ void row_products(float (&sum)[2], const SharedTile<T>& sA, const SharedTile<T>& sB, int columns) {
   float rAll[2][4];
   rows_by_rows(rAll, sA.data, sB.data, sA.ld, columns);
   const int row = lane_id() / 4;
@@ -68,7 +68,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   const int rows = kWarpRows * plan.warps;
   const int64_t sequence = divide(blockIdx.x, plan.tiles);
   const RowRange queries(int(blockIdx.x - sequence * plan.tiles) * rows, p.L, rows);
-  const Tile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
+  const SharedTile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
   const int columns = padded_columns(p.D);
   const ScoreRows<S, false> score_rows(p, sequence, queries.first + kWarpRows * warp);
   const int end = p.causal ? min(int(p.S), queries.first + rows) : int(p.S);

@@ -30,7 +30,7 @@ struct LongFwdMemory {
   using S = LongShape<T, kClass>;
   static constexpr int kKeys = kTileColumns<T, kClass>;
   float* weights;  // kScratch for each warp
-  Tile<T> sQ, sK, sV;
+  SharedTile<T> sQ, sK, sV;
   BiasPart<kKeys> bias;
 
   static __host__ __device__ int64_t bytes(int warps, int64_t D, bool bias) {
@@ -54,12 +54,12 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
   constexpr int kKeys = Memory::kKeys;
   extern __shared__ __align__(16) char shared_memory[];
   const Memory shared(shared_memory, plan.warps, p.D);
-  const Tile<T>& sK = shared.sK;
+  const SharedTile<T>& sK = shared.sK;
   const int warp = threadIdx.x / kWarp;
   const int rows = kWarpRows * plan.warps;
   const int64_t sequence = divide(blockIdx.x, plan.tiles);
   const RowRange queries(int(blockIdx.x - sequence * plan.tiles) * rows, p.L, rows);
-  const Tile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld};
+  const SharedTile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld};
   const int columns = padded_columns(p.D);
   const ScoreRows<S, false> score_rows(p, sequence, queries.first + kWarpRows * warp);
   const int end = p.causal ? min(int(p.S), queries.first + rows) : int(p.S);  // no key beyond is seen

@@ -92,7 +92,7 @@ __device__ void rows_by_rows(float (&rC)[kN][4], const float* sA, const float* s
 // All of the scores of a tile of rows of a and of b. Synchronises the warp first, whose lanes copies and masks may have parted:
 // ldmatrix and mma must be reached by all of them together.
 template <class S, class T>
-__device__ void scores(Scores<S>& rC, const Tile<T>& sA, const Tile<T>& sB, int columns) {
+__device__ void scores(Scores<S>& rC, const SharedTile<T>& sA, const SharedTile<T>& sB, int columns) {
   __syncwarp();
   if constexpr (S::kPaired) {
     // Tile 0 is 16 rows by the first sequence's keys, tile 1 by the second's: half of each is of use.

@@ -64,7 +64,7 @@ struct BiasTiles {
 template <class T, int kRows>
 struct ShortBwdMemory {
   using S = ShortShape<kRows>;
-  Tile<T> sQ, sK, sV, sG;  // kRows rows of `count` sequences each; dq, dk and dv go where q, k and dout were
+  SharedTile<T> sQ, sK, sV, sG;  // kRows rows of `count` sequences each; dq, dk and dv go where q, k and dout were
   float *p, *ds;           // as operands
   BiasTiles<S> dbias;      // kTileElements for each tile
 
@@ -131,8 +131,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
 
     for (int tile = 0; tile < tiles && tile * kSequences < there; ++tile) {
       const int c = tile * kSequences;
-      const Tile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld}, sK{shared.sK.row(c, kRows, 0), sQ.ld};
-      const Tile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
+      const SharedTile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld}, sK{shared.sK.row(c, kRows, 0), sQ.ld};
+      const SharedTile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
 
       // (1) p = softmax(scale * q k^T + bias)
       const TileMask<S> mask(p, neighbour(p, place, c), there - c);

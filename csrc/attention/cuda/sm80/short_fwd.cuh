@@ -26,7 +26,7 @@ namespace vdiff::attention {
 
 template <class T, int kRows>
 struct ShortFwdMemory {
-  Tile<T> sQ, sK, sV;  // kRows rows of `count` sequences each; out goes where q was
+  SharedTile<T> sQ, sK, sV;  // kRows rows of `count` sequences each; out goes where q was
   float* weights;
 
   static __host__ __device__ int64_t bytes(int count, int64_t D) {
@@ -76,8 +76,8 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
   }
 
   for (int c = 0; c < there; c += kSequences) {
-    const Tile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld};
-    const Tile<T> sK{shared.sK.row(c, kRows, 0), shared.sK.ld};
+    const SharedTile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld};
+    const SharedTile<T> sK{shared.sK.row(c, kRows, 0), shared.sK.ld};
     const T* sV = shared.sV.row(c, kRows, 0);
 
     // (1) s = scale * q k^T + bias

@@ -33,7 +33,7 @@ __host__ __device__ int64_t short_tile_bytes(int count, int64_t D) {
 }
 
 template <class T, int kRows>
-__device__ Tile<T> short_tile(void* base, int64_t D) {
+__device__ SharedTile<T> short_tile(void* base, int64_t D) {
   return {static_cast<T*>(base), row_elements<T>(D), short_tile_gap<T, kRows>(D)};
 }
 

@@ -34,7 +34,7 @@ __host__ __device__ int row_elements(int64_t D) {
 // Rows, one sequence's after the other's. gap: elements after those of a sequence, so that rows of neighbouring sequences that are
 // moved as one span lie in different banks.
 template <class T>
-struct Tile {
+struct SharedTile {
   T* data;
   int ld;  // row_elements<T>(D)
   int gap = 0;
@@ -140,7 +140,7 @@ class Mover {
   }
 
   // The rows to those of sX, zeros where they are not there. By cp.async, but for single halves.
-  __device__ void load(const SequenceRows& rows, const RowRange& range, const Tile<T>& sX) const {
+  __device__ void load(const SequenceRows& rows, const RowRange& range, const SharedTile<T>& sX) const {
     with_vector_bytes([&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value;
       for_each_piece([&](const Piece& piece) {
@@ -164,7 +164,7 @@ class Mover {
   }
 
   // The rows from those of sX; those that are not there are left alone.
-  __device__ void store(const SequenceRows& rows, const RowRange& range, const Tile<T>& sX) const {
+  __device__ void store(const SequenceRows& rows, const RowRange& range, const SharedTile<T>& sX) const {
     with_vector_bytes([&](auto bytes) {
       constexpr int kBytes = decltype(bytes)::value;
       struct alignas(kBytes) Elements {
@@ -185,14 +185,14 @@ class Mover {
   }
 
   // Zeros in the columns from D on that products go over.
-  __device__ void clear_unused(const Tile<T>& sX, int rows) const {
+  __device__ void clear_unused(const SharedTile<T>& sX, int rows) const {
     if (padded_columns(p.D) == p.D) return;
     p.D % kPiece<T> == 0 ? clear_unused_by<uint4>(sX, rows) : clear_unused_by<T>(sX, rows);
   }
 
  private:
   template <class Unit>
-  __device__ void clear_unused_by(const Tile<T>& sX, int rows) const {
+  __device__ void clear_unused_by(const SharedTile<T>& sX, int rows) const {
     const int unused = (padded_columns(p.D) - int(p.D)) * int(sizeof(T)) / int(sizeof(Unit));
     const int shift = kWarp - __clz(unused - 1);  // so many threads a row: the power of two that has enough
     const int unit = team_.rank & ((1 << shift) - 1);
@@ -273,7 +273,7 @@ __device__ inline float2 rotated(float2 pair, float2 angle) {
 
 // Rotates the rows that are there, of `count` sequences, in place. The team must have synchronised.
 template <class T>
-__device__ void rotate_rows(Team team, const SequenceAttention& p, int count, const RowRange& range, const Tile<T>& sX) {
+__device__ void rotate_rows(Team team, const SequenceAttention& p, int count, const RowRange& range, const SharedTile<T>& sX) {
   const int pairs = int(p.R) / 2, there = range.there();
   for (int e = team.rank; e < count * there * pairs; e += team.size) {
     const int row = e / pairs, pair = e - row * pairs, c = row / there, i = row - c * there;
