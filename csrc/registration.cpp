@@ -6,9 +6,6 @@
 #include "conv/operators.h"
 #include "feedforward/operators.h"
 #include "norm/operators.h"
-#ifdef VDIFF_WITH_CUDA
-#include "norm/cuda/run.h"
-#endif
 
 STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
   m.impl("temporal_attention_native", TORCH_BOX(&vdiff::temporal_attention));
@@ -34,6 +31,6 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
   m.impl("temporal_attention_native_backward", TORCH_BOX(&vdiff::temporal_attention_backward));
   m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
   m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
-  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats_cuda));
+  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
 }
 #endif

@@ -1,4 +1,4 @@
-// The CPU kernels of this folder. No torch, no STL.
+// The CPU kernels of this folder; conv's backward calls that of norm_act. No torch, no STL.
 #pragma once
 
 #include "common/cpu/isa.h"

@@ -12,6 +12,7 @@ Conventions of every schema below:
 """
 
 import ctypes
+import itertools
 import os
 from pathlib import Path
 
@@ -261,6 +262,12 @@ def _(grad_out, x, weight, bias):
 
 # ------------------------------------------------------------------------------------------------------------ loading
 
+# By (bytes of an element, whether frames share their keys), then by head dim: the longest sequences whose CUDA backward needs of
+# forward neither out nor lse. csrc/attention/cuda/plan.h has the rule; `load` asks it for all, because torch.compile cannot trace a
+# call by ctypes, while it reads a table, and compares symbolic lengths with what it finds there.
+longest_short_backward: dict[tuple[int, bool], tuple[int, ...]] = {}
+_MAX_HEAD_DIM = 256
+
 
 def load() -> str | None:
     """Loads the compiled library, once, at import. Returns why it could not, or None."""
@@ -270,6 +277,13 @@ def load() -> str | None:
         torch.ops.load_library(LIBRARY_FILE)
     except OSError as error:
         return f"the compiled library did not load: {error}"
+    try:
+        longest = ctypes.CDLL(str(LIBRARY_FILE)).vdiff_attention_longest_short_bwd
+    except AttributeError:
+        return "the compiled library is of an older version: build it again"
+    longest.argtypes, longest.restype = (ctypes.c_int64, ctypes.c_int64, ctypes.c_int), ctypes.c_int64
+    for size, shared in itertools.product((2, 4, 8), (False, True)):
+        longest_short_backward[size, shared] = tuple(longest(D, size, shared) for D in range(_MAX_HEAD_DIM + 1))
     wanted = os.environ.get("VDIFF_CPU_ISA")
     if wanted:
         try:

@@ -1,5 +1,5 @@
-// Attention as the CUDA kernels see it: independent sequences of rows, whether a row is a frame or a pixel. A sequence is a place in
-// `size` and a head; temporal attention has one per (B, H, W, N), spatial attention one per (B, T, 1, N). Strides in elements.
+// Attention as the CUDA kernels see it: independent sequences of rows, whether a row is a frame or a pixel. A sequence is a place
+// in `size` and a head; temporal attention has one per (B, H, W, N), spatial attention one per (B, T, 1, N). Strides in elements.
 #pragma once
 
 #include <cstdint>

@@ -2,6 +2,8 @@
 
 #include <initializer_list>
 
+#include "attention/cuda/plan.h"
+
 namespace vdiff {
 namespace {
 
@@ -48,14 +50,19 @@ int64_t vector_bytes(const SequenceAttention& p, int64_t element, std::initializ
   return element;
 }
 
+void fill(SequenceAttention& s, const attention::Sizes& sizes) {
+  for (int i = 0; i < 3; ++i) s.size[i] = sizes.places[i];
+  s.N = sizes.N, s.L = sizes.L, s.S = sizes.S, s.D = sizes.D;
+}
+
 // ------------------------------------------------------------------------------------------------------------- temporal
 
 void fill(SequenceAttention& s, const TemporalAttentionParams& p, const float2* rotary_table) {
   s.q = frames(p.q, p.T);
   s.k = frames(p.k, p.S);
   s.v = frames(p.v, p.S);
-  s.size[0] = p.B, s.size[1] = p.H, s.size[2] = p.W;
-  s.N = p.N, s.L = p.T, s.S = p.S, s.D = p.D, s.R = p.rotary ? p.R : 0;
+  fill(s, attention::sizes_of(p));
+  s.R = p.rotary ? p.R : 0;
   s.scale = float(p.scale);
   s.causal = p.causal;
   s.focus_present = p.focus_present;
@@ -70,8 +77,9 @@ void fill(SequenceAttention& s, const TemporalAttentionParams& p, const float2* 
 
 BiasGradient bias_gradient(const TemporalAttentionBwdParams& p) {
   const auto data = static_cast<float*>(p.dbias);
-  if (p.bias.relative) return {data, p.T + p.S - 1, p.T - 1, {p.T, -1, 0}, {p.S, 1, 0}, true};
-  return {data, p.T * p.S, 0, {p.T, p.S, 0}, {p.S, 1, 0}, false};
+  const int64_t entries = attention::bias_entries(p);
+  if (p.bias.relative) return {data, entries, p.T - 1, {p.T, -1, 0}, {p.S, 1, 0}, true};
+  return {data, entries, 0, {p.T, p.S, 0}, {p.S, 1, 0}, false};
 }
 
 // -------------------------------------------------------------------------------------------------------------- spatial
@@ -80,8 +88,7 @@ void fill(SequenceAttention& s, const SpatialAttentionParams& p) {
   s.q = pixels(p.q, p.H, p.W);
   s.k = pixels(p.k, p.KH, p.KW);
   s.v = pixels(p.v, p.KH, p.KW);
-  s.size[0] = p.B, s.size[1] = p.T, s.size[2] = 1;
-  s.N = p.N, s.L = p.H * p.W, s.S = p.KH * p.KW, s.D = p.D;
+  fill(s, attention::sizes_of(p));
   s.scale = float(p.scale);
   if (p.bias.data == nullptr) return;
   const AttentionBias& b = p.bias;
@@ -92,11 +99,9 @@ void fill(SequenceAttention& s, const SpatialAttentionParams& p) {
 
 BiasGradient bias_gradient(const SpatialAttentionBwdParams& p) {
   const auto data = static_cast<float*>(p.dbias);
-  const int64_t L = p.H * p.W, S = p.KH * p.KW, across = 2 * p.W - 1;
-  if (p.bias.relative) {
-    return {data, (2 * p.H - 1) * across, (p.H - 1) * across + p.W - 1, {p.W, -1, -across}, {p.W, 1, across}, true};
-  }
-  return {data, L * S, 0, {L, S, 0}, {S, 1, 0}, false};
+  const int64_t entries = attention::bias_entries(p), L = p.H * p.W, S = p.KH * p.KW, across = 2 * p.W - 1;
+  if (p.bias.relative) return {data, entries, (p.H - 1) * across + p.W - 1, {p.W, -1, -across}, {p.W, 1, across}, true};
+  return {data, entries, 0, {L, S, 0}, {S, 1, 0}, false};
 }
 
 // tensors: those whose rows of D are moved.

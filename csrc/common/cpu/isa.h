@@ -1,4 +1,5 @@
-// One source, several instruction sets: every CPU kernel unit (<family>/cpu/*.cpp) is compiled once for each, with VDIFF_ISA its name.
+// One source, several instruction sets: every CPU kernel unit (<family>/cpu/*.cpp) is compiled once for each, with VDIFF_ISA its
+// name.
 //
 // What such a unit can emit lies in `inline namespace VDIFF_ISA`, its headers' functions included, so that the linker cannot take
 // an AVX-512 copy of one for baseline code. Types without member functions may stay outside. No torch, no STL.

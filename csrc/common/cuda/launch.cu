@@ -1,4 +1,4 @@
-#include "common/cuda/launch.h"
+#include "common/cuda/launch.cuh"
 
 #include <cstdio>
 #include <stdexcept>

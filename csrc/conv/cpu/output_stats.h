@@ -1,5 +1,5 @@
-// The channel statistics of a convolution's outputs, for the norm after it: of a tile's as soon as they are written, while they are
-// in its processor's cache, then of each frame's. No torch, no STL.
+// The channel statistics of a convolution's outputs, for the norm after it: of a tile's as soon as they are written, while they
+// are in its processor's cache, then of each frame's. No torch, no STL.
 //
 //   scratch  (mean, sum of squared deviations) x Co in double for every row of every strip (tiles.h)
 //   order    that of strips and rows: set by the sizes alone

@@ -1,11 +1,12 @@
-// The norm operators that have a CUDA kernel; the schemas are those of ops/library.py.
+// Channel statistics on a GPU: from params to launches on PyTorch's current stream.
 #pragma once
 
 #include "common/checks.h"
+#include "norm/params.h"
 
 namespace vdiff {
 
-// x (B, T, H, W, C) -> (B, T, C, 2) acc: mean and biased variance over (H, W).
-Tensor channel_stats_cuda(const Tensor& x);
+// x's device is that of the call; stats are allocated.
+void channel_stats_cuda(const Tensor& x, const ChannelStatsParams& params);
 
 }  // namespace vdiff

@@ -2,6 +2,8 @@
 
 import torch
 
+from ..library import longest_short_backward
+
 _ops = torch.ops.vdiff_kernels
 
 forward = {
@@ -21,8 +23,6 @@ layer_backward = {
     "spatial": _ops.spatial_layer_native_backward.default,
 }
 
-_MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
-
 
 def backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bool, bool]:
     """Whether the backward on q's device needs forward's out, and its log-sum-exp. The CPU's computes both again."""
@@ -33,6 +33,5 @@ def cuda_backward_needs(kind: str, q: torch.Tensor, k: torch.Tensor) -> tuple[bo
     """Short sequences are computed again on chip, from q, k and v alone; what all frames share is not summed there."""
     L = q.shape[1] if kind == "temporal" else q.shape[2] * q.shape[3]
     S = k.shape[1] if kind == "temporal" else L if k.dim() == 6 else k.shape[-3]
-    tile_bytes = (16 if max(L, S) <= 16 else 32) * q.shape[-1] * q.element_size()
-    long = max(L, S) > _MAX_SHORT or tile_bytes > _MAX_SHORT_TILE_BYTES or k.dim() == 4
+    long = max(L, S) > longest_short_backward[q.element_size(), k.dim() == 4][q.shape[-1]]
     return long, long

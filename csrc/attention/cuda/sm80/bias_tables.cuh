@@ -11,12 +11,11 @@
 //     block  kReduceThreads threads: a thread an entry
 #pragma once
 
-#include "attention/cuda/sm80/tile.cuh"
+#include "attention/cuda/sequences.h"
+#include "attention/cuda/sm80/blocks.h"
+#include "common/cuda/team.cuh"
 
 namespace vdiff::attention {
-
-constexpr int kReduceThreads = 128;
-constexpr int kSlices = 16;
 
 // partials (count, entries), the i-th of head i % N; dbias (N, entries).
 template <class = void>  // so that several units may hold it

@@ -23,32 +23,6 @@
 
 namespace vdiff::attention {
 
-template <class T, int kClass>
-struct LongBiasMemory {
-  static constexpr int kKeys = kTileColumns<T, kClass>;
-  using S = Shape<kWarpRows, kKeys>;
-  static constexpr int kSumLd = kKeys + 8;  // pairs of half a warp, and neighbours on a diagonal, lie in different banks
-  SharedTile<T> sQ, sG, sK, sV;
-  float* sums;  // rows of kSumLd, in the place of the tiles, and after them the rows' and columns' entries
-  BiasPart<kKeys> bias;
-
-  static __host__ __device__ int64_t bytes(int warps, int64_t D) {
-    const int64_t rows = (2 * kWarpRows * warps + 2 * kKeys) * row_elements<T>(D) * int64_t(sizeof(T));
-    const int64_t sums = (kWarpRows * warps * (kSumLd + 1) + kKeys) * int64_t(sizeof(float));
-    return (rows > sums ? rows : sums) + BiasPart<kKeys>::bytes(true);
-  }
-
-  __device__ LongBiasMemory(char* base, int warps, int64_t D)
-      : sQ{reinterpret_cast<T*>(base + BiasPart<kKeys>::bytes(true)), row_elements<T>(D)},
-        sG{sQ.row(kWarpRows * warps), sQ.ld},
-        sK{sG.row(kWarpRows * warps), sQ.ld},
-        sV{sK.row(kKeys), sQ.ld},
-        sums(reinterpret_cast<float*>(sQ.data)),
-        bias{base} {}
-
-  __device__ int* entries(int warps) const { return reinterpret_cast<int*>(sums + kWarpRows * warps * kSumLd); }
-};
-
 // delta: as lse. tables: (chunks, N, L, S) of a dense bias, (chunks * tiles, N, entries) of a relative one.
 template <class T, int kClass>
 __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
@@ -150,7 +124,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
       }
     }
     const int there_rows = queries.there(), there_keys = min(kKeys, int(p.S) - first);
-    int* const entries = shared.entries(plan.warps);  // of each row, then of each column
+    int* const entries = shared.entries(plan.warps);
     if (p.dbias.relative) {
       for (int i = threadIdx.x; i < there_rows; i += blockDim.x) entries[i] = int(p.dbias.query.at(queries.first + i));
       for (int j = threadIdx.x; j < there_keys; j += blockDim.x) entries[rows + j] = int(p.dbias.key.at(first + j));

@@ -26,34 +26,6 @@
 
 namespace vdiff::attention {
 
-template <class T>
-constexpr int kDkdvClass = sizeof(T) == 4 ? 64 : 128;  // columns that accumulators hold at most
-
-template <class T>
-struct LongDkdvMemory {
-  static constexpr int kQueries = sizeof(T) == 4 ? 16 : 32;
-  using S = Shape<kWarpRows, kQueries>;
-  float *lse, *delta;      // of the queries
-  float* weights;          // kScratch for each warp
-  SharedTile<T> sK, sV, sQ, sG;  // sQ, sG: a tile for each stage
-  BiasPart<kQueries> bias;
-
-  static __host__ __device__ int64_t bytes(int warps, int stages, int64_t D, bool bias) {
-    const int64_t rows = (2 * kWarpRows * warps + 2 * stages * kQueries) * row_elements<T>(D) * int64_t(sizeof(T));
-    return rows + (2 * kQueries + warps * Weights<S, T>::kScratch) * int64_t(sizeof(float)) + BiasPart<kQueries>::bytes(bias);
-  }
-
-  __device__ LongDkdvMemory(char* base, int warps, int stages, int64_t D)
-      : lse(reinterpret_cast<float*>(base)),
-        delta(lse + kQueries),
-        weights(delta + kQueries),
-        sK{reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), row_elements<T>(D)},
-        sV{sK.row(kWarpRows * warps), sK.ld},
-        sQ{sV.row(kWarpRows * warps), sK.ld},
-        sG{sQ.row(stages * kQueries), sK.ld},
-        bias{reinterpret_cast<char*>(sG.row(stages * kQueries))} {}
-};
-
 // The sequences whose gradients of k and v add up.
 struct KeyGroups {
   int64_t count, members;
@@ -76,7 +48,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   using S = typename Memory::S;
   constexpr int kQueries = Memory::kQueries;
   extern __shared__ __align__(16) char shared_memory[];
-  const Memory shared(shared_memory, plan.warps, plan.stages, p.D);
+  const Memory shared(shared_memory, plan.warps, plan.stages, p.D, p.bias.data != nullptr);
   const KeyGroups groups(p);
   const int warp = threadIdx.x / kWarp;
   const int rows = kWarpRows * plan.warps;
@@ -152,7 +124,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
     }
 
     // (2) dv += p^T dout
-    float* const scratch = shared.weights + warp * Weights<S, T>::kScratch;
+    float* const scratch = shared.weights + warp * kWeightsFloats<S, T>;
     const Weights<S, T> weights(rP, scratch);
     accumulate<S, kClass>(rDV, weights, sG.data + first_column, sK.ld, own_columns);
 
@@ -208,8 +180,6 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   out.store(p.dk, keys, shared.sK);
   out.store(p.dv, keys, shared.sV);
 }
-
-constexpr int kMergeThreads = 256;
 
 // Rotation needs one sequence a group, so chunks have none.
 template <class T>

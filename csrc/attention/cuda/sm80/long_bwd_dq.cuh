@@ -19,30 +19,8 @@
 
 namespace vdiff::attention {
 
-template <class T, int kClass>
-struct LongDqMemory {
-  using S = LongShape<T, kClass>;
-  static constexpr int kKeys = kTileColumns<T, kClass>;
-  float* weights;
-  SharedTile<T> sQ, sG, sK, sV;
-  BiasPart<kKeys> bias;
-
-  static __host__ __device__ int64_t bytes(int warps, int64_t D, bool bias) {
-    const int64_t rows = (2 * kWarpRows * warps + 2 * kKeys) * row_elements<T>(D) * int64_t(sizeof(T));
-    return rows + warps * Weights<S, T>::kScratch * int64_t(sizeof(float)) + BiasPart<kKeys>::bytes(bias);
-  }
-
-  __device__ LongDqMemory(char* base, int warps, int64_t D)
-      : weights(reinterpret_cast<float*>(base)),
-        sQ{reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), row_elements<T>(D)},
-        sG{sQ.row(kWarpRows * warps), sQ.ld},
-        sK{sG.row(kWarpRows * warps), sQ.ld},
-        sV{sK.row(kKeys), sQ.ld},
-        bias{reinterpret_cast<char*>(sV.row(kKeys))} {}
-};
-
-// rowsum(a b) of the lane's two rows of 16, from the diagonal of a b^T: summed as dp = dout v^T is, so that dp - delta is exactly 0
-// where a single key has all the weight.
+// rowsum(a b) of the lane's two rows of 16, from the diagonal of a b^T: summed as dp = dout v^T is, so that dp - delta is exactly
+// 0 where a single key has all the weight.
 template <class T>
 __device__ void row_products(float (&sum)[2], const SharedTile<T>& sA, const SharedTile<T>& sB, int columns) {
   float rAll[2][4];
@@ -63,7 +41,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   using S = typename Memory::S;
   constexpr int kKeys = Memory::kKeys;
   extern __shared__ __align__(16) char shared_memory[];
-  const Memory shared(shared_memory, plan.warps, p.D);
+  const Memory shared(shared_memory, plan.warps, p.D, p.bias.data != nullptr);
   const int warp = threadIdx.x / kWarp;
   const int rows = kWarpRows * plan.warps;
   const int64_t sequence = divide(blockIdx.x, plan.tiles);
@@ -126,7 +104,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
         rS[0][n][e] = p.scale * probability * (rS[0][n][e] - rDelta[e / 2]);
       }
     }
-    const Weights<S, T> gradients(rS, shared.weights + warp * Weights<S, T>::kScratch);
+    const Weights<S, T> gradients(rS, shared.weights + warp * kWeightsFloats<S, T>);
     __syncthreads();  // nobody reads v any more
     const bool more = first + kKeys < end;
     if (more) mover.load(p.v, {first + kKeys, p.S, kKeys}, shared.sV);

@@ -21,30 +21,11 @@
 //   out = acc / l; lse = m + log(l)            (5)
 #pragma once
 
+#include "attention/cuda/sm80/instantiations.h"
 #include "attention/cuda/sm80/long_sequences.cuh"
+#include "common/cuda/launch.cuh"
 
 namespace vdiff::attention {
-
-template <class T, int kClass>
-struct LongFwdMemory {
-  using S = LongShape<T, kClass>;
-  static constexpr int kKeys = kTileColumns<T, kClass>;
-  float* weights;  // kScratch for each warp
-  SharedTile<T> sQ, sK, sV;
-  BiasPart<kKeys> bias;
-
-  static __host__ __device__ int64_t bytes(int warps, int64_t D, bool bias) {
-    const int64_t rows = (kWarpRows * warps + 2 * kKeys) * row_elements<T>(D) * int64_t(sizeof(T));
-    return rows + warps * Weights<S, T>::kScratch * int64_t(sizeof(float)) + BiasPart<kKeys>::bytes(bias);
-  }
-
-  __device__ LongFwdMemory(char* base, int warps, int64_t D)
-      : weights(reinterpret_cast<float*>(base)),
-        sQ{reinterpret_cast<T*>(weights + warps * Weights<S, T>::kScratch), row_elements<T>(D)},
-        sK{sQ.row(kWarpRows * warps), sQ.ld},
-        sV{sK.row(kKeys), sQ.ld},
-        bias{reinterpret_cast<char*>(sV.row(kKeys))} {}
-};
 
 template <class T, int kClass>
 __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
@@ -53,7 +34,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
   using S = typename Memory::S;
   constexpr int kKeys = Memory::kKeys;
   extern __shared__ __align__(16) char shared_memory[];
-  const Memory shared(shared_memory, plan.warps, p.D);
+  const Memory shared(shared_memory, plan.warps, p.D, p.bias.data != nullptr);
   const SharedTile<T>& sK = shared.sK;
   const int warp = threadIdx.x / kWarp;
   const int rows = kWarpRows * plan.warps;
@@ -118,7 +99,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
         }
       }
     }
-    const Weights<S, T> weights(rP, shared.weights + warp * Weights<S, T>::kScratch);
+    const Weights<S, T> weights(rP, shared.weights + warp * kWeightsFloats<S, T>);
     ptx::copy_wait<0>();
     __syncthreads();  // v is there; nobody reads k any more
     if (first + kKeys < end) mover.load(p.k, {first + kKeys, p.S, kKeys}, sK);
@@ -150,6 +131,14 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
   }
   __syncthreads();
   mover.store(p.out, queries, shared.sQ);
+}
+
+template <class T>
+void launch_long_fwd(const SequenceAttentionFwd& p, const FwdPlan& plan, cudaStream_t stream) {
+  dispatch_class(plan.long_fwd.instance, [&](auto tag) {
+    launch("long_attention_fwd_kernel", long_attention_fwd_kernel<T, decltype(tag)::value>, plan.long_fwd.shape, stream, p,
+           plan.long_fwd.cut);
+  });
 }
 
 }  // namespace vdiff::attention

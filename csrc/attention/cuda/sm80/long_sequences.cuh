@@ -1,44 +1,15 @@
-// What the kernels of long sequences share: a block takes a tile of rows, 16 a warp, and goes over the columns of the scores tile by
-// tile. Rows are queries and columns keys, or, for dk and dv, the other way round.
+// What the kernels of long sequences share: a block takes a tile of rows, 16 a warp, and goes over the columns of the scores tile
+// by tile. Rows are queries and columns keys, or, for dk and dv, the other way round.
 #pragma once
 
-#include "attention/cuda/sm80/products.cuh"
+#include "attention/cuda/plan.h"
+#include "attention/cuda/sm80/bias_entries.cuh"
+#include "attention/cuda/sm80/rotary.cuh"
+#include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/softmax.cuh"
+#include "common/cuda/products.cuh"
 
 namespace vdiff::attention {
-
-constexpr int kLongWarps = 4;  // of a block at most
-constexpr int kWarpRows = 16;
-
-struct LongPlan {
-  int64_t tiles;   // of rows, of one sequence
-  int64_t chunks;  // into which the sequences that add up are cut
-  int warps;       // of a block
-  int stages;      // tiles of columns in shared memory
-};
-
-// Columns of the scores at a time. kClass: columns of D that a thread's accumulators hold.
-template <class T, int kClass>
-constexpr int kTileColumns = (sizeof(T) == 4 ? 32 : 64) / (kClass == 256 ? 2 : 1);
-
-template <class T, int kClass>
-using LongShape = Shape<kWarpRows, kTileColumns<T, kClass>>;
-
-// The part of the bias table that a tile of scores reads: in shared memory where it is small, as a relative table's is.
-constexpr int kBiasWindow = 1024;  // floats: of frames up to 128 pixels wide, and of frames in time
-
-template <int kColumns>
-struct BiasPart {
-  char* base;  // shared
-
-  static __host__ __device__ int64_t bytes(bool bias) {
-    return bias ? kColumns * sizeof(int64_t) + kBiasWindow * sizeof(float) : 0;
-  }
-
-  __device__ float* window() const { return reinterpret_cast<float*>(base + kColumns * sizeof(int64_t)); }
-  // Of each column of the tile: with a window, its bytes into it; without one, its elements into the head's table.
-  __device__ int* window_offsets() const { return reinterpret_cast<int*>(base); }
-  __device__ int64_t* table_offsets() const { return reinterpret_cast<int64_t*>(base); }
-};
 
 // What the offsets of rows `first` to `last` lie between.
 struct Span {
@@ -55,8 +26,8 @@ struct Span {
   }
 };
 
-// Fills it for `rows` and the columns from `first_column` on. Returns whether it has a window. The block must synchronise before and
-// after.
+// Fills it for `rows` and the columns from `first_column` on. Returns whether it has a window. The block must synchronise before
+// and after.
 template <int kColumns, bool kTransposed>
 __device__ bool load_bias_part(
     const SequenceAttention& p, int64_t n, const RowRange& rows, int first_column, const BiasPart<kColumns>& part) {

@@ -5,11 +5,9 @@
 //   exact  whole turns are taken off in double, so that the angle of any frame is as good as its float32 is
 #pragma once
 
-#include <cstdint>
+#include "attention/cuda/sm80/blocks.h"
 
 namespace vdiff::attention {
-
-constexpr int kRotaryThreads = 128;
 
 // angles (L, R/2) fp32 in radians; table (L, R/2) cosine and sine.
 template <class = void>

@@ -23,12 +23,12 @@
 //   dk    = scale * ds^T q                    (7)
 #pragma once
 
+#include "attention/cuda/sm80/bias_tables.cuh"
+#include "attention/cuda/sm80/instantiations.h"
 #include "attention/cuda/sm80/short_sequences.cuh"
+#include "common/cuda/launch.cuh"
 
 namespace vdiff::attention {
-
-template <class S>
-constexpr int kTileElements = S::kM * S::kN * 4 * kWarp;
 
 // The bias gradients of `count` sequences of a unit, a lane's elements kWarp apart.
 template <class S>
@@ -61,34 +61,12 @@ struct BiasTiles {
   }
 };
 
-template <class T, int kRows>
-struct ShortBwdMemory {
-  using S = ShortShape<kRows>;
-  SharedTile<T> sQ, sK, sV, sG;  // kRows rows of `count` sequences each; dq, dk and dv go where q, k and dout were
-  float *p, *ds;           // as operands
-  BiasTiles<S> dbias;      // kTileElements for each tile
-
-  static __host__ __device__ int64_t bytes(int count, int64_t D, bool dbias) {
-    const int tiles = S::kPaired ? count / 2 : count;
-    return 4 * short_tile_bytes<T, kRows>(count, D) + (2 * Weights<S, T>::kScratch + (dbias ? tiles * kTileElements<S> : 0)) * int64_t(sizeof(float));
-  }
-
-  __device__ ShortBwdMemory(char* base, int count, int64_t D)
-      : sQ(short_tile<T, kRows>(base, D)),
-        sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
-        sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
-        sG(short_tile<T, kRows>(sV.row(count, kRows, 0), D)),
-        p(reinterpret_cast<float*>(sG.row(count, kRows, 0))),
-        ds(p + Weights<S, T>::kScratch),
-        dbias{ds + Weights<S, T>::kScratch} {}
-};
-
 // partials: (warps, plan.count, entries of a table).
 template <class T, int kRows>
 __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) == 4 ? 3 : 4)
     short_attention_bwd_kernel(SequenceAttentionBwd p, ShortPlan plan, float* partials) {
   using S = ShortShape<kRows>;
-  using Memory = ShortBwdMemory<T, kRows>;
+  using Memory = ShortBwdMemory<T, kRows, BiasTiles<S>>;
   extern __shared__ __align__(16) char shared_memory[];
   const int warp = threadIdx.x / kWarp;
   const int64_t first_unit = int64_t(blockIdx.x) * plan.warps + warp;
@@ -208,6 +186,18 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
     float* const gPartial = partials + first_unit * plan.count * entries;
     for (int e = lane_id(); e < plan.count * entries; e += kWarp) gPartial[e] = shared.dbias.entry(p, e / entries, e % entries);
   }
+}
+
+template <class T>
+void launch_short_bwd(const SequenceAttentionBwd& p, const BwdPlan& plan, void* scratch, cudaStream_t stream) {
+  auto* const partials = static_cast<float*>(scratch);
+  dispatch_rows(plan.short_bwd.instance, [&](auto rows) {
+    launch("short_attention_bwd_kernel", short_attention_bwd_kernel<T, decltype(rows)::value>, plan.short_bwd.shape, stream, p,
+           plan.short_bwd.cut, partials);
+  });
+  if (plan.partials == 0) return;
+  launch("short_bias_sum_kernel", short_bias_sum_kernel<>, plan.short_bias_sum, stream, partials, plan.partials, p.N,
+         p.dbias.entries, p.dbias.data);
 }
 
 }  // namespace vdiff::attention

@@ -13,32 +13,18 @@
 //   mma    a share of L S / kRows^2 of each product is of use; kRows = 8: half of that, the most that a product of 16 rows by 8
 //          columns, all of which meet, can hold of two sequences' 8 x 8 scores
 //   acc    fp32; float runs by FFMA from shared memory, by the same tiles
-//   limits L, S <= 32; the launcher sends what does not fit into shared memory to the long kernels
+//   limits L, S <= 32; the plan sends what does not fit into shared memory to the long kernels
 //
 //   s   = scale * q k^T + bias                (1)
 //   p   = softmax(s)                          (2)
 //   out = p v                                 (3)
 #pragma once
 
+#include "attention/cuda/sm80/instantiations.h"
 #include "attention/cuda/sm80/short_sequences.cuh"
+#include "common/cuda/launch.cuh"
 
 namespace vdiff::attention {
-
-template <class T, int kRows>
-struct ShortFwdMemory {
-  SharedTile<T> sQ, sK, sV;  // kRows rows of `count` sequences each; out goes where q was
-  float* weights;
-
-  static __host__ __device__ int64_t bytes(int count, int64_t D) {
-    return 3 * short_tile_bytes<T, kRows>(count, D) + Weights<ShortShape<kRows>, T>::kScratch * sizeof(float);
-  }
-
-  __device__ ShortFwdMemory(char* base, int count, int64_t D)
-      : sQ(short_tile<T, kRows>(base, D)),
-        sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
-        sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
-        weights(reinterpret_cast<float*>(sV.row(count, kRows, 0))) {}
-};
 
 template <class T, int kRows>
 __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows == 32 ? 4 : 5)
@@ -113,6 +99,14 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
     __syncwarp();
   }
   mover.store(p.out, queries, shared.sQ);
+}
+
+template <class T>
+void launch_short_fwd(const SequenceAttentionFwd& p, const FwdPlan& plan, cudaStream_t stream) {
+  dispatch_rows(plan.short_fwd.instance, [&](auto rows) {
+    launch("short_attention_fwd_kernel", short_attention_fwd_kernel<T, decltype(rows)::value>, plan.short_fwd.shape, stream, p,
+           plan.short_fwd.cut);
+  });
 }
 
 }  // namespace vdiff::attention

@@ -1,41 +1,17 @@
-// What the forward and backward kernels of short sequences share: scores, masks and the softmax of one tile in a warp's registers.
+// What the forward and backward kernels of short sequences share: scores, masks and the softmax of one tile in a warp's
+// registers.
 //
 //   a sequence of up to kRows = 8, 16 or 32 queries and keys is one tile, a pair of sequences where kRows = 8
 #pragma once
 
-#include "attention/cuda/sm80/products.cuh"
+#include "attention/cuda/plan.h"
+#include "attention/cuda/sm80/bias_entries.cuh"
+#include "attention/cuda/sm80/rotary.cuh"
+#include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/softmax.cuh"
+#include "common/cuda/products.cuh"
 
 namespace vdiff::attention {
-
-constexpr int kMaxWarps = 4;  // of a block
-
-// How a launch is cut: by the shape alone, so that results are the same on every GPU.
-struct ShortPlan {
-  int64_t units;   // of `count` neighbouring sequences, a warp's at a time
-  int64_t stride;  // from one unit of a warp to its next
-  int count;
-  int warps;       // of a block
-};
-
-template <int kRows>
-using ShortShape = Shape<kRows, kRows>;
-
-// Rows of neighbouring sequences. A pair shares a tile of 16 rows, without a gap; others have one that puts the end of a row beside
-// the beginning of the next sequence's.
-template <class T, int kRows>
-__host__ __device__ int short_tile_gap(int64_t D) {
-  return kRows == 8 ? 0 : int(D) / kPiece<T> % 8 * kPiece<T>;
-}
-
-template <class T, int kRows>
-__host__ __device__ int64_t short_tile_bytes(int count, int64_t D) {
-  return count * (kRows * row_elements<T>(D) + short_tile_gap<T, kRows>(D)) * int64_t(sizeof(T));
-}
-
-template <class T, int kRows>
-__device__ SharedTile<T> short_tile(void* base, int64_t D) {
-  return {static_cast<T*>(base), row_elements<T>(D), short_tile_gap<T, kRows>(D)};
-}
 
 // One tile's place: its sequences and what hides keys from queries.
 template <class S>

@@ -29,15 +29,12 @@
 #pragma once
 
 #include "common/cuda/load.cuh"
-#include "norm/params.h"
+#include "norm/cuda/plan.h"
 
 namespace vdiff::statistics {
 
-constexpr int kThreads = 256;
 template <class A>
 constexpr int kGroup = 32 / sizeof(A);  // loads in flight a thread: 8, float64 4
-constexpr int kChunkPixels = 1024;
-constexpr int kMaxChannels = 32;
 
 template <class A>
 struct Moments {

@@ -1,4 +1,4 @@
-#include "attention/cuda/sm80/long_bwd_launch.cuh"
+#include "attention/cuda/sm80/long_bwd.cuh"
 
-template void vdiff::attention::launch_long_bwd<vdiff::BFloat16>(const SequenceAttentionBwd&, void*, cudaStream_t);
-template int64_t vdiff::attention::long_bwd_scratch<vdiff::BFloat16>(const SequenceAttentionBwd&);
+template void vdiff::attention::launch_long_bwd<vdiff::BFloat16>(
+    const SequenceAttentionBwd&, const BwdPlan&, void*, cudaStream_t);

@@ -1,4 +1,4 @@
-#include "attention/cuda/sm80/short_bwd_launch.cuh"
+#include "attention/cuda/sm80/short_bwd.cuh"
 
-template void vdiff::attention::launch_short_bwd<vdiff::Half>(const SequenceAttentionBwd&, void*, cudaStream_t);
-template int64_t vdiff::attention::short_bwd_scratch<vdiff::Half>(const SequenceAttentionBwd&);
+template void vdiff::attention::launch_short_bwd<vdiff::Half>(
+    const SequenceAttentionBwd&, const BwdPlan&, void*, cudaStream_t);

@@ -2,46 +2,12 @@
 #pragma once
 
 #include "attention/cuda/sequences.h"
-#include "common/cuda/load.cuh"
 #include "common/cuda/ptx.cuh"
+#include "common/cuda/shared_tile.h"
+#include "common/cuda/team.cuh"
+#include "common/dispatch.h"
 
 namespace vdiff::attention {
-
-template <int kValue>
-struct IntTag {
-  static constexpr int value = kValue;
-};
-
-constexpr int kWarp = 32;
-
-__device__ inline int lane_id() { return threadIdx.x % kWarp; }
-
-// ------------------------------------------------------------------------------------------------------------ shared memory
-
-template <class T>
-constexpr int kPiece = 16 / sizeof(T);  // elements of 16 bytes
-
-constexpr int kColumns = 16;  // columns come in chunks of 16: what a product goes by
-
-__host__ __device__ inline int padded_columns(int64_t D) { return (int(D) + kColumns - 1) / kColumns * kColumns; }
-
-// Elements from row to row: an odd number of 16-byte pieces, so that the pieces of eight rows lie in different banks.
-template <class T>
-__host__ __device__ int row_elements(int64_t D) {
-  return padded_columns(D) + kPiece<T>;
-}
-
-// Rows, one sequence's after the other's. gap: elements after those of a sequence, so that rows of neighbouring sequences that are
-// moved as one span lie in different banks.
-template <class T>
-struct SharedTile {
-  T* data;
-  int ld;  // row_elements<T>(D)
-  int gap = 0;
-
-  __device__ T* row(int i) const { return data + i * ld; }
-  __device__ T* row(int sequence, int rows, int i) const { return data + sequence * (rows * ld + gap) + i * ld; }
-};
 
 // ------------------------------------------------------------------------------------------------------- places of sequences
 
@@ -86,14 +52,6 @@ __device__ inline int row_of(const RowLine& line, int offset, int rows) {
 
 // ------------------------------------------------------------------------------------------------------------- moving rows
 
-// The threads that move rows together: a warp or a block.
-struct Team {
-  int rank, size;
-};
-
-__device__ inline Team this_warp() { return {lane_id(), kWarp}; }
-__device__ inline Team this_block() { return {int(threadIdx.x), int(blockDim.x)}; }
-
 // Rows of each sequence from row `first` on; those from `length` on are not there.
 struct RowRange {
   int first, length, rows;
@@ -102,9 +60,10 @@ struct RowRange {
   __device__ int there() const { return max(0, min(rows, length - first)); }
 };
 
-// A thread's part in moving rows of `count` neighbouring sequences, a power of two of them, of all columns or of `columns` from first_column on: it has
-// pieces of p.vector_bytes of every step-th row. Neighbours take neighbouring pieces, then sequences, so that a row of several heads
-// is moved as one span; and where rows are short, such that a quarter warp's pieces lie in different banks.
+// A thread's part in moving rows of `count` neighbouring sequences, a power of two of them, of all columns or of `columns` from
+// first_column on: it has pieces of p.vector_bytes of every step-th row. Neighbours take neighbouring pieces, then sequences, so
+// that a row of several heads is moved as one span; and where rows are short, such that a quarter warp's pieces lie in different
+// banks.
 template <class T>
 class Mover {
  public:
@@ -250,67 +209,5 @@ class Mover {
     }
   }
 };
-
-// ----------------------------------------------------------------------------------------------------------------- elements
-
-__device__ inline void store_acc(float* to, float value) { *to = value; }
-template <class T>
-__device__ void store_acc(T* to, float value) {
-  to->bits = uint16_t(ptx::pack<T>(value, value));
-}
-
-// Two neighbours, aligned to both.
-__device__ inline void store_pair(float* to, float first, float second) { *reinterpret_cast<float2*>(to) = {first, second}; }
-template <class T>
-__device__ void store_pair(T* to, float first, float second) {
-  *reinterpret_cast<uint32_t*>(to) = ptx::pack<T>(first, second);
-}
-
-// (a, b) -> (a cos - b sin, b cos + a sin)
-__device__ inline float2 rotated(float2 pair, float2 angle) {
-  return {pair.x * angle.x - pair.y * angle.y, pair.y * angle.x + pair.x * angle.y};
-}
-
-// Rotates the rows that are there, of `count` sequences, in place. The team must have synchronised.
-template <class T>
-__device__ void rotate_rows(Team team, const SequenceAttention& p, int count, const RowRange& range, const SharedTile<T>& sX) {
-  const int pairs = int(p.R) / 2, there = range.there();
-  for (int e = team.rank; e < count * there * pairs; e += team.size) {
-    const int row = e / pairs, pair = e - row * pairs, c = row / there, i = row - c * there;
-    T* x = sX.row(c, range.rows, i) + 2 * pair;
-    const float2 y = rotated({load_acc(x), load_acc(x + 1)}, p.rotary[int64_t(range.first + i) * pairs + pair]);
-    store_pair(x, y.x, y.y);
-  }
-}
-
-// The gradient of columns `column` and the next of row i, from that of the rotated row.
-__device__ inline void rotate_back(const SequenceAttention& p, int i, int column, float& first, float& second) {
-  if (p.rotary == nullptr || column >= p.R || i >= p.L) return;
-  const float2 angle = p.rotary[uint32_t(i) * uint32_t(p.R / 2) + column / 2];
-  const float2 back = rotated({first, second}, {angle.x, -angle.y});
-  first = back.x;
-  second = back.y;
-}
-
-// body(the entry (0, 0) of head 0, of its type)
-template <class Body>
-__device__ void with_entries(const BiasTable& bias, const Body& body) {
-  switch (bias.dtype) {
-    case DType::Float32:
-      return body(static_cast<const float*>(bias.data));
-    case DType::Float16:
-      return body(static_cast<const Half*>(bias.data));
-    case DType::BFloat16:
-      return body(static_cast<const BFloat16*>(bias.data));
-    default:
-      return body(static_cast<const double*>(bias.data));
-  }
-}
-
-__device__ inline float load_bias(const BiasTable& bias, int64_t offset) {
-  float entry;
-  with_entries(bias, [&](const auto* entries) { entry = float(load_acc(entries + offset)); });
-  return entry;
-}
 
 }  // namespace vdiff::attention

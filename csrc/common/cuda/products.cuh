@@ -1,28 +1,14 @@
-// The two matrix products of attention, of a warp: on tensor cores for half types, by FFMA for float.
+// The two matrix products of attention, scores and what they weigh, of a warp: on tensor cores for half types, by FFMA for float.
 //
-// Results live in tiles of 16 x 8: with g = lane / 4, t = lane % 4, a lane holds elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8, 2t+1).
-// Paired: two sequences of up to 8 rows share one tile, rows 0 to 7 and 8 to 15, and neither's values reach the other's.
+// Results live in tiles of 16 x 8: with g = lane / 4, t = lane % 4, a lane holds elements (g, 2t), (g, 2t+1), (g+8, 2t), (g+8,
+// 2t+1). Paired: two sequences of up to 8 rows share one tile, rows 0 to 7 and 8 to 15, and neither's values reach the other's.
 #pragma once
 
-#include "attention/cuda/sm80/tile.cuh"
+#include "common/cuda/ptx.cuh"
+#include "common/cuda/shared_tile.h"
+#include "common/cuda/team.cuh"
 
-namespace vdiff::attention {
-
-// exp(x - shift). Subtracted first, so that the largest of a row is exactly 1: however large scores are, p = 1 weighs nothing but v.
-__device__ inline float exp_above(float x, float shift) {
-  constexpr float kLog2e = 1.4426950408889634f;
-  return ptx::exp2_approx((x - shift) * kLog2e);
-}
-
-// Tiles of the scores of up to kRows queries and kKeys keys.
-template <int kQueries, int kAllKeys>
-struct Shape {
-  static constexpr int kRows = kQueries, kKeys = kAllKeys;
-  static constexpr bool kPaired = kRows == 8;
-  static constexpr int kM = kPaired ? 1 : kRows / 16;  // tiles of 16 queries
-  static constexpr int kN = kKeys / 8;                 // of 8 keys
-  static_assert(!kPaired || kKeys == 8, "a pair shares one tile");
-};
+namespace vdiff {
 
 template <class S>
 using Scores = float[S::kM][S::kN][4];
@@ -34,13 +20,6 @@ struct Element {
   __device__ static int key(int n, int e) { return 8 * n + lane_id() % 4 * 2 + e % 2; }
   __device__ static int sequence(int e) { return S::kPaired ? e / 2 : 0; }  // of the pair
 };
-
-// Over the row of each of the lane's elements: combine's result of all of its keys.
-template <class Combine>
-__device__ float over_row(float x, const Combine& combine) {
-  x = combine(x, __shfl_xor_sync(~0u, x, 1));
-  return combine(x, __shfl_xor_sync(~0u, x, 2));
-}
 
 // -------------------------------------------------------------------------------------------------------------- a b^T
 
@@ -115,8 +94,6 @@ template <class S, class T>
 struct Weights {
   uint32_t r[S::kM][S::kN][2];
 
-  static constexpr int kScratch = 0;  // floats of shared memory
-
   __device__ Weights(const Scores<S>& scores, float*) {
 #pragma unroll
     for (int m = 0; m < S::kM; ++m) {
@@ -147,11 +124,10 @@ struct Weights {
 
 template <class S>
 struct Weights<S, float> {
-  static constexpr int kLd = S::kN * 8 + 1;  // odd: neither rows nor columns meet in a bank
-  static constexpr int kScratch = (S::kM * 16 * kLd + 3) / 4 * 4;
+  static constexpr int kLd = kWeightsLd<S>;
   const float* data;
 
-  // scratch: kScratch floats of the warp's own; the warp must synchronise before the weights are used.
+  // scratch: kWeightsFloats<S, float> of the warp's own; the warp must synchronise before the weights are used.
   __device__ Weights(const Scores<S>& scores, float* scratch) : data(scratch) {
     const int g = lane_id() / 4;
 #pragma unroll
@@ -255,4 +231,4 @@ __device__ void for_each_pair(const float (&rC)[kTiles][2][4], int column, const
   }
 }
 
-}  // namespace vdiff::attention
+}  // namespace vdiff
