@@ -33,9 +33,9 @@ TORCH_MINIMUM = (2, 10)
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 FLAGS = ["-O3", "-std=c++17", "-Icsrc"]
 CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", *MORE_CXX_FLAGS]
-# The CPU kernels, cpu_*.cpp, are compiled once for each of these, and the best that the processor has is chosen at run time. No
-# errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning. GCC 12 takes a loop over the
-# first lanes of a vector, unrolled, to read beyond it.
+# The CPU kernels, csrc/<family>/cpu, are compiled once for each of these, and the best that the processor has is chosen at run time.
+# No errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning. GCC 12 takes a loop over
+# the first lanes of a vector, unrolled, to read beyond it.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-maybe-uninitialized"]
 X86_64 = platform.machine() in ("x86_64", "AMD64")
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]
@@ -102,10 +102,15 @@ def ninja_rule(name: str, *command: str, compiles: bool) -> str:
     return f"rule {name}\n  command = {text} -MD -MF $out.d -c $in -o $out\n  depfile = $out.d\n  deps = gcc\n"
 
 
+def is_cpu_kernel(source: Path) -> bool:
+    return source.match("csrc/*/cpu/*.cpp") and not source.match("csrc/common/*/*")
+
+
 def ninja_file(directory: Path, nvcc: str | None, torch: Path) -> str:
     """What builds `directory`/_C.so. Paths are relative to ROOT, so that no machine's path ends up in the library."""
-    cuda_only = {*Path("csrc").rglob("*.cu"), *Path("csrc").rglob("cuda_*.cpp")}
-    sources = sorted(({*Path("csrc").rglob("*.cpp")} - cuda_only) | (cuda_only if nvcc else set()))
+    sources = sorted(path for path in Path("csrc").rglob("*") if path.suffix in (".cpp", ".cu"))
+    if not nvcc:
+        sources = [source for source in sources if "cuda" not in source.parts]
     defines = [*DEFINES, "-DVDIFF_WITH_CUDA"] if nvcc else DEFINES
     # libtorch_cpu.so is named as needed even where no symbol would ask for it; torch is in the process already: no rpath.
     libraries = [f"-L{torch / 'lib'}", "-ltorch_cpu", "-lc10"]
@@ -126,7 +131,7 @@ def ninja_file(directory: Path, nvcc: str | None, torch: Path) -> str:
     lines.append(ninja_rule("link", *link, *options, *libraries, *MORE_LINK_FLAGS, compiles=False))
     objects = []
     for source in sources:
-        if source.name.startswith("cpu_"):
+        if is_cpu_kernel(source):
             units = {name: f"{directory}/{source}.{name}.o" for name in INSTRUCTION_SETS}
         else:
             units = {"cuda" if source.suffix == ".cu" else "cxx": f"{directory}/{source}.o"}

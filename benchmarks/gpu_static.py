@@ -18,6 +18,7 @@ from tests.ptxsim.launcher import plain_name
 from tests.ptxsim.module import tensors_of
 from tests.ptxsim.registers import resources
 from vdiff_kernels.ops.attention.native import cuda_backward_needs
+from vdiff_kernels.ops.library import longest_short_backward
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
@@ -60,7 +61,8 @@ class Call:
 
     @property
     def is_long(self) -> bool:
-        return max(self.lengths[1:]) > 32 or bool(self.context)
+        longest = longest_short_backward[getattr(torch, self.dtype).itemsize, bool(self.context)][self.D]
+        return max(self.lengths[1:]) > longest
 
     @property
     def lengths(self) -> tuple[int, int, int]:

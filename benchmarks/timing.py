@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from vdiff_kernels.backends import library
+from vdiff_kernels import library
 
 ROUNDS = 15
 SHORTEST = 2e-3  # s. What is timed at once: a quicker call is repeated until it lasts as long.

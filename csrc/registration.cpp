@@ -1,4 +1,4 @@
-// The C++ implementation of every native operator; schemas and fakes are in vdiff_kernels/ops/library.py.
+// The C++ implementation of every native operator; schemas and fakes are in schema.py of vdiff_kernels/ops/<family>.
 #include <torch/csrc/stable/library.h>
 
 #include "attention/layer_operators.h"
@@ -6,9 +6,6 @@
 #include "conv/operators.h"
 #include "feedforward/operators.h"
 #include "norm/operators.h"
-#ifdef VDIFF_WITH_CUDA
-#include "norm/cuda_operators.h"
-#endif
 
 STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
   m.impl("temporal_attention_native", TORCH_BOX(&vdiff::temporal_attention));
@@ -34,6 +31,6 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
   m.impl("temporal_attention_native_backward", TORCH_BOX(&vdiff::temporal_attention_backward));
   m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
   m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
-  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats_cuda));
+  m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
 }
 #endif

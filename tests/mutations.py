@@ -83,8 +83,8 @@ MUTATIONS = [
         "if (i >= p.L || s >= there) continue;", "if (i >= p.L) continue;", (edge("spatial_attention-odd-shared-context"),),
     ),
     Mutation(
-        "heads-share-a-partial", "short_bwd_launch.cuh",
-        "int64_t period = p.N;", "int64_t period = 1;", (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
+        "heads-share-a-partial", "plan.h",
+        "int64_t period = max_of<int64_t>(1, s.N);", "int64_t period = 1;", (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
     ),
     Mutation(
         "focus-stride-of-rows", "long_sequences.cuh",
@@ -107,11 +107,11 @@ MUTATIONS = [
         " && divides(p.N, rows->stride_n);", ";", (edge("temporal_attention-padded-heads"),),
     ),
     Mutation(
-        "end-of-long-row", "cuda_statistics.cuh",
+        "end-of-long-row", "channel_stats.cuh",
         ": w >= p.W;", ": w > p.W;", (f"{STATISTICS}long_rows_end_where_they_end",),
     ),
     Mutation(
-        "row-offset-of-store", "tile.cuh",
+        "row-offset-of-store", "row_copies.cuh",
         "reinterpret_cast<Elements*>(gX + to.offset)", "reinterpret_cast<Elements*>(gX + int(to.offset))", FAR_ROWS,
     ),
     Mutation(
@@ -135,12 +135,12 @@ MUTATIONS = [
     ),
     # And of other kinds.
     Mutation(
-        "carry-into-clips", "tile.cuh",
+        "carry-into-clips", "row_copies.cuh",
         "  s.index[0] += carry(s.index[1], p.by_size[1]);\n", "  carry(s.index[1], p.by_size[1]);\n",
         (hostile("temporal_attention-focus-clips"),),
     ),
     Mutation(
-        "angle-of-row-in-tile", "tile.cuh",
+        "angle-of-row-in-tile", "rotary.cuh",
         "p.rotary[int64_t(range.first + i) * pairs + pair]", "p.rotary[int64_t(i) * pairs + pair]",
         (hostile("temporal_attention-thirty-three"),),
     ),
@@ -149,7 +149,7 @@ MUTATIONS = [
         "float(turns - rint(turns))", "float(turns)", (f"{ATTENTION}angles_of_far_frames",), dtype="float32",
     ),
     Mutation(
-        "vector-of-odd-halves", "tile.cuh",
+        "vector-of-odd-halves", "row_copies.cuh",
         "} else if (sizeof(T) == 4 || p.vector_bytes == 4) {", "} else if (sizeof(T) == 4 || p.vector_bytes <= 4) {",
         (hostile("temporal_attention-one-channel"),),
     ),
@@ -213,8 +213,8 @@ MUTATIONS = [
         "other < kSlices; ++other", "other < kSlices - 1; ++other", (hostile("temporal_attention-odd-hw"),),
     ),
     Mutation(
-        "last-unit", "short_launch.cuh",
-        "plan.units = ceil_div(p.sequences(), plan.count);", "plan.units = p.sequences() / plan.count;",
+        "last-unit", "plan.h",
+        "plan.units = ceil_div(s.sequences(), plan.count);", "plan.units = s.sequences() / plan.count;",
         (hostile("temporal_attention-one-frame"),),
     ),
     Mutation(
@@ -223,7 +223,7 @@ MUTATIONS = [
         "const SequenceIndex place = neighbour(p, first, s);", (edge("temporal_attention-lone-sequence"),),
     ),
     Mutation(
-        "entry-past-the-line", "tile.cuh",
+        "entry-past-the-line", "row_copies.cuh",
         "return in_line < length && row < rows ? row : -1;", "return row < rows ? row : -1;",
         (edge("spatial_attention-sliced-table"),),
     ),
@@ -242,11 +242,11 @@ MUTATIONS = [
         (edge("spatial_attention-sliced-table"),),
     ),
     Mutation(
-        "moments-of-nothing", "cuda_statistics.cuh",
+        "moments-of-nothing", "channel_stats.cuh",
         "  if (b.count == 0) return a;\n", "", (f"{STATISTICS}statistics[one-pixel-float32]",),
     ),
     Mutation(
-        "variance-between-chunks", "cuda_statistics.cuh",
+        "variance-between-chunks", "channel_stats.cuh",
         "(gChunk[1] + deviation * deviation)", "gChunk[1]", (f"{STATISTICS}statistics[chunks-float32]",),
     ),
 ]  # fmt: skip

@@ -13,7 +13,7 @@ from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 from .day import Day, first_line, relative_error
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
-# By the dispatch of csrc/attention: rows of a short tile, class of a head dim, splits, chunks that are merged.
+# By csrc/attention/cuda/plan.h: rows of a short tile, class of a head dim, splits, chunks that are merged.
 CASES = [
     TemporalCase("rows-8", T=8, D=64),
     TemporalCase("rows-16", T=16, D=64, bias="rel"),

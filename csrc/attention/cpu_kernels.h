@@ -2,7 +2,7 @@
 #pragma once
 
 #include "attention/params.h"
-#include "common/isa.h"
+#include "common/cpu/isa.h"
 
 namespace vdiff {
 

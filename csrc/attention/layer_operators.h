@@ -1,4 +1,4 @@
-// The fused attention layers, on the CPU, in the order of their schemas (vdiff_kernels/ops/library.py).
+// The fused attention layers, on the CPU, in the order of their schemas (vdiff_kernels/ops/attention/schema.py).
 #pragma once
 
 #include <string>

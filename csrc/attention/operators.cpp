@@ -5,7 +5,7 @@
 #include "attention/cpu_kernels.h"
 #include "common/operands.h"
 #ifdef VDIFF_WITH_CUDA
-#include "attention/cuda_operators.h"
+#include "attention/cuda/run.h"
 #endif
 
 namespace vdiff {

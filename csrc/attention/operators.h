@@ -1,4 +1,4 @@
-// The attention operators, for CPU and CUDA tensors, in the order of their schemas (vdiff_kernels/ops/library.py).
+// The attention operators, for CPU and CUDA tensors, in the order of their schemas (vdiff_kernels/ops/attention/schema.py).
 #pragma once
 
 #include <tuple>

@@ -1,4 +1,4 @@
-// What the attention kernels take: raw pointers, sizes, strides in elements. CPU and CUDA kernels include this alone.
+// What the attention kernels take: raw pointers, sizes, strides in elements.
 // acc: double where q is double, else float.
 #pragma once
 

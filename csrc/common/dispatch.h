@@ -1,4 +1,4 @@
-// From a dtype to a C++ type. No torch, no STL: kernel units include this.
+// From a dtype to a C++ type, and from a number to a constant. No torch, no STL: kernel units include this.
 #pragma once
 
 #include "common/scalar.h"
@@ -9,6 +9,11 @@ inline namespace VDIFF_ISA {
 template <class T>
 struct TypeTag {
   using type = T;
+};
+
+template <int kValue>
+struct IntTag {
+  static constexpr int value = kValue;
 };
 
 // body(TypeTag<T>{}) with T the storage type of dtype.

@@ -1,4 +1,4 @@
-// The convolution operators of ops/library.py: norm_act_conv_native, norm_act_conv_native_backward.
+// The convolution operators of ops/conv/schema.py: norm_act_conv_native, norm_act_conv_native_backward.
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
 // The CPU kernels of this folder. No torch, no STL.
 #pragma once
 
-#include "common/isa.h"
+#include "common/cpu/isa.h"
 #include "feedforward/params.h"
 
 namespace vdiff {

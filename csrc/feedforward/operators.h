@@ -1,4 +1,4 @@
-// The feed-forward operators of ops/library.py: geglu_native, geglu_native_backward.
+// The feed-forward operators of ops/feedforward/schema.py: geglu_native, geglu_native_backward.
 #pragma once
 
 #include <tuple>

@@ -1,4 +1,4 @@
-// The torch side of a norm: from the arguments that _NORM of ops/library.py names to NormParams. Shared with conv.
+// The torch side of a norm: from the arguments that NORM of ops/norm/schema.py names to NormParams. Shared with conv.
 #pragma once
 
 #include <string>

@@ -1,7 +1,7 @@
-// The CPU kernels of this folder. No torch, no STL.
+// The CPU kernels of this folder; conv's backward calls that of norm_act. No torch, no STL.
 #pragma once
 
-#include "common/isa.h"
+#include "common/cpu/isa.h"
 #include "norm/params.h"
 
 namespace vdiff {

@@ -2,13 +2,23 @@
 
 #include "norm/arguments.h"
 #include "norm/cpu_kernels.h"
+#ifdef VDIFF_WITH_CUDA
+#include "norm/cuda/run.h"
+#endif
 
 namespace vdiff {
 
 Tensor channel_stats(const Tensor& x) {
   check_image("channel_stats_native", "x", x);
   Tensor stats = new_acc(x, true, {x.size(0), x.size(1), x.size(4), 2});
-  cpu_channel_stats(channel_stats_params(x, stats));
+  const ChannelStatsParams params = channel_stats_params(x, stats);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    channel_stats_cuda(x, params);
+    return stats;
+  }
+#endif
+  cpu_channel_stats(params);
   return stats;
 }
 

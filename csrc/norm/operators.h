@@ -1,4 +1,4 @@
-// The norm operators of ops/library.py: channel_stats_native, norm_act_native, norm_act_native_backward.
+// The norm operators of ops/norm/schema.py: channel_stats_native, norm_act_native, norm_act_native_backward.
 #pragma once
 
 #include <string>

@@ -1,5 +1,5 @@
-// What the norm kernels take: raw pointers, sizes, strides in elements. CPU and CUDA kernels include this alone.
-// acc: double where x is double, else float.
+// What the norm kernels take: raw pointers, sizes, strides in elements. An interface of this family: convolutions and attention
+// layers have a norm in front of them. acc: double where x is double, else float.
 #pragma once
 
 #include <cstdint>

@@ -1,4 +1,5 @@
-// h = act(norm(x)), one pixel at a time, and what its backward needs. Shared by the norm and the conv kernels on the CPU.
+// h = act(norm(x)), one pixel at a time, and what its backward needs. An interface of this family: the CPU kernels of
+// conv and of the attention layers normalise by it as they read.
 // No torch, no STL.
 //
 //   n = (x - mean) * rstd         normalize    layer, rms: mean and rstd of the pixel; group: from tables (rms: mean = 0)
@@ -10,9 +11,9 @@
 
 #include <math.h>
 
-#include "common/parallel.h"
-#include "common/scratch.h"
-#include "common/simd.h"
+#include "common/cpu/parallel.h"
+#include "common/cpu/scratch.h"
+#include "common/cpu/simd.h"
 #include "norm/params.h"
 
 namespace vdiff {

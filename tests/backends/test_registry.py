@@ -236,5 +236,5 @@ def test_works_without_triton_and_without_the_library():
 
 
 def test_a_missing_library_says_so():
-    code = "import pathlib, vdiff_kernels.backends.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
+    code = "import pathlib, vdiff_kernels.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
     assert "the compiled library is missing" in python(code).stdout

@@ -1,6 +1,6 @@
 import pytest
 
-from vdiff_kernels.backends import library
+from vdiff_kernels import library
 
 
 @pytest.fixture

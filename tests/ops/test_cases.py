@@ -8,7 +8,7 @@ import pytest
 
 import vdiff_kernels
 from vdiff_kernels import verify
-from vdiff_kernels.backends import library
+from vdiff_kernels import library
 
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))

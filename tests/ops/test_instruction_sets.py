@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from vdiff_kernels.backends import library
+from vdiff_kernels import library
 
 WIDE = {"ymm": ("avx2", "avx512"), "zmm": ("avx512",)}  # Which instruction sets' namespaces may use a register.
 

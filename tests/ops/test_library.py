@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.library import opcheck
 
-from vdiff_kernels.backends import library
+from vdiff_kernels import library
 
 OPS = torch.ops.vdiff_kernels
 

@@ -1,6 +1,6 @@
 """C++ launchers run as they ship: nvcc's host code on a stand-in for the CUDA runtime, every kernel it launches simulated.
 
-launchers = Launchers([csrc / "norm" / "cuda_launch.cu", csrc / "common" / "launch.cu"], include=(csrc,))
+launchers = Launchers([csrc / "norm/cuda/sm80/channel_stats.cu", csrc / "common/cuda/launch.cu"], include=(csrc,))
 with launchers.simulated(run):     # run(kernel, grid, block, arguments, shared_bytes), for each launch
     launchers.call("launch_channel_stats", params, partials, None)
 """

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.backends import gpu, library, registry
+from vdiff_kernels import library
+from vdiff_kernels.backends import gpu, registry
 from vdiff_kernels.backends.backend import Variant
 from vdiff_kernels.ops.attention import schema
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, LayerCall

@@ -2,7 +2,7 @@
 
 import torch
 
-from . import library
+from .. import library
 
 MINIMUM_CAPABILITY = (8, 0)
 MINIMUM_DRIVER = {13: "580"}  # the first NVIDIA driver of a major version of CUDA

@@ -2,11 +2,12 @@
 
 import torch
 
+from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
-from . import gpu, library
+from . import gpu
 from .backend import Availability, Backend, Variant, missing
 
 LOAD_ERROR = library.load()

@@ -17,9 +17,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ..library import NAMESPACE
 from .tensors import acc_dtype
-
-NAMESPACE = "vdiff_kernels"
 
 _library = torch.library.Library(NAMESPACE, "DEF")
 

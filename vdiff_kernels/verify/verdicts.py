@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from ..backends import gpu, library
+from .. import library
+from ..backends import gpu
 from ..backends.backend import Variant
 from ..files import written_whole
 from .check import check

@@ -11,7 +11,7 @@ from vdiff_kernels.backends import registry
 from vdiff_kernels.backends.backend import Backend
 from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
 
-SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "launch.cu")
+SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "cuda" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
 STREAM = 0x5000  # any

@@ -11,8 +11,8 @@ from tests.ptxsim.launcher import Unit
 
 from .simulated import CSRC, launchers
 
-NORM = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
-WITHOUT_KERNELS = "common/cuda_versions.cu"
+NORM = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
+WITHOUT_KERNELS = "common/cuda/versions.cu"
 FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WITHOUT_KERNELS}
 
 
@@ -31,6 +31,6 @@ def test_no_aligned_instruction_is_reached_apart(source):
 
 
 def test_without_their_barriers_they_are_reached_apart():
-    text = units()["attention/instantiations/short_fwd_half.cu"].ptx.read_text()
+    text = units()["attention/cuda/sm80/instantiations/short_fwd_half.cu"].ptx.read_text()
     kernels = ptxsim.load(text.replace("bar.warp.sync", "// bar.warp.sync")).kernels.values()
     assert all(map(reached_apart, kernels))

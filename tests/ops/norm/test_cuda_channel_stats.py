@@ -7,7 +7,7 @@ from tests import ptxsim
 from tests.ptxsim.compile import CSRC
 from tests.ptxsim.fixtures import clean_run, compiled_launchers
 
-SOURCES = (CSRC / "norm" / "cuda_launch.cu", CSRC / "common" / "launch.cu")
+SOURCES = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 
 

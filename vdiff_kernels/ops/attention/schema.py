@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor
 
+from ...library import longest_short_backward
 from ..schema import Kernels, absent, contiguous, define, shape_of, sums
 from ..tensors import like_parameter, unit_stride
 from .call import AttentionCall, LayerCall
@@ -185,9 +186,6 @@ def layer_kernels(forward, backward, schemas=()) -> Kernels:
     return Kernels(run, differentiate, schemas)
 
 
-_MAX_SHORT, _MAX_SHORT_TILE_BYTES = 32, 16384  # csrc/attention/short_launch.h
-
-
 def backward_needs(call: AttentionCall) -> tuple[bool, bool]:
     """Whether the backward on q's device needs forward's out, and its log-sum-exp. The CPU's computes both again."""
     return (False, False) if call.q.device.type == "cpu" else cuda_backward_needs(call)
@@ -195,9 +193,7 @@ def backward_needs(call: AttentionCall) -> tuple[bool, bool]:
 
 def cuda_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
     """Short sequences are computed again on chip, from q, k and v alone; what all frames share is not summed there."""
-    longest = max(call.lengths)
-    tile_bytes = (16 if longest <= 16 else 32) * call.q.shape[-1] * call.q.element_size()
-    is_long = longest > _MAX_SHORT or tile_bytes > _MAX_SHORT_TILE_BYTES or call.is_shared_context
+    is_long = max(call.lengths) > longest_short_backward[call.q.element_size(), call.is_shared_context][call.q.shape[-1]]
     return is_long, is_long
 
 

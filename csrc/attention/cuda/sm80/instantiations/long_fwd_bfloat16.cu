@@ -1,0 +1,3 @@
+#include "attention/cuda/sm80/long_fwd.cuh"
+
+template void vdiff::attention::launch_long_fwd<vdiff::BFloat16>(const SequenceAttentionFwd&, const FwdPlan&, cudaStream_t);

@@ -1,0 +1,3 @@
+#include "attention/cuda/sm80/long_fwd.cuh"
+
+template void vdiff::attention::launch_long_fwd<float>(const SequenceAttentionFwd&, const FwdPlan&, cudaStream_t);

@@ -1,0 +1,4 @@
+#include "attention/cuda/sm80/short_bwd.cuh"
+
+template void vdiff::attention::launch_short_bwd<vdiff::Half>(
+    const SequenceAttentionBwd&, const BwdPlan&, void*, cudaStream_t);

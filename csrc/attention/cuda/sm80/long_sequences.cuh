@@ -1,0 +1,139 @@
+// What the kernels of long sequences share: a block takes a tile of rows, 16 a warp, and goes over the columns of the scores tile
+// by tile. Rows are queries and columns keys, or, for dk and dv, the other way round.
+#pragma once
+
+#include "attention/cuda/plan.h"
+#include "attention/cuda/sm80/bias_entries.cuh"
+#include "attention/cuda/sm80/rotary.cuh"
+#include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/softmax.cuh"
+#include "common/cuda/products.cuh"
+
+namespace vdiff::attention {
+
+// What the offsets of rows `first` to `last` lie between.
+struct Span {
+  int64_t low, high;
+
+  __device__ Span(const RowLine& line, int64_t first, int64_t last) {
+    const int64_t length = line.length.value(), first_line = line.length.quotient(first), last_line = line.length.quotient(last);
+    const bool one = first_line == last_line;
+    const int64_t a = (one ? first - first_line * length : 0) * line.step;
+    const int64_t b = (one ? last - last_line * length : length - 1) * line.step;
+    const int64_t c = first_line * line.line_step, d = last_line * line.line_step;
+    low = min(a, b) + min(c, d);
+    high = max(a, b) + max(c, d);
+  }
+};
+
+// Fills it for `rows` and the columns from `first_column` on. Returns whether it has a window. The block must synchronise before
+// and after.
+template <int kColumns, bool kTransposed>
+__device__ bool load_bias_part(
+    const SequenceAttention& p, int64_t n, const RowRange& rows, int first_column, const BiasPart<kColumns>& part) {
+  const RowLine& row_line = kTransposed ? p.bias.key : p.bias.query;
+  const RowLine& column_line = kTransposed ? p.bias.query : p.bias.key;
+  const int columns = int(kTransposed ? p.L : p.S);
+  const Span of_rows(row_line, rows.first, rows.first + rows.there() - 1);
+  const Span of_columns(column_line, first_column, min(first_column + kColumns, columns) - 1);
+  const int64_t low = of_rows.low + of_columns.low, entries = of_rows.high + of_columns.high - low + 1;
+  const bool windowed = entries <= kBiasWindow;
+  for (int c = threadIdx.x; c < kColumns; c += blockDim.x) {
+    const int64_t offset = first_column + c < columns ? column_line.at(first_column + c) : of_columns.low;
+    if (windowed) {
+      part.window_offsets()[c] = int(offset - low) * int(sizeof(float));
+    } else {
+      part.table_offsets()[c] = offset;
+    }
+  }
+  if (windowed) {
+    for (int e = threadIdx.x; e < entries; e += blockDim.x) part.window()[e] = load_bias(p.bias, n * p.bias.stride_n + low + e);
+  }
+  return windowed;
+}
+
+// The lane's part in a tile of scores of one sequence.
+template <class S, bool kTransposed>
+struct ScoreRows {
+  SequenceIndex place;
+  int row[2];             // of the lane's two rows
+  int64_t row_offset[2];  // into the head's bias table
+  const bool* focus;      // null: none
+  bool isolated[2];
+
+  __device__ ScoreRows(const SequenceAttention& p, int64_t sequence, int first_row) : place(sequence_index(p, sequence)) {
+    const RowLine& line = kTransposed ? p.bias.key : p.bias.query;
+    focus = p.focus_present == nullptr ? nullptr : p.focus_present + place.index[0] * p.stride_focus_b;
+    for (int half = 0; half < 2; ++half) {
+      row[half] = first_row + lane_id() / 4 + 8 * half;
+      const int64_t there = min(row[half], int(kTransposed ? p.S : p.L) - 1);
+      row_offset[half] = p.bias.data == nullptr ? 0 : line.at(there);
+      isolated[half] = focus != nullptr && focus[there * p.stride_focus_i];
+    }
+  }
+
+  // s = scale * s + bias, -inf where column or row hides the other; rows that are not there get anything finite.
+  // windowed: what load_bias_part returned.
+  template <int kColumns>
+  __device__ void finish(
+      const SequenceAttention& p, float (&rS)[S::kN][4], int first_column, const BiasPart<kColumns>& part, bool windowed) const {
+    static_assert(kColumns == 8 * S::kN);
+    const auto for_each = [&](const auto& body) {  // body(score, column of the tile, half)
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) body(rS[n][e], 8 * n + lane_id() % 4 * 2 + e % 2, e / 2);
+      }
+    };
+    if (p.bias.data == nullptr) {
+      for_each([&](float& x, int, int) { x *= p.scale; });
+    } else if (windowed) {
+      const char* row_window[2];
+      for (int half = 0; half < 2; ++half) {
+        row_window[half] = reinterpret_cast<const char*>(part.window() + int(row_offset[half]));
+      }
+      for_each([&](float& x, int c, int half) {
+        x = fmaf(x, p.scale, *reinterpret_cast<const float*>(row_window[half] + part.window_offsets()[c]));
+      });
+    } else {
+      const int64_t head = place.n * p.bias.stride_n;
+      for_each([&](float& x, int c, int half) {
+        x = fmaf(x, p.scale, load_bias(p.bias, head + row_offset[half] + part.table_offsets()[c]));
+      });
+    }
+    const int columns = int(kTransposed ? p.L : p.S);
+    if (first_column + kColumns <= columns && !p.causal && focus == nullptr) return;
+    for_each([&](float& x, int c, int half) {
+      const int column = first_column + c;
+      const int i = kTransposed ? column : row[half], j = kTransposed ? row[half] : column;
+      bool hidden = column >= columns || (p.causal && j > i);
+      if (focus != nullptr && !hidden && i != j) hidden = isolated[half] || focus[column * p.stride_focus_i];
+      if (hidden) x = -INFINITY;
+    });
+  }
+};
+
+// The log-sum-exp or delta of a row, `absent` where the row is not there.
+__device__ inline float row_value(
+    const SequenceAttention& p, const SequenceRows& rows, const SequenceIndex& place, int64_t i, float absent) {
+  return i < p.L ? static_cast<const float*>(rows.data)[offset_of(rows, place) + rows.row.at(i)] : absent;
+}
+
+// 0 where the row is fully masked: its probabilities exp(-inf - 0) are zeros.
+__device__ inline float shift_of(float lse) { return lse == -INFINITY ? 0.0f : lse; }
+
+// Accumulators of kClass columns, by chunks of 16.
+template <class S, int kClass>
+using Accumulators = Chunk<S, false>[kClass / kColumns];
+
+// rC += w b, as far as there are columns; sB: the first. Synchronises the warp first, as scores does; the weights are there then.
+template <class S, int kClass, class T>
+__device__ void accumulate(Accumulators<S, kClass>& rC, const Weights<S, T>& w, const T* sB, int ld, int columns) {
+  __syncwarp();
+#pragma unroll
+  for (int c = 0; c < kClass / kColumns; ++c) {
+    if (c * kColumns < columns) weigh<false, S>(rC[c], w, sB + c * kColumns, ld);
+  }
+}
+
+}  // namespace vdiff::attention

@@ -1,0 +1,133 @@
+// What the forward and backward kernels of short sequences share: scores, masks and the softmax of one tile in a warp's
+// registers.
+//
+//   a sequence of up to kRows = 8, 16 or 32 queries and keys is one tile, a pair of sequences where kRows = 8
+#pragma once
+
+#include "attention/cuda/plan.h"
+#include "attention/cuda/sm80/bias_entries.cuh"
+#include "attention/cuda/sm80/rotary.cuh"
+#include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/softmax.cuh"
+#include "common/cuda/products.cuh"
+
+namespace vdiff::attention {
+
+// One tile's place: its sequences and what hides keys from queries.
+template <class S>
+struct TileMask {
+  int64_t bias_head[S::kPaired ? 2 : 1];
+  uint32_t isolated[S::kPaired ? 2 : 1];  // bit i: frame i sees itself alone, and nobody else sees it
+
+  // first: the place of the tile's first sequence. there: how many are.
+  __device__ TileMask(const SequenceAttention& p, const SequenceIndex& first, int there) {
+#pragma unroll
+    for (int s = 0; s < (S::kPaired ? 2 : 1); ++s) {
+      const SequenceIndex place = s < there ? neighbour(p, first, s) : first;
+      bias_head[s] = place.n * p.bias.stride_n;
+      isolated[s] = 0;
+      if (p.focus_present == nullptr) continue;
+      const bool* focus = p.focus_present + place.index[0] * p.stride_focus_b;
+      const bool mine = lane_id() < p.L && focus[min(int64_t(lane_id()), p.L - 1) * p.stride_focus_i];
+      isolated[s] = __ballot_sync(~0u, mine);
+    }
+  }
+
+  // Of a query and a key that are there.
+  __device__ bool hides(const SequenceAttention& p, int s, int i, int j) const {
+    return (p.causal && j > i) || (i != j && ((isolated[s] >> i | isolated[s] >> j) & 1));
+  }
+};
+
+// s = scale * s + bias, -inf where hidden
+template <class S>
+__device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
+  const auto for_each = [&](const auto& body) {  // body(score, sequence of the pair, query, key)
+#pragma unroll
+    for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+        for (int e = 0; e < 4; ++e) body(rS[m][n][e], Element<S>::sequence(e), Element<S>::query(m, e), Element<S>::key(n, e));
+      }
+    }
+  };
+  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
+  if (p.bias.data == nullptr) {
+    for_each([&](float& x, int, int, int) { x *= p.scale; });
+  } else {
+    const int end_query = ptx::opaque(last_query), end_key = ptx::opaque(last_key);
+    int64_t query_at[S::kM][2], key_at[S::kN][2];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+#pragma unroll
+      for (int m = 0; m < S::kM; ++m) {
+        const int i = Element<S>::query(m, 2 * half);
+        query_at[m][half] = mask.bias_head[Element<S>::sequence(2 * half)] + p.bias.query.at(min(i, end_query));
+      }
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) key_at[n][half] = p.bias.key.at(min(Element<S>::key(n, half), end_key));
+    }
+    with_entries(p.bias, [&](const auto* entries) {
+#pragma unroll
+      for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+        for (int half = 0; half < 2; ++half) {
+          const auto* const row = entries + query_at[m][half];
+#pragma unroll
+          for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+            for (int e = 0; e < 2; ++e) {
+              float& x = rS[m][n][2 * half + e];
+              x = fmaf(x, p.scale, float(load_acc(row + key_at[n][e])));
+            }
+          }
+        }
+      }
+    });
+  }
+  if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present == nullptr) return;
+  for_each([&](float& x, int s, int i, int j) {
+    if (i > last_query || j > last_key || mask.hides(p, s, i, j)) x = -INFINITY;
+  });
+}
+
+// Of each of a lane's rows: what is subtracted from its scores, and the sum of the exponentials of what is left.
+template <class S>
+struct RowSums {
+  float shift[S::kM][2], sum[S::kM][2];
+};
+
+// rS = softmax of its rows, zeros where all is hidden.
+template <class S>
+__device__ RowSums<S> softmax_rows(Scores<S>& rS) {
+  RowSums<S> rows;
+#pragma unroll
+  for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      float most = -INFINITY, sum = 0;
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) most = fmaxf(most, fmaxf(rS[m][n][2 * half], rS[m][n][2 * half + 1]));
+      most = over_row(most, [](float a, float b) { return fmaxf(a, b); });
+      const float shift = most == -INFINITY ? 0.0f : most;
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+        for (int e = 2 * half; e < 2 * half + 2; ++e) sum += rS[m][n][e] = exp_above(rS[m][n][e], shift);
+      }
+      sum = over_row(sum, [](float a, float b) { return a + b; });
+      const float inverse = sum == 0 ? 0.0f : ptx::reciprocal_approx(sum);
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+        rS[m][n][2 * half] *= inverse;
+        rS[m][n][2 * half + 1] *= inverse;
+      }
+      rows.shift[m][half] = shift;
+      rows.sum[m][half] = sum;
+    }
+  }
+  return rows;
+}
+
+}  // namespace vdiff::attention

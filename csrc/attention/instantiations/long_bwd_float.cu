@@ -1,4 +1,0 @@
-#include "attention/long_bwd_launch.cuh"
-
-template void vdiff::attention::launch_long_bwd<float>(const SequenceAttentionBwd&, void*, cudaStream_t);
-template int64_t vdiff::attention::long_bwd_scratch<float>(const SequenceAttentionBwd&);

@@ -1,3 +1,0 @@
-#include "attention/long_fwd_launch.cuh"
-
-template void vdiff::attention::launch_long_fwd<vdiff::Half>(const SequenceAttentionFwd&, cudaStream_t);

@@ -1,4 +1,0 @@
-#include "attention/short_bwd_launch.cuh"
-
-template void vdiff::attention::launch_short_bwd<vdiff::BFloat16>(const SequenceAttentionBwd&, void*, cudaStream_t);
-template int64_t vdiff::attention::short_bwd_scratch<vdiff::BFloat16>(const SequenceAttentionBwd&);

@@ -1,3 +1,0 @@
-#include "attention/short_fwd_launch.cuh"
-
-template void vdiff::attention::launch_short_fwd<vdiff::BFloat16>(const SequenceAttentionFwd&, cudaStream_t);
