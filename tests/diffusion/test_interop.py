@@ -132,7 +132,7 @@ def test_schedulers_of_other_noise_levels_are_refused():
 @pytest.mark.parametrize("cls", [diffusers.DDIMScheduler, diffusers.DDPMScheduler, diffusers.LCMScheduler])
 @pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
 def test_a_first_level_without_any_signal(cls, prediction_type):
-    """alphas_cumprod ends in 0, as Lin et al. 2023 (arXiv 2305.08891) rescale it: finite, and where the same steps end without."""
+    """alphas_cumprod ends in 0, as Lin et al. 2023 (arXiv 2305.08891) rescale it: the end is that of the same steps without."""
     levels, z = [], torch.randn(2000, 2, dtype=torch.float64)
 
     def denoise(z, logsnr):
@@ -141,7 +141,8 @@ def test_a_first_level_without_any_signal(cls, prediction_type):
 
     def run(**options):
         scheduler = make(cls, prediction_type, clip_sample=False, timestep_spacing="trailing", **options)
-        return sample_with_scheduler(denoise, z, scheduler, 50, logsnr_range=(-22, 18), generator=torch.Generator().manual_seed(1))
+        generator = torch.Generator().manual_seed(1)
+        return sample_with_scheduler(denoise, z, scheduler, 50, logsnr_range=(-22, 18), generator=generator)
 
     plain, rescaled = run(), run(rescale_betas_zero_snr=True)
     assert levels[50] == -22 and all(map(math.isfinite, levels))
@@ -160,8 +161,8 @@ UNSERVED = {
     "log-linear": (diffusers.EulerDiscreteScheduler, dict(interpolation_type="log_linear"), "interpolation_type='log_linear'"),
     "continuous": (diffusers.EulerDiscreteScheduler, dict(timestep_type="continuous"), "timestep_type='continuous'"),
     "inverse": (diffusers.DDIMInverseScheduler, dict(clip_sample=False), "time steps go from data to noise"),
-    "no-numbers": (diffusers.UniPCMultistepScheduler, dict(predict_x0=False), r"\(.*predict_x0=False\), which gives .* no numbers"),
-    "shifting": (diffusers.UniPCMultistepScheduler, dict(use_dynamic_shifting=True), "use_dynamic_shifting=True.*which fails: `mu`"),
+    "no-numbers": (diffusers.UniPCMultistepScheduler, dict(predict_x0=False), r"\(.*predict_x0=False\), .* no numbers"),
+    "shifting": (diffusers.UniPCMultistepScheduler, dict(use_dynamic_shifting=True), "use_dynamic_shifting=True.*fails: `mu`"),
     "step": (diffusers.CogVideoXDPMScheduler, dict(clip_sample=False), "whose step also needs timestep_back, sample"),
     "epsilon": (
         diffusers.DDIMScheduler,

@@ -51,8 +51,8 @@ def sample_with_scheduler(
 ) -> Tensor:  # fmt: skip
     """As `sampler.sample`, stepped by `scheduler`, at the noise levels of its own time steps.
 
-    A schedule rescaled to no signal at its end (`rescale_betas_zero_snr`) is served: alpha is 0 there, and denoise is asked at the
-    lowest level that it knows.
+    A schedule rescaled to no signal at its end (`rescale_betas_zero_snr`) is served: alpha is 0 there, and denoise is asked at
+    the lowest level that it knows.
 
     Raises TypeError for a scheduler without alphas_cumprod (one of flow matching, say), whose noise levels are not these, and
     ValueError that names the setting for one that cannot be served.
@@ -115,7 +115,8 @@ def _require_scheduler(scheduler) -> None:
         if parameter.default is parameter.empty and parameter.kind is parameter.POSITIONAL_OR_KEYWORD
     ]
     if len(needed) > 3:
-        raise ValueError(f"sampler is {type(scheduler).__name__}, whose step also needs {', '.join(needed[3:])}; expected another")
+        more = ", ".join(needed[3:])
+        raise ValueError(f"sampler is {type(scheduler).__name__}, whose step also needs {more}; expected another")
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from importlib import resources
 from pathlib import Path
 
@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..arrays import as_indices, as_tensor
 from ..files import written_whole
 from ..models.video_unet import VideoUNet
 from ..ops import checks
-from .guidance import frame_guided, text_guided
+from ..ops.library import acc_dtype
+from .guidance import frame_guided, outside_inference_mode, text_guided
 from .interop import sample_with_scheduler
-from .sampler import noise_like, sample
+from .sampler import Generators, noise_like, require_generator, sample
 from .schedule import CosineSchedule
 
 FORMAT = "vdiff_kernels video diffusion 1"
@@ -47,6 +49,7 @@ class VideoDiffusion:
     def to_pixels(self, x: Tensor) -> Tensor:
         return (x / self.pixel_scale + self.pixel_mean).clamp(0, 1)
 
+    @torch.inference_mode(False)  # guidance to known frames needs gradients, whoever calls
     @torch.no_grad()
     def sample(
         self,
@@ -59,15 +62,19 @@ class VideoDiffusion:
         guidance: float = 2.0,                    # Of the text; 1 for none.
         rescale: float = 0.0,                     # Of the guidance, 0 to 1.
         known: Tensor | None = None,              # (B, C, T, H, W) pixels, or (1, ...) for all; looked at in known_frames.
-        known_frames: Sequence[int] = (),
+        known_frames: Sequence[int] = (),         # In any kind of sequence.
         reconstruction: float = 2.0,              # Weight of the guidance to the known frames.
-        generator: torch.Generator | None = None,
+        generator: Generators = None,             # Of all noise: one for all clips, or one for each.
         latents: Tensor | None = None,            # (B, C, T, H, W), the noise to start from.
         callback: Callable[[int, Tensor], None] | None = None,  # callback(step, estimate of x) after each step.
         progress: bool = False,                   # A bar on stderr.
     ) -> Tensor:  # fmt: skip
-        """Returns pixels (B, C, T, H, W) in [0, 1], float32. Raises ValueError for a word that the model does not know."""
-        prompts = [prompts] if isinstance(prompts, str) else list(prompts)
+        """Returns pixels (B, C, T, H, W) in [0, 1], float32, whatever the model computes in. Arrays may be NumPy's, too.
+
+        Each clip of a list of generators is what it would be alone, but for the rounding of a larger batch.
+        Raises ValueError or TypeError that names the argument; ValueError for a word that the model does not know.
+        """
+        prompts = _captions("sample", prompts)
         num_frames = self.num_frames if num_frames is None else num_frames
         for name, value in (("num_frames", num_frames), ("steps", steps)):
             checks.require_positive_int("sample", name, value)
@@ -75,34 +82,47 @@ class VideoDiffusion:
             checks.require_number("sample", name, value)
             if not 0 <= value < math.inf:
                 raise ValueError(f"sample: {name} is {value}; expected a finite number from 0")
-        shape = (len(prompts), self.unet.channels, num_frames, *(self.size if size is None else size))
+        H, W = self.size if size is None else _size("sample", size)
+        shape = (len(prompts), self.unet.channels, num_frames, H, W)
+        require_generator("sample", generator, len(prompts))
+        unet = outside_inference_mode(self.unet)
         text = self.unet.text(prompts)
+        dtype = acc_dtype(text.dtype)  # of everything but the model
         if latents is None:
-            latents = noise_like(text.new_empty(shape), generator)
-        elif latents.shape != shape:
-            raise ValueError(f"sample: latents has shape {tuple(latents.shape)}; expected (B, C, T, H, W) = {shape}")
+            latents = noise_like(text.new_empty(shape, dtype=dtype), generator)
+        else:
+            latents = as_tensor("sample", "latents", latents).to(text.device, dtype)
+            checks.require_shape("sample", "latents", latents, "(B, C, T, H, W)", shape)
 
-        denoise = text_guided(self.unet, text, self.unet.text.null, guidance=guidance, rescale=rescale)
-        if known is None and len(known_frames) > 0:
-            raise ValueError(f"sample: known_frames is {list(known_frames)} and known is None; expected pixels (B, C, T, H, W)")
+        def model(z, logsnr, text):
+            return unet(z.to(text.dtype), logsnr, text).to(dtype)
+
+        denoise = text_guided(model, text, self.unet.text.null, guidance=guidance, rescale=rescale)
         if known is not None:
-            frames = self._known_frames(known, known_frames, shape).to(text.device)
-            denoise = frame_guided(denoise, self.to_x(known.to(text)), frames, weight=reconstruction)
+            known, frames = _known_frames(known, known_frames, shape)
+            known = self.to_x(known.to(text.device, dtype))
+            denoise = frame_guided(denoise, known, frames.to(text.device), weight=reconstruction)
+        elif known_frames is None or len(known_frames) > 0:
+            raise ValueError(f"sample: known_frames is {known_frames} and known is None; expected pixels (B, C, T, H, W)")
         clip = tuple(self.to_x(torch.tensor([0.0, 1.0])).tolist())
         common = dict(clip=clip, generator=generator, callback=callback, progress=progress)
         if isinstance(sampler, str):
             x = sample(denoise, latents, self.schedule.steps(steps), sampler=sampler, **common)
         else:
-            x = sample_with_scheduler(denoise, latents, sampler, steps, **common)
-        return self.to_pixels(x)
+            known_levels = tuple(self.schedule.logsnr(torch.tensor([1.0, 0.0], dtype=torch.float64)).tolist())
+            x = sample_with_scheduler(denoise, latents, sampler, steps, logsnr_range=known_levels, **common)
+        return self.to_pixels(x).float()
 
     def animate(self, prompts: str | Sequence[str], image: Tensor, *, num_frames: int | None = None, **arguments) -> Tensor:
         """`sample` with the first frame fixed: image (C, H, W) or (B, C, H, W), pixels."""
+        image = as_tensor("animate", "image", image)
         image = image if image.dim() == 4 else image[None]
         if image.dim() != 4 or image.shape[1] != self.unet.channels:
             allowed = f"(B, C, H, W) with C = {self.unet.channels}"
             raise ValueError(f"animate: image has shape {tuple(image.shape)}; expected {allowed}")
-        known = image[:, :, None].expand(-1, -1, self.num_frames if num_frames is None else num_frames, -1, -1)
+        num_frames = self.num_frames if num_frames is None else num_frames
+        checks.require_positive_int("animate", "num_frames", num_frames)
+        known = image[:, :, None].expand(-1, -1, num_frames, -1, -1)
         size = tuple(image.shape[-2:])
         return self.sample(prompts, num_frames=num_frames, known=known, known_frames=[0], size=size, **arguments)
 
@@ -116,13 +136,20 @@ class VideoDiffusion:
         **arguments,
     ) -> Tensor:  # fmt: skip
         """The clip continued to num_frames, clip by clip of the trained length, each after the last frames of the one before."""
+        clip = as_tensor("extend", "clip", clip).float()
+        checks.require_rank("extend", "clip", clip, "(B, C, T, H, W)")
         overlap = self.num_frames // 2 if overlap is None else overlap
+        for name, value in (("num_frames", num_frames), ("overlap", overlap)):
+            checks.require_number("extend", name, value)
         if not 1 <= overlap < self.num_frames or clip.shape[2] < overlap or num_frames < clip.shape[2]:
             raise ValueError(
                 f"extend: clip has shape {tuple(clip.shape)}, num_frames is {num_frames} and overlap {overlap}; expected overlap "
                 f"from 1 to {self.num_frames - 1}, at least as many frames, and no fewer in the end"
             )
-        clip = clip.expand(1 if isinstance(prompts, str) else len(prompts), -1, -1, -1, -1)
+        prompts = _captions("extend", prompts)
+        if clip.shape[0] not in (1, len(prompts)):
+            raise ValueError(f"extend: clip has shape {tuple(clip.shape)}; expected B = 1 or {len(prompts)}, as prompts")
+        clip = clip.expand(len(prompts), -1, -1, -1, -1)
         while clip.shape[2] < num_frames:
             last = clip[:, :, -overlap:]
             known = torch.cat((last, last[:, :, -1:].expand(-1, -1, self.num_frames - overlap, -1, -1)), dim=2)
@@ -130,17 +157,6 @@ class VideoDiffusion:
             longer = self.sample(prompts, known=known, known_frames=range(overlap), size=size, **arguments)
             clip = torch.cat((clip, longer[:, :, overlap:]), dim=2)
         return clip[:, :, :num_frames]
-
-    @staticmethod
-    def _known_frames(known: Tensor, known_frames: Sequence[int], shape: tuple[int, ...]) -> Tensor:
-        T = shape[2]
-        if known.dim() != 5 or known.shape[0] not in (1, shape[0]) or known.shape[1:] != shape[1:]:
-            raise ValueError(f"sample: known has shape {tuple(known.shape)}; expected (B or 1, C, T, H, W) = {shape}")
-        if not known_frames or not all(0 <= frame < T for frame in known_frames):
-            raise ValueError(f"sample: known_frames is {list(known_frames)}; expected at least one, each from 0 to {T - 1}")
-        frames = torch.zeros(T, dtype=torch.bool)
-        frames[list(known_frames)] = True
-        return frames
 
     @property
     def config(self) -> dict:
@@ -158,6 +174,7 @@ class VideoDiffusion:
             save_file(tensors, draft, metadata)
 
     @classmethod
+    @torch.inference_mode(False)  # whose tensors no guidance could differentiate through
     def load(cls, path: str | os.PathLike | None = None, backend: str | None = None) -> "VideoDiffusion":
         """The model of `save`, in float32 and frozen; without a path, the one that ships.
 
@@ -172,6 +189,45 @@ class VideoDiffusion:
             raise ValueError(f"weights {str(path)!r} do not fit this version: {str(error).splitlines()[0]}") from None
         pipeline.unet.eval().requires_grad_(False)  # guidance by known frames differentiates by the clip alone
         return pipeline
+
+
+def _captions(op: str, prompts: str | Sequence[str]) -> list[str]:
+    given = [prompts] if isinstance(prompts, str) else prompts
+    try:
+        captions = list(given)
+    except TypeError:
+        captions = [given]
+    for caption in captions:
+        if not isinstance(caption, str):
+            raise TypeError(f"{op}: prompts has {checks.shown(caption)}; expected a caption or a sequence of captions")
+    if not captions:
+        raise ValueError(f"{op}: prompts is empty; expected at least one caption")
+    return captions
+
+
+def _size(op: str, size) -> tuple[int, int]:
+    """(H, W)"""
+    sides = tuple(size.tolist() if hasattr(size, "tolist") else size) if isinstance(size, Iterable) else (size,)
+    if len(sides) != 2:
+        raise ValueError(f"{op}: size is {size}; expected (H, W)")
+    for name, side in zip("HW", sides):
+        checks.require_positive_int(op, f"{name} of size", side)
+    return sides
+
+
+def _known_frames(known, known_frames: Sequence[int], shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """known as a tensor, and which of its frames are: (T,) bool."""
+    T = shape[2]
+    known = as_tensor("sample", "known", known)
+    if known.dim() != 5 or known.shape[0] not in (1, shape[0]) or known.shape[1:] != shape[1:]:
+        raise ValueError(f"sample: known has shape {tuple(known.shape)}; expected (B or 1, C, T, H, W) = {shape}")
+    places = as_indices("sample", "known_frames", known_frames, T)
+    low, high = known[:, :, places].aminmax()
+    if not (low >= 0 and high <= 1):
+        raise ValueError(f"sample: known has values from {low.item():g} to {high.item():g}; expected pixels from 0 to 1")
+    frames = torch.zeros(T, dtype=torch.bool)
+    frames[places] = True
+    return known, frames
 
 
 def shipped_weights() -> Path:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from ..ops.checks import shown
+
 Generators = torch.Generator | Sequence[torch.Generator] | None  # One for all clips, or one for each.
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (z (B, ...), logsnr ()) -> x (B, ...)
 GAMMA = 0.3  # Of `ancestral`: 0 takes the smallest variance of the reverse process, 1 the largest.
@@ -116,7 +118,7 @@ def require_generator(op: str, generator: Generators, B: int) -> None:
     each = generator if isinstance(generator, (list, tuple)) else [] if generator is None else [generator]
     for one in each:
         if not isinstance(one, torch.Generator):
-            raise TypeError(f"{op}: generator is a {type(one).__name__}; expected a torch.Generator, or a list of one a clip")
+            raise TypeError(f"{op}: generator is {shown(one)}; expected a torch.Generator, or a list of one a clip")
     if isinstance(generator, (list, tuple)) and len(generator) != B:
         raise ValueError(f"{op}: generator is a list of {len(generator)}; expected one a clip, {B}")
 
