@@ -22,6 +22,7 @@ from ..data.moving_digits import DIGITS, DIRECTIONS
 from ..diffusion import VideoDiffusion
 from ..diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings, saved_settings, saved_step
 from ..diffusion.training import WEIGHTINGS
+from ..interrupt import STATUS
 from .options import BACKEND_OPTION, Refusal, backend_that_runs, choice, described, number, reason, refusing
 
 SAMPLES = "samples.gif"
@@ -145,7 +146,7 @@ def run(trainer: Trainer, ran: str, checkpoint_seconds: float, sample_every: int
         if chief:
             progress.end()
             typer.echo(f"vdiff train: interrupted; the same command goes on from step {saved_step(folder)} in {folder}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(STATUS) from None
     except BrokenPipeError:  # of the output
         raise
     except (OSError, safetensors.SafetensorError) as error:
