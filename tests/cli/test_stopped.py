@@ -18,7 +18,7 @@ from vdiff_kernels.diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettin
 
 VDIFF = (sys.executable, "-m", "vdiff_kernels.cli")
 ROOT = Path(vdiff_kernels.__file__).parents[1]
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+ENVIRONMENT = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo", CUDA_VISIBLE_DEVICES="")
 SETTINGS = TrainSettings(batch=2, num_frames=2, size=24, widths=(16,), head_dim=8, patch=4, blocks=1, warmup=2)
 SMALL = (
     "--batch",
