@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 import vdiff_kernels
+from vdiff_kernels.cli.train import digits
 from vdiff_kernels.diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings
 
 VDIFF = (sys.executable, "-m", "vdiff_kernels.cli")
@@ -126,7 +127,7 @@ def test_training(start, tmp_path):
             time.sleep(0.02)
         process.send_signal(number)
         _, errors = process.communicate(timeout=SECONDS)
-        trainer = Trainer(SETTINGS, folder)  # reads the state
+        trainer = Trainer(SETTINGS, folder, digits(SETTINGS))  # reads the state
         assert trainer.step >= 1 and len(trainer.losses) == trainer.step
         if number == signal.SIGINT:
             assert process.returncode == 130
@@ -145,9 +146,10 @@ def test_two_processes_print_and_write_as_one(start, tmp_path):
     assert process.returncode == 0, errors
     lines = output.splitlines()
     assert len(lines) == 3 and lines[0].startswith(f"{tmp_path}/run: step 0 of 2") and lines[1].startswith("step 2/2  loss ")
-    alone = Trainer(TrainSettings(**{**vars(SETTINGS), "steps": 2}), tmp_path / "alone")
+    settings = TrainSettings(**{**vars(SETTINGS), "steps": 2})
+    alone = Trainer(settings, tmp_path / "alone", digits(settings))
     (tmp_path / "alone").mkdir()
     alone.run()
-    together = Trainer(alone.settings, tmp_path / "run")
+    together = Trainer(settings, tmp_path / "run", digits(settings))
     assert [loss for _, loss in together.losses] == pytest.approx([loss for _, loss in alone.losses], rel=1e-4)
     assert (tmp_path / "run" / WEIGHTS).exists()

@@ -9,9 +9,11 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vdiff_kernels.diffusion import VideoDiffusion, pipeline
+from vdiff_kernels.diffusion import VideoDiffusion
+from vdiff_kernels.diffusion import weights as file_of_weights
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.diffusion.schedule import CosineSchedule
+from vdiff_kernels.diffusion.space import PixelSpace
 
 from .tiny import tiny
 
@@ -34,17 +36,17 @@ def seeded(seed: int) -> torch.Generator:
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "weights.safetensors"
-    tiny(num_frames=5, size=(16, 24), pixel_mean=0.1, pixel_scale=2.0, logsnr_shift=-1.5).save(path)
+    tiny(num_frames=5, size=(16, 24), space=PixelSpace(1, 0.1, 2.0), logsnr_shift=-1.5).save(path)
     return path
 
 
 def test_a_round_trip_in_half_precision(weights):
-    original, loaded = tiny().unet, VideoDiffusion.load(weights)
-    assert (loaded.num_frames, loaded.size, loaded.pixel_mean, loaded.pixel_scale) == (5, (16, 24), 0.1, 2.0)
-    assert loaded.schedule == CosineSchedule(-1.5) and loaded.unet.config == original.config
-    for name, value in original.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value.half().float()), name
-    assert not loaded.unet.training and not any(p.requires_grad for p in loaded.unet.parameters())
+    original, loaded = tiny(), VideoDiffusion.load(weights)
+    assert (loaded.num_frames, loaded.size, loaded.space) == (5, (16, 24), PixelSpace(1, 0.1, 2.0))
+    assert loaded.schedule == CosineSchedule(-1.5) and loaded.config | original.config == loaded.config | tiny().config
+    for name, value in original.modules.state_dict().items():
+        assert torch.equal(loaded.modules.state_dict()[name], value.half().float()), name
+    assert not loaded.modules.training and not any(p.requires_grad for p in loaded.modules.parameters())
     again = weights.with_name("again.safetensors")
     loaded.save(again)
     assert again.read_bytes() == weights.read_bytes()  # nothing more is lost, and the bytes follow from the model alone
@@ -52,7 +54,7 @@ def test_a_round_trip_in_half_precision(weights):
 
 
 def test_a_file_is_two_bytes_a_parameter(weights):
-    count = sum(parameter.numel() for parameter in tiny().unet.parameters())
+    count = sum(parameter.numel() for parameter in tiny().modules.parameters())
     tensors = load_file(weights)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     header = 200 * len(tensors) + 2000
@@ -62,8 +64,8 @@ def test_a_file_is_two_bytes_a_parameter(weights):
 def test_other_precisions_and_backends(weights, model):
     model.save(weights, torch.float32)
     loaded = VideoDiffusion.load(weights, backend="reference")
-    for name, value in model.unet.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value), name
+    for name, value in model.modules.state_dict().items():
+        assert torch.equal(loaded.modules.state_dict()[name], value), name
     assert loaded.unet.stem.backend == loaded.unet.middle.attention.temporal_attn.backend == "reference"
 
 
@@ -74,7 +76,7 @@ def test_a_failed_save_leaves_what_was_there(weights, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pipeline, "save_file", fail)
+    monkeypatch.setattr(file_of_weights, "save_file", fail)
     with pytest.raises(OSError, match="No space"):
         tiny().save(weights)
     assert weights.read_bytes() == before and os.listdir(weights.parent) == [weights.name]
@@ -162,7 +164,7 @@ def test_a_clip_follows_from_its_own_generator(model, name):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
 def test_pixels_are_float32_whatever_the_model_computes_in(dtype):
     model = tiny()
-    model.unet.to(dtype)
+    model.modules.to(dtype)
     known = torch.rand(1, 1, 4, 16, 16, dtype=dtype)
     out = model.sample(PROMPT, steps=2, known=known, known_frames=[0], generator=seeded(1))
     assert out.dtype == torch.float32 and out.isfinite().all()
@@ -174,7 +176,7 @@ def test_the_noise_of_a_half_model_is_that_of_the_whole_one():
     seen = []
     for dtype in (torch.float32, torch.bfloat16):
         model = tiny()
-        model.unet.to(dtype)
+        model.modules.to(dtype)
         model.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
         model.sample(PROMPT, steps=1, guidance=1.0, generator=seeded(1))
     assert torch.equal(seen[0].bfloat16(), seen[1])
@@ -199,16 +201,18 @@ def test_the_callback_sees_every_estimate(model):
     seen = []
     out = model.sample(PROMPT, steps=3, callback=lambda step, x: seen.append((step, x)))
     assert [step for step, _ in seen] == [1, 2, 3]
-    assert torch.equal(model.to_pixels(seen[-1][1]), out)  # the last estimate is the clip
-    low, high = model.to_x(torch.tensor([0.0, 1.0]))
+    assert torch.equal(model.space.decode(seen[-1][1]), out)  # the last estimate is the clip
+    low, high = model.space.limits
     assert all(low <= x.min() and x.max() <= high for _, x in seen)
 
 
 def test_pixels_to_x_and_back(model):
     pixels = torch.linspace(0, 1, 11)
-    torch.testing.assert_close(model.to_pixels(model.to_x(pixels)), pixels, **EXACT)
-    assert model.to_x(torch.tensor(model.pixel_mean)) == 0
-    assert model.to_pixels(torch.tensor([-9.0, 9.0])).tolist() == [0, 1]
+    space = model.space
+    torch.testing.assert_close(space.decode(space.encode(pixels)), pixels, **EXACT)
+    assert space.encode(torch.tensor(space.mean)) == 0
+    assert space.limits == tuple(space.encode(torch.tensor([0.0, 1.0])).tolist()) and space.shape(3, (4, 5)) == (1, 3, 4, 5)
+    assert model.space.decode(torch.tensor([-9.0, 9.0])).tolist() == [0, 1]
 
 
 # Known frames
@@ -251,7 +255,7 @@ def test_extend_keeps_the_clip_and_goes_on(model, num_frames):
     assert len(seen) == 2 * ((num_frames - 4 + 1) // 2)
     for place, x in enumerate(seen[1::2]):
         before = out[:, :, 2 + 2 * place : 4 + 2 * place]
-        torch.testing.assert_close(model.to_pixels(x)[:, :, :2], before, **EXACT)
+        torch.testing.assert_close(model.space.decode(x)[:, :, :2], before, **EXACT)
 
 
 def test_extend_for_several_prompts(model):
@@ -273,7 +277,7 @@ def test_known_frames_under_inference_mode(model, weights, made):
             other = VideoDiffusion.load(weights)
         else:
             other = tiny() if made == "moved" else model
-            other.unet.double().float()
+            other.modules.double().float()
         inside = other.sample(PROMPT, known=known + 0, known_frames=[0], generator=seeded(1), **arguments)
         extended = other.extend(PROMPT, inside, 6, overlap=2, steps=1)
         other.animate(PROMPT, known[0, :, 0] + 0, steps=1)
