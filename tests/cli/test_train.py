@@ -62,7 +62,7 @@ def taken(monkeypatch):
     """The settings and backend with which the command made its Trainer; nothing is trained."""
     calls = []
 
-    def trainer(settings, folder, backend, init):
+    def trainer(settings, folder, data, backend, init):
         calls.append((settings, backend))
         raise ValueError("enough")
 
