@@ -18,7 +18,7 @@ from tests.ptxsim.launcher import plain_name
 from tests.ptxsim.module import tensors_of
 from tests.ptxsim.registers import resources
 from vdiff_kernels.ops.attention.native import cuda_backward_needs
-from vdiff_kernels.ops.library import longest_short_backward
+from vdiff_kernels.library import longest_short_backward
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}

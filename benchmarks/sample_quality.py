@@ -25,13 +25,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vdiff_kernels
-from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, MovingDigits, random_stream
+from vdiff_kernels.backends.registry import BACKENDS
+from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, MovingDigits
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.guidance import text_guided
-from vdiff_kernels.diffusion.pipeline import shipped_weights
 from vdiff_kernels.diffusion.sampler import SAMPLERS
+from vdiff_kernels.diffusion.weights import shipped_weights
 from vdiff_kernels.files import written_whole
-from vdiff_kernels.backends.registry import BACKENDS
+from vdiff_kernels.streams import random_stream
 
 from . import digit_metrics as metrics
 
@@ -74,7 +75,7 @@ class SampleQuality:
         self.pipeline, self.batch, self.seed, self.arguments = pipeline, batch, seed, arguments or {}
         self.wanted, self.guided, self.real = WANTED * per_caption, WANTED[:guided], WANTED * REAL_PER_CAPTION
         self.T, size = pipeline.num_frames, pipeline.size
-        pipeline.unet.text.count(captions(WANTED))  # raises for a vocabulary of other words
+        pipeline.text.count(captions(WANTED))  # raises for a vocabulary of other words
         if pipeline.unet.channels != 1 or size[0] != size[1] or self.T < 9:  # in fewer, a slow digit moves less than MIN_LENGTH
             shape = (pipeline.unet.channels, self.T, *size)
             raise ValueError(f"the model makes clips of (C, T, H, W) = {shape}; expected C = 1, T of 9 and more, and H = W")
@@ -173,9 +174,10 @@ class SampleQuality:
     @torch.no_grad()
     def _estimate(self, prompts: list[str], z: Tensor, logsnr: Tensor) -> Tensor:
         """The pixels that the model sees in z, by the text alone: no known frame is put in."""
-        unet, settings = self.pipeline.unet, self.settings
+        model, settings = self.pipeline, self.settings
         guided = {name: settings[name] for name in ("guidance", "rescale")}
-        return self.pipeline.to_pixels(text_guided(unet, unet.text(prompts), unet.text.null, **guided)(z.detach(), logsnr))
+        denoise = text_guided(model.unet, model.text(prompts), model.text.null, **guided)
+        return model.space.decode(denoise(z.detach(), logsnr))
 
     def extension(self) -> list[Figure]:
         def extend(prompts, clips, **arguments):

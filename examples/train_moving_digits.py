@@ -10,6 +10,7 @@ from pathlib import Path
 
 import torch
 
+from vdiff_kernels.data import MovingDigits
 from vdiff_kernels.diffusion.trainer import Trainer, TrainSettings
 from vdiff_kernels.media import grid, save_video
 
@@ -32,7 +33,8 @@ def main() -> None:
     settings = TrainSettings(steps=2_000)  # More make better digits.
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "runs/digits")
     folder.mkdir(parents=True, exist_ok=True)
-    trainer = Trainer(settings, folder)
+    data = MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
+    trainer = Trainer(settings, folder, data)
     trainer.run(checkpoint_seconds=300, on_step=show_loss, on_checkpoint=write_clips)
 
 

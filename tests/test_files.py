@@ -34,6 +34,27 @@ def test_replaces_at_the_end_and_not_before(path):
         assert reader.read() == b"old"  # another file took the name: at no moment was there half of it
 
 
+@pytest.mark.parametrize("target", ["target.gif", "folder/target.gif", "new.gif", "other.gif"])
+def test_a_symbolic_link_stays_and_its_target_is_written(path, target):
+    folder = path.parent
+    (folder / "folder").mkdir()
+    for name in ("target.gif", "folder/target.gif"):
+        (folder / name).write_bytes(b"old")
+    (folder / "other.gif").symlink_to("folder/target.gif")
+    link = folder / "link.gif"
+    link.symlink_to(target)
+    before = sorted(os.listdir(folder))
+    with pytest.raises(KeyboardInterrupt), written_whole(link) as draft:
+        draft.write_bytes(b"half")
+        raise KeyboardInterrupt
+    assert sorted(os.listdir(folder)) == before and os.listdir(folder / "folder") == ["target.gif"]
+    with written_whole(link) as draft:
+        assert draft.parent == (folder / target).resolve().parent  # a rename needs one disk
+        draft.write_bytes(b"new")
+    assert os.readlink(link) == target and link.read_bytes() == (folder / target).resolve().read_bytes() == b"new"
+    assert (folder / "other.gif").is_symlink() and path.read_bytes() == b"old"
+
+
 def test_a_new_file_has_the_permissions_of_any_other(tmp_path):
     before = os.umask(0o027)
     try:

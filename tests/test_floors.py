@@ -11,12 +11,13 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vdiff_kernels"
 
 # From the ground up. A family's call, definition and schema stand below the backends; its public functions above them.
 FLOORS = [
-    ("files", "library", "ops.call", "ops.checks", "ops.tensors", "ops.schema", "ops.*.call", "ops.*.reference", "ops.*.schema"),
+    ("arrays", "files", "interrupt", "library", "streams", "ops.call", "ops.checks", "ops.tensors", "ops.schema", "ops.*.call", "ops.*.reference", "ops.*.schema"),
     ("backends",),
     ("ops",),
     ("nn",),
-    ("models", "integrations", "verify", "bench", "data", "media"),
+    ("models", "integrations", "verify", "bench", "media"),
     ("diffusion",),
+    ("data",),  # models and samplers know no data set
     ("cli",),
     ("",),  # the package itself: public names
 ]

@@ -5,6 +5,7 @@ import os
 import zlib
 from pathlib import Path
 
+import av
 import imageio.v3 as iio
 import numpy as np
 import pytest
@@ -59,6 +60,73 @@ def test_mp4(tmp_path):
     assert np.abs(frames[:, 35, :] - frames[:, 34, :]).max() <= 6  # the edge once more, not a black line
 
 
+def test_mp4_says_how_its_colours_are_coded(tmp_path):
+    save_video(tmp_path / "a.mp4", torch.rand(3, 2, 16, 16), scale=2)
+    with av.open(str(tmp_path / "a.mp4")) as container:
+        codec = container.streams.video[0].codec_context
+        tags = codec.colorspace, codec.color_range, codec.color_primaries, codec.color_trc
+    assert tuple(map(int, tags)) == (5, 1, 1, 1)  # BT.601's matrix, limited range, BT.709's primaries and transfer
+    assert b"colr" in (tmp_path / "a.mp4").read_bytes()
+
+
+@pytest.mark.parametrize("fps", [0.002, 0.01, 0.1, 29.97])
+def test_mp4_takes_every_rate(fps, tmp_path):
+    save_video(tmp_path / "a.mp4", torch.rand(1, 3, 8, 8), fps=fps, scale=1)
+    assert iio.imread(tmp_path / "a.mp4", plugin="pyav").shape == (3, 8, 8, 3)
+
+
+def smooth() -> torch.Tensor:
+    """(3, T, H, W) of more than 256 colours a frame, as levels of a file."""
+    t, y, x = torch.meshgrid(torch.arange(3) / 3, torch.linspace(0, 1, 96), torch.linspace(0, 1, 96), indexing="ij")
+    return torch.stack((x, y, (x + y + t) / 3)).mul(255).round() / 255
+
+
+def test_a_gif_of_smooth_colours_is_right_in_the_mean(tmp_path):
+    video = smooth()
+    save_video(tmp_path / "a.gif", video, scale=1)
+    off = iio.imread(tmp_path / "a.gif", mode="RGB").astype(float) - levels(video)
+    assert np.abs(off).max() <= 40  # dithered: between colours that are that far apart
+    means = off.reshape(3, 12, 8, 12, 8, 3).mean((2, 4))
+    assert np.abs(means).max() <= 2.5 and np.abs(means).mean() <= 0.4  # without dithering 3.6 and 0.74
+
+
+def test_a_gif_of_few_colours_is_exact(tmp_path):
+    colours = torch.randint(0, 256, (256, 3)) / 255
+    video = colours[torch.stack([torch.randperm(256) for _ in range(3)]).view(3, 16, 16)].permute(3, 0, 1, 2)
+    save_video(tmp_path / "a.gif", video, scale=2)
+    assert np.array_equal(iio.imread(tmp_path / "a.gif", mode="RGB"), enlarged(levels(video), 2))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_still_longer_than_a_gif_can_say(channels, tmp_path):
+    video = torch.zeros(channels, 67, 8, 8)
+    video[:, :1] = 1
+    with pytest.raises(ValueError, match="66 equal frames in a row, 660 s; expected at most 655.35 s in a GIF: a higher fps"):
+        save_video(tmp_path / "a.gif", video, fps=0.1)
+    assert os.listdir(tmp_path) == []
+    save_video(tmp_path / "a.gif", video[:, :66], fps=0.1)  # 650 s
+    save_video(tmp_path / "a.mp4", video, fps=0.1)
+    with Image.open(tmp_path / "a.gif") as gif:
+        gif.seek(1)
+        assert gif.n_frames == 2 and gif.info["duration"] == 650_000
+
+
+def test_numpy_arrays_and_other_dtypes(video, tmp_path):
+    kinds = (video, video.numpy(), video.double(), video.numpy().tolist(), video.clone().requires_grad_())
+    for number, given in enumerate(kinds):
+        save_video(tmp_path / f"{number}.gif", given, scale=1)
+        assert (tmp_path / f"{number}.gif").read_bytes() == (tmp_path / "0.gif").read_bytes()
+    save_video(tmp_path / "half.gif", torch.ones(1, 1, 8, 8, dtype=torch.bfloat16) * 0.50390625, scale=1)
+    assert (iio.imread(tmp_path / "half.gif", mode="L") == 128).all()  # 128.496 of 255, where bfloat16 has no halves
+    assert torch.equal(grid(np.zeros((2, 1, 3, 4, 4), np.float32), 2), grid(torch.zeros(2, 1, 3, 4, 4), 2))
+    with pytest.raises(TypeError, match="save_video: video is 'a.mp4'; expected a torch.Tensor or an array"):
+        save_video(tmp_path / "b.gif", "a.mp4")
+    with pytest.raises(TypeError, match="grid: videos has dtype torch.uint8"):
+        grid(np.zeros((2, 1, 3, 4, 4), np.uint8), 2)
+    with pytest.raises(ValueError, match="grid: videos has shape .*; expected 5 dimensions"):
+        grid(video, 2)
+
+
 @pytest.mark.parametrize("name", ["a.png", "a.GIF", "a.mp4"])
 def test_colours_stay_in_their_order(name, tmp_path):
     video = torch.tensor([0.9, 0.1, 0.5])[:, None, None, None].expand(3, 2, 8, 8)
@@ -99,7 +167,8 @@ def test_grid_has_every_clip_in_its_place():
         (dict(video=torch.ones(1, 5, 6, 8, dtype=torch.uint8)), "torch.uint8.*floating"),
         (dict(video=torch.rand(1, 5, 6, 8) * 2 - 1), "values from -.*expected pixels from 0 to 1"),
         (dict(video=torch.full((1, 5, 6, 8), torch.nan)), "values from nan"),
-        (dict(fps=0), "fps is 0"), (dict(fps=float("nan")), "fps is nan"), (dict(fps=51), "fps is 51.*at most 50"),
+        (dict(fps=0), "fps is 0; expected from 0.002, at most 50"),
+        (dict(fps=1e-9), "fps is 1e-09"), (dict(fps=float("nan")), "fps is nan"), (dict(fps=51), "fps is 51.*at most 50"),
         (dict(scale=0), "scale is 0"), (dict(scale=1025), "scale is 1025 for frames of 6 x 8.*at most 8192 pixels"),
         (dict(path="a.avi"), "'.*a.avi' ends in '.avi'; expected .gif, .mp4 or .png"),
         (dict(path="gif"), "has no extension"),
@@ -117,6 +186,16 @@ class TestCheckOutput:
     def test_leaves_no_trace(self, tmp_path):
         check_output(tmp_path / "new.gif")
         assert os.listdir(tmp_path) == []
+
+    def test_where_a_link_leads(self, tmp_path):
+        (tmp_path / "link.gif").symlink_to("nowhere/a.gif")
+        with pytest.raises(FileNotFoundError, match="link.gif': no folder '.*nowhere'"):
+            check_output(tmp_path / "link.gif")
+        (tmp_path / "nowhere").mkdir()
+        check_output(tmp_path / "link.gif")
+        (tmp_path / "loop.gif").symlink_to("loop.gif")
+        with pytest.raises(OSError, match="loop.gif' is not a file"):
+            check_output(tmp_path / "loop.gif")
 
     def test_no_folder(self, tmp_path):
         with pytest.raises(FileNotFoundError, match="no folder '.*nowhere'"):

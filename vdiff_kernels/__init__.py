@@ -1,15 +1,18 @@
 """Fused kernels for video diffusion models with factorized space-time layers."""
 
-from . import nn
-from .backends import registry
-from .backends.backend import Availability, Variant
-from .backends.explain import explain
-from .backends.registry import availability, backend
-from .ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
-from .ops.conv.api import norm_act_conv, pseudo3d_conv
-from .ops.feedforward.api import geglu
-from .ops.norm.api import norm_act
-from .ops.norm.call import Norm
+from .interrupt import ending_quietly, starts_command
+
+with ending_quietly(starts_command()):
+    from . import nn
+    from .backends import registry
+    from .backends.backend import Availability, Variant
+    from .backends.explain import explain
+    from .backends.registry import availability, backend
+    from .ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
+    from .ops.conv.api import norm_act_conv, pseudo3d_conv
+    from .ops.feedforward.api import geglu
+    from .ops.norm.api import norm_act
+    from .ops.norm.call import Norm
 
 __version__ = "0.1.0"
 __all__ = [

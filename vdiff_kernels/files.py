@@ -7,13 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def written_path(path: str | os.PathLike) -> Path:
+    """Where a file written to `path` lies: where the symbolic link that stands there leads, or path itself."""
+    path = Path(path)
+    return Path(os.path.realpath(path)) if path.is_symlink() else path
+
+
 @contextlib.contextmanager
 def written_whole(path: str | os.PathLike) -> Iterator[Path]:
     """A file to write in the folder of `path`, with its suffix, which becomes `path` when the block ends without an error.
 
-    What stood at `path` stays until then, and for good where the block raises: also at Ctrl-C and on a full disk.
+    What stood at `path` stays until then, and for good where the block raises: also at Ctrl-C and on a full disk. A symbolic link
+    stays, and its target becomes the file.
     """
-    path = Path(path)
+    path = written_path(path)
     descriptor, name = tempfile.mkstemp(prefix=f".{path.stem}.", suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     draft = Path(name)

@@ -30,7 +30,7 @@ class Step:
         return Row(self.label, times, "ours", 0, counter.get_total_flops(), {"eager": 1.4})
 
     def call(self, settings: TrainSettings, backend: str):
-        pipeline = settings.pipeline(backend)
+        pipeline = settings.pipeline(MovingDigits.vocabulary, backend)
         unet = pipeline.unet
         if not self.training:
             z, logsnr, text = torch.randn(2, 1, 16, 32, 32), torch.zeros(2), torch.randn(2, unet.config["embedding"])
@@ -38,7 +38,7 @@ class Step:
         data = MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
         batch = Batch(settings, pipeline, data, 0, range(settings.batch))
         loss = TrainingLoss(settings, pipeline)
-        optimizer = torch.optim.AdamW(unet.parameters(), lr=settings.lr)
+        optimizer = torch.optim.AdamW(loss.parameters(), lr=settings.lr)
 
         def step():
             optimizer.zero_grad()

@@ -21,8 +21,8 @@ class Oracle(VideoDiffusion):
 
     def __init__(self, spoil=lambda videos: videos, *, varied=True, offset=0):
         unet = nn.Module()
-        unet.text, unet.channels = WordEncoder(VOCABULARY, 4), 1
-        super().__init__(unet)
+        unet.channels = 1
+        super().__init__(unet, WordEncoder(VOCABULARY, 4))
         self.spoil, self.varied, self.offset, self.given = spoil, varied, offset, 0
 
     def asked(self, prompts, num_frames=16):
@@ -109,7 +109,7 @@ class Denoiser(nn.Module):
 
     def __init__(self, estimate):
         super().__init__()
-        self.text, self.channels, self.estimate = WordEncoder(VOCABULARY, 4), 1, estimate
+        self.channels, self.estimate = 1, estimate
         self.levels = []
 
     def forward(self, z, logsnr, text):
@@ -120,7 +120,8 @@ class Denoiser(nn.Module):
 
 def test_psnr_of_the_first_frame_is_of_the_models_own_estimate(small):
     def decibels(estimate):
-        quality = SampleQuality(VideoDiffusion(Denoiser(lambda noisy: estimate(quality, noisy))), guided=3)
+        unet = Denoiser(lambda noisy: estimate(quality, noisy))
+        quality = SampleQuality(VideoDiffusion(unet, WordEncoder(VOCABULARY, 4)), guided=3)
         in_clip, own, *_ = quality.first_frame()
         assert in_clip.samples > 100  # whatever the model makes of it
         last = quality.pipeline.schedule.steps(25)[-2].item()
@@ -128,7 +129,7 @@ def test_psnr_of_the_first_frame_is_of_the_models_own_estimate(small):
         return own.samples
 
     def perfect(quality, noisy):
-        return quality.pipeline.to_x(quality.known).repeat(len(noisy) // 3, 1, 1, 1, 1)
+        return quality.pipeline.space.encode(quality.known).repeat(len(noisy) // 3, 1, 1, 1, 1)
 
     assert decibels(perfect) > 60
     assert 20 < decibels(lambda quality, noisy: noisy) < 28  # the noise of the last step
@@ -167,10 +168,10 @@ def test_table():
 def weights(tmp_path_factory):
     """Of a small model that was never trained."""
     torch.manual_seed(0)
-    unet = VideoUNet(widths=(8, 16), blocks=1, head_dim=4, groups=4, embedding=16, patch=4, vocabulary=VOCABULARY)
+    unet = VideoUNet(widths=(8, 16), blocks=1, head_dim=4, groups=4, embedding=16, patch=4)
     nn.init.normal_(unet.head.conv.weight, std=0.1)
     path = tmp_path_factory.mktemp("weights") / "small.safetensors"
-    VideoDiffusion(unet).save(path)
+    VideoDiffusion(unet, WordEncoder(VOCABULARY, 16)).save(path)
     return path
 
 
@@ -222,13 +223,12 @@ def test_bad_flags_are_one_line(bad, capsys, weights):
 
 
 def test_a_model_of_something_else_is_refused():
-    for pipeline, word in [
-        (VideoDiffusion(Denoiser(None), num_frames=8), "T of 9"),
-        (VideoDiffusion(Denoiser(None), size=(32, 16)), "H = W"),
-        (VideoDiffusion(Denoiser(None), size=(16, 16)), "size 16"),
+    for shape, word in [
+        (dict(num_frames=8), "T of 9"),
+        (dict(size=(32, 16)), "H = W"),
+        (dict(size=(16, 16)), "size 16"),
     ]:
         with pytest.raises(ValueError, match=word):
-            SampleQuality(pipeline)
-    pipeline.unet.text = WordEncoder(("a", "cat"), 4)
+            SampleQuality(VideoDiffusion(Denoiser(None), WordEncoder(VOCABULARY, 4), **shape))
     with pytest.raises(ValueError, match="zero"):
-        SampleQuality(pipeline)
+        SampleQuality(VideoDiffusion(Denoiser(None), WordEncoder(("a", "cat"), 4)))

@@ -3,15 +3,16 @@ import torch
 from typer.testing import CliRunner
 
 from vdiff_kernels.cli.app import app
+from vdiff_kernels.data.moving_digits import VOCABULARY
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.trainer import TrainSettings
 
 
 def tiny(num_frames: int = 4) -> VideoDiffusion:
     """A model of 16 x 16 pixels with random weights, so that no zero of its initialisation hides a mistake."""
-    model = TrainSettings(num_frames=num_frames, size=16, widths=(16,), head_dim=8, patch=4, blocks=1).pipeline()
+    model = TrainSettings(num_frames=num_frames, size=16, widths=(16,), head_dim=8, patch=4, blocks=1).pipeline(VOCABULARY)
     generator = torch.Generator().manual_seed(7)
-    for parameter in model.unet.parameters():
+    for parameter in model.modules.parameters():
         parameter.data += torch.randn(parameter.shape, generator=generator) * 0.1
     return model
 

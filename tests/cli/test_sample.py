@@ -149,6 +149,7 @@ class TestBackend:
 
 REFUSED = {
     "unknown word": (["a purple cat"], "prompt 'a purple cat' has the word 'purple'; expected words of: a, zero, one,"),
+    "contradiction": (["a two moving left and right"], "prompt 'a two moving left and right' has the words 'left', 'right'"),
     "empty prompt": ([""], "prompt '' is empty; expected words of: a, zero,"),
     "no frames": ([PROMPT, "--frames", "0"], "--frames is '0'; expected a whole number from 1 to 1024"),
     "half a frame": ([PROMPT, "--frames", "1.5"], "--frames is '1.5'; expected a whole number"),

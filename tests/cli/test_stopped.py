@@ -9,13 +9,17 @@ import subprocess
 import sys
 import termios
 import time
+from pathlib import Path
 
 import pytest
 
+import vdiff_kernels
+from vdiff_kernels.cli.train import digits
 from vdiff_kernels.diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings
 
 VDIFF = (sys.executable, "-m", "vdiff_kernels.cli")
-ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo", "CUDA_VISIBLE_DEVICES": ""}
+ROOT = Path(vdiff_kernels.__file__).parents[1]
+ENVIRONMENT = os.environ | dict(PYTHONPATH=str(ROOT), OMP_NUM_THREADS="1", GLOO_SOCKET_IFNAME="lo", CUDA_VISIBLE_DEVICES="")
 SETTINGS = TrainSettings(batch=2, num_frames=2, size=24, widths=(16,), head_dim=8, patch=4, blocks=1, warmup=2)
 SMALL = (
     "--batch",
@@ -54,6 +58,41 @@ def start():
         process.communicate()
 
 
+@pytest.mark.parametrize("command", ["module", "script"])
+def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command):
+    """The imports take seconds: a line and status 130, whatever was being imported."""
+    script = tmp_path / "vdiff"  # as pip makes it
+    script.write_text("import sys\nfrom vdiff_kernels.cli import main\nsys.exit(main())\n")
+    run = VDIFF if command == "module" else (sys.executable, script)
+    arguments = ["sample", "a seven", "-o", tmp_path / "a.gif", "--steps", 1000, "--frames", 64]
+    seen = {"importing": 0, "running": 0}
+    for delay in (0.4, 0.8, 1.2, 1.8, 2.5, 3.2):
+        process = start(*run, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        time.sleep(delay)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=SECONDS)
+        assert process.returncode == 130 and output == "", (delay, errors)
+        assert errors in ("vdiff: interrupted\n", "vdiff sample: interrupted\n"), (delay, errors)
+        seen["importing" if errors == "vdiff: interrupted\n" else "running"] += 1
+    assert seen["importing"] >= 3
+    assert os.listdir(tmp_path) == ["vdiff"]
+
+
+def test_a_sigint_that_is_ignored_stays_so():
+    code = (
+        "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "from vdiff_kernels.interrupt import ending_quietly\n"
+        "with ending_quietly(): signal.raise_signal(signal.SIGINT)\n"
+        "assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_the_library_leaves_ctrl_c_alone():
+    code = "import signal, vdiff_kernels.cli; assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
 def test_sampling(start, weights, tmp_path):
     """On a terminal, which shows the bar."""
     out = tmp_path / "out.gif"
@@ -88,7 +127,7 @@ def test_training(start, tmp_path):
             time.sleep(0.02)
         process.send_signal(number)
         _, errors = process.communicate(timeout=SECONDS)
-        trainer = Trainer(SETTINGS, folder)  # reads the state
+        trainer = Trainer(SETTINGS, folder, digits(SETTINGS))  # reads the state
         assert trainer.step >= 1 and len(trainer.losses) == trainer.step
         if number == signal.SIGINT:
             assert process.returncode == 130
@@ -107,9 +146,10 @@ def test_two_processes_print_and_write_as_one(start, tmp_path):
     assert process.returncode == 0, errors
     lines = output.splitlines()
     assert len(lines) == 3 and lines[0].startswith(f"{tmp_path}/run: step 0 of 2") and lines[1].startswith("step 2/2  loss ")
-    alone = Trainer(TrainSettings(**{**vars(SETTINGS), "steps": 2}), tmp_path / "alone")
+    settings = TrainSettings(**{**vars(SETTINGS), "steps": 2})
+    alone = Trainer(settings, tmp_path / "alone", digits(settings))
     (tmp_path / "alone").mkdir()
     alone.run()
-    together = Trainer(alone.settings, tmp_path / "run")
+    together = Trainer(settings, tmp_path / "run", digits(settings))
     assert [loss for _, loss in together.losses] == pytest.approx([loss for _, loss in alone.losses], rel=1e-4)
     assert (tmp_path / "run" / WEIGHTS).exists()

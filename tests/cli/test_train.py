@@ -62,7 +62,7 @@ def taken(monkeypatch):
     """The settings and backend with which the command made its Trainer; nothing is trained."""
     calls = []
 
-    def trainer(settings, folder, backend, init):
+    def trainer(settings, folder, data, backend, init):
         calls.append((settings, backend))
         raise ValueError("enough")
 
@@ -155,7 +155,7 @@ class TestInit:
         arguments = ("--init", weights, "--steps", 1, "--batch", 2, "--lr", 1e-8, "--sample-every", 0)
         result = vdiff("train", tmp_path / "more", *arguments, "--patch", 4)
         assert (result.exit_code, result.stderr) == (0, "")
-        first, after = (VideoDiffusion.load(path).unet.state_dict() for path in (weights, tmp_path / "more" / WEIGHTS))
+        first, after = (VideoDiffusion.load(path).modules.state_dict() for path in (weights, tmp_path / "more" / WEIGHTS))
         for name, value in first.items():
             torch.testing.assert_close(after[name], value, rtol=2**-9, atol=1e-6)
         (loss,) = losses_of(tmp_path / "more").values()
@@ -177,7 +177,7 @@ class TestInit:
 
     def test_another_kind_of_model(self, finished, refused, tmp_path):
         model = VideoDiffusion.load(finished[0] / WEIGHTS)
-        model.pixel_scale = 2.0
+        model.space.scale = 2.0
         model.save(tmp_path / "other.safetensors")
         line = refused("train", tmp_path / "more", "--init", tmp_path / "other.safetensors")
         assert line.startswith("vdiff: --init: the weights to begin from are of another kind of model (pixel_scale); expected")
@@ -192,9 +192,10 @@ class TestInit:
 
 
 def test_samples_are_a_grid_of_the_averaged_model(tmp_path, monkeypatch):
-    trainer = Trainer(TrainSettings(num_frames=2, size=24, widths=(16,), head_dim=8, patch=4, blocks=1), tmp_path)
+    settings = TrainSettings(num_frames=2, size=24, widths=(16,), head_dim=8, patch=4, blocks=1)
+    trainer = Trainer(settings, tmp_path, command.digits(settings))
     models, clips = [], torch.rand(8, 1, 2, 24, 24)
-    monkeypatch.setattr(VideoDiffusion, "sample", lambda self, prompts, generator: (models.append(self.unet), clips)[1])
+    monkeypatch.setattr(VideoDiffusion, "sample", lambda self, prompts, generator: (models.append(self.modules), clips)[1])
     command.write_samples(trainer)
     assert models == [trainer.average]
     frames = iio.imread(tmp_path / "samples.gif", mode="L")

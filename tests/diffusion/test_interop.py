@@ -129,6 +129,75 @@ def test_schedulers_of_other_noise_levels_are_refused():
         sample_with_scheduler(DATA.denoise, z, make(diffusers.DPMSolverMultistepScheduler, "flow_prediction"), 2)
 
 
+@pytest.mark.parametrize("cls", [diffusers.DDIMScheduler, diffusers.DDPMScheduler, diffusers.LCMScheduler])
+@pytest.mark.parametrize("prediction_type", ["v_prediction", "sample"])
+def test_a_first_level_without_any_signal(cls, prediction_type):
+    """alphas_cumprod ends in 0, as Lin et al. 2023 (arXiv 2305.08891) rescale it: the end is that of the same steps without."""
+    levels, z = [], torch.randn(2000, 2, dtype=torch.float64)
+
+    def denoise(z, logsnr):
+        levels.append(logsnr.item())
+        return DATA.denoise(z, logsnr)
+
+    def run(**options):
+        scheduler = make(cls, prediction_type, clip_sample=False, timestep_spacing="trailing", **options)
+        generator = torch.Generator().manual_seed(1)
+        return sample_with_scheduler(denoise, z, scheduler, 50, logsnr_range=(-22, 18), generator=generator)
+
+    plain, rescaled = run(), run(rescale_betas_zero_snr=True)
+    assert levels[50] == -22 and all(map(math.isfinite, levels))
+    # The levels differ by the rescaling: alpha by 2e-5, of z up to 4 and v up to 8; the data's deviations are 0.3 and more.
+    assert ((rescaled - plain) / DATA.deviation).abs().max() < 0.05
+
+
+SCHEDULER = diffusers.DPMSolverMultistepScheduler
+UNSERVED = {
+    "clip_sample": (diffusers.DDIMScheduler, dict(clip_sample=True), "clip_sample=True: .* expected another clip_sample"),
+    "thresholding": (SCHEDULER, dict(thresholding=True), "thresholding=True"),
+    "learned": (diffusers.DDPMScheduler, dict(clip_sample=False, variance_type="learned_range"), "variance_type='learned_range'"),
+    "learned-solver": (SCHEDULER, dict(variance_type="learned"), "variance_type='learned'"),  # it would drop channels
+    "flow": (SCHEDULER, dict(use_flow_sigmas=True), "use_flow_sigmas=True"),
+    "beta": (SCHEDULER, dict(use_beta_sigmas=True), "use_beta_sigmas=True, sigmas spaced evenly up to 59874"),
+    "log-linear": (diffusers.EulerDiscreteScheduler, dict(interpolation_type="log_linear"), "interpolation_type='log_linear'"),
+    "continuous": (diffusers.EulerDiscreteScheduler, dict(timestep_type="continuous"), "timestep_type='continuous'"),
+    "inverse": (diffusers.DDIMInverseScheduler, dict(clip_sample=False), "time steps go from data to noise"),
+    "no-numbers": (diffusers.UniPCMultistepScheduler, dict(predict_x0=False), r"\(.*predict_x0=False\), .* no numbers"),
+    "shifting": (diffusers.UniPCMultistepScheduler, dict(use_dynamic_shifting=True), "use_dynamic_shifting=True.*fails: `mu`"),
+    "step": (diffusers.CogVideoXDPMScheduler, dict(clip_sample=False), "whose step also needs timestep_back, sample"),
+    "epsilon": (
+        diffusers.DDIMScheduler,
+        dict(prediction_type="epsilon", clip_sample=False, rescale_betas_zero_snr=True, timestep_spacing="trailing"),
+        "prediction_type 'epsilon' at a level without signal",
+    ),
+    "sample": (
+        diffusers.EulerAncestralDiscreteScheduler, dict(prediction_type="sample"), "prediction_type='sample'.*which fails",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.filterwarnings("ignore")  # theirs, of the settings
+@pytest.mark.parametrize("case", UNSERVED)
+def test_settings_that_cannot_be_served_are_named(case):
+    cls, options, message = UNSERVED[case]
+    scheduler = make(cls, **options)
+    with pytest.raises(ValueError, match=f"^sampler (has|is) .*{message}") as caught:
+        sample_with_scheduler(DATA.denoise, torch.randn(4, 2), scheduler, 20)
+    assert "\n" not in str(caught.value)
+
+
+def test_each_clip_has_its_generator_in_a_scheduler():
+    scheduler = make(diffusers.DDPMScheduler, clip_sample=False)
+    z = torch.randn(3, 1, 4, 8)
+
+    def run(z, *seeds):
+        generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+        return sample_with_scheduler(lambda z, logsnr: z / 2, z, scheduler, 5, generator=generators)
+
+    assert torch.equal(run(z, 1, 2, 3)[2:], run(z[2:], 3)) and not torch.equal(run(z, 1, 2, 3)[2:], run(z[2:], 4))
+    with pytest.raises(ValueError, match="generator is a list of 2; expected one a clip, 3"):
+        run(z, 1, 2)
+
+
 def test_the_pipeline_takes_a_scheduler():
     pipeline = tiny()
     scheduler = make(diffusers.DDIMScheduler, clip_sample=False, timestep_spacing="trailing")

@@ -3,13 +3,17 @@
 import json
 import os
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from vdiff_kernels.diffusion import VideoDiffusion, pipeline
+from vdiff_kernels.diffusion import VideoDiffusion
+from vdiff_kernels.diffusion import weights as file_of_weights
+from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.diffusion.schedule import CosineSchedule
+from vdiff_kernels.diffusion.space import PixelSpace
 
 from .tiny import tiny
 
@@ -32,17 +36,17 @@ def seeded(seed: int) -> torch.Generator:
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "weights.safetensors"
-    tiny(num_frames=5, size=(16, 24), pixel_mean=0.1, pixel_scale=2.0, logsnr_shift=-1.5).save(path)
+    tiny(num_frames=5, size=(16, 24), space=PixelSpace(1, 0.1, 2.0), logsnr_shift=-1.5).save(path)
     return path
 
 
 def test_a_round_trip_in_half_precision(weights):
-    original, loaded = tiny().unet, VideoDiffusion.load(weights)
-    assert (loaded.num_frames, loaded.size, loaded.pixel_mean, loaded.pixel_scale) == (5, (16, 24), 0.1, 2.0)
-    assert loaded.schedule == CosineSchedule(-1.5) and loaded.unet.config == original.config
-    for name, value in original.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value.half().float()), name
-    assert not loaded.unet.training and not any(p.requires_grad for p in loaded.unet.parameters())
+    original, loaded = tiny(), VideoDiffusion.load(weights)
+    assert (loaded.num_frames, loaded.size, loaded.space) == (5, (16, 24), PixelSpace(1, 0.1, 2.0))
+    assert loaded.schedule == CosineSchedule(-1.5) and loaded.config | original.config == loaded.config | tiny().config
+    for name, value in original.modules.state_dict().items():
+        assert torch.equal(loaded.modules.state_dict()[name], value.half().float()), name
+    assert not loaded.modules.training and not any(p.requires_grad for p in loaded.modules.parameters())
     again = weights.with_name("again.safetensors")
     loaded.save(again)
     assert again.read_bytes() == weights.read_bytes()  # nothing more is lost, and the bytes follow from the model alone
@@ -50,7 +54,7 @@ def test_a_round_trip_in_half_precision(weights):
 
 
 def test_a_file_is_two_bytes_a_parameter(weights):
-    count = sum(parameter.numel() for parameter in tiny().unet.parameters())
+    count = sum(parameter.numel() for parameter in tiny().modules.parameters())
     tensors = load_file(weights)
     assert {tensor.dtype for tensor in tensors.values()} == {torch.float16}
     header = 200 * len(tensors) + 2000
@@ -60,8 +64,8 @@ def test_a_file_is_two_bytes_a_parameter(weights):
 def test_other_precisions_and_backends(weights, model):
     model.save(weights, torch.float32)
     loaded = VideoDiffusion.load(weights, backend="reference")
-    for name, value in model.unet.state_dict().items():
-        assert torch.equal(loaded.unet.state_dict()[name], value), name
+    for name, value in model.modules.state_dict().items():
+        assert torch.equal(loaded.modules.state_dict()[name], value), name
     assert loaded.unet.stem.backend == loaded.unet.middle.attention.temporal_attn.backend == "reference"
 
 
@@ -72,7 +76,7 @@ def test_a_failed_save_leaves_what_was_there(weights, monkeypatch):
         path.write_bytes(b"half")
         raise OSError("No space left on device")
 
-    monkeypatch.setattr(pipeline, "save_file", fail)
+    monkeypatch.setattr(file_of_weights, "save_file", fail)
     with pytest.raises(OSError, match="No space"):
         tiny().save(weights)
     assert weights.read_bytes() == before and os.listdir(weights.parent) == [weights.name]
@@ -145,6 +149,39 @@ def test_latents_decide_the_clip_of_each_prompt(model):
     assert (words[0] - words[1]).abs().max() > 0.01  # the text alone, too
 
 
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_a_clip_follows_from_its_own_generator(model, name):
+    """Whatever batch it is in: as diffusers does it. Batches of other sizes round otherwise."""
+    arguments = dict(steps=4, sampler=name)
+    both = model.sample([PROMPT, "a two"], generator=[seeded(1), seeded(2)], **arguments)
+    for place, prompt in enumerate([PROMPT, "a two"]):
+        alone = model.sample(prompt, generator=seeded(place + 1), **arguments)
+        torch.testing.assert_close(both[place : place + 1], alone, rtol=0, atol=1e-4)
+    turned = model.sample(["a two", PROMPT], generator=(seeded(2), seeded(1)), **arguments)
+    torch.testing.assert_close(turned.flip(0), both, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64], ids=str)
+def test_pixels_are_float32_whatever_the_model_computes_in(dtype):
+    model = tiny()
+    model.modules.to(dtype)
+    known = torch.rand(1, 1, 4, 16, 16, dtype=dtype)
+    out = model.sample(PROMPT, steps=2, known=known, known_frames=[0], generator=seeded(1))
+    assert out.dtype == torch.float32 and out.isfinite().all()
+    torch.testing.assert_close(out[:, :, 0], known[:, :, 0].float(), **EXACT)  # not rounded to the model's dtype on the way
+
+
+def test_the_noise_of_a_half_model_is_that_of_the_whole_one():
+    """Drawn in float32, whatever the model computes in: the same clip, rounded."""
+    seen = []
+    for dtype in (torch.float32, torch.bfloat16):
+        model = tiny()
+        model.modules.to(dtype)
+        model.unet.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+        model.sample(PROMPT, steps=1, guidance=1.0, generator=seeded(1))
+    assert torch.equal(seen[0].bfloat16(), seen[1])
+
+
 @pytest.mark.parametrize("num_frames, size", [(1, (16, 16)), (7, (8, 24))])
 def test_other_lengths_and_sizes_than_trained(model, num_frames, size):
     out = model.sample(PROMPT, steps=2, num_frames=num_frames, size=size)
@@ -164,16 +201,18 @@ def test_the_callback_sees_every_estimate(model):
     seen = []
     out = model.sample(PROMPT, steps=3, callback=lambda step, x: seen.append((step, x)))
     assert [step for step, _ in seen] == [1, 2, 3]
-    assert torch.equal(model.to_pixels(seen[-1][1]), out)  # the last estimate is the clip
-    low, high = model.to_x(torch.tensor([0.0, 1.0]))
+    assert torch.equal(model.space.decode(seen[-1][1]), out)  # the last estimate is the clip
+    low, high = model.space.limits
     assert all(low <= x.min() and x.max() <= high for _, x in seen)
 
 
 def test_pixels_to_x_and_back(model):
     pixels = torch.linspace(0, 1, 11)
-    torch.testing.assert_close(model.to_pixels(model.to_x(pixels)), pixels, **EXACT)
-    assert model.to_x(torch.tensor(model.pixel_mean)) == 0
-    assert model.to_pixels(torch.tensor([-9.0, 9.0])).tolist() == [0, 1]
+    space = model.space
+    torch.testing.assert_close(space.decode(space.encode(pixels)), pixels, **EXACT)
+    assert space.encode(torch.tensor(space.mean)) == 0
+    assert space.limits == tuple(space.encode(torch.tensor([0.0, 1.0])).tolist()) and space.shape(3, (4, 5)) == (1, 3, 4, 5)
+    assert model.space.decode(torch.tensor([-9.0, 9.0])).tolist() == [0, 1]
 
 
 # Known frames
@@ -216,12 +255,49 @@ def test_extend_keeps_the_clip_and_goes_on(model, num_frames):
     assert len(seen) == 2 * ((num_frames - 4 + 1) // 2)
     for place, x in enumerate(seen[1::2]):
         before = out[:, :, 2 + 2 * place : 4 + 2 * place]
-        torch.testing.assert_close(model.to_pixels(x)[:, :, :2], before, **EXACT)
+        torch.testing.assert_close(model.space.decode(x)[:, :, :2], before, **EXACT)
 
 
 def test_extend_for_several_prompts(model):
     out = model.extend([PROMPT, "a two"], torch.rand(2, 1, 4, 16, 16), 6, overlap=1, steps=2)
     assert out.shape == (2, 1, 6, 16, 16)
+
+
+@pytest.mark.parametrize("made", ["outside", "inside", "loaded", "moved"])
+def test_known_frames_under_inference_mode(model, weights, made):
+    """Guidance to them needs gradients, whoever made or loaded the model, and wherever."""
+    arguments = dict(steps=2, guidance=1.0, latents=torch.randn(1, 1, 4, 16, 16))
+    known = torch.rand(1, 1, 4, 16, 16)
+    if made == "loaded":
+        model.save(weights, torch.float32)
+    with torch.inference_mode():
+        if made == "inside":
+            other = tiny()
+        elif made == "loaded":
+            other = VideoDiffusion.load(weights)
+        else:
+            other = tiny() if made == "moved" else model
+            other.modules.double().float()
+        inside = other.sample(PROMPT, known=known + 0, known_frames=[0], generator=seeded(1), **arguments)
+        extended = other.extend(PROMPT, inside, 6, overlap=2, steps=1)
+        other.animate(PROMPT, known[0, :, 0] + 0, steps=1)
+    assert extended.shape == (1, 1, 6, 16, 16)
+    outside = model.sample(PROMPT, known=known, known_frames=[0], generator=seeded(1), **arguments)
+    torch.testing.assert_close(inside, outside, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("frames", [torch.tensor([0, 3]), np.array([0, 3]), (0, 3), range(0, 4, 3), {0: "a", 3: "b"}.keys()])
+def test_arrays_of_every_kind(model, frames):
+    known, latents = torch.rand(1, 1, 4, 16, 16), torch.randn(1, 1, 4, 16, 16)
+    ours = model.sample(PROMPT, steps=2, latents=latents, known=known, known_frames=[0, 3], generator=seeded(1))
+    for given in (known, known.numpy(), known.double(), known.numpy().tolist()):
+        arguments = dict(latents=latents.numpy(), known=given, known_frames=frames, size=np.array([16, 16]))
+        theirs = model.sample(PROMPT, steps=2, generator=seeded(1), **arguments)
+        assert torch.equal(theirs, ours)
+    animated = model.animate(PROMPT, known[0, :, 0], steps=1, latents=latents, generator=seeded(1))
+    assert torch.equal(model.animate(PROMPT, known[0, :, 0].numpy(), steps=1, latents=latents, generator=seeded(1)), animated)
+    extended = model.extend(PROMPT, known, 5, overlap=3, steps=1, generator=seeded(1))
+    assert torch.equal(model.extend(PROMPT, known.numpy(), 5, overlap=3, steps=1, generator=seeded(1)), extended)
 
 
 KNOWN = torch.rand(1, 1, 4, 16, 16)
@@ -243,6 +319,15 @@ BAD = {
     "image": (lambda m: m.animate("a", torch.rand(3, 16, 16)), r"image has shape \(1, 3, 16, 16\); .* with C = 1"),
     "overlap": (lambda m: m.extend("a", KNOWN, 8, overlap=4), r"overlap 4; expected overlap from 1 to 3"),
     "clip": (lambda m: m.extend("a", KNOWN[:, :, :1], 8, overlap=2), r"clip has shape \(1, 1, 1, .* at least as many frames"),
+    "no-prompts": (lambda m: m.sample([]), "sample: prompts is empty; expected at least one caption"),
+    "no-prompts-extend": (lambda m: m.extend([], KNOWN, 8), "extend: prompts is empty; expected"),
+    "generators": (lambda m: m.sample(["a"] * 3, generator=[seeded(0)]), "generator is a list of 1; expected one a clip, 3"),
+    "size-one": (lambda m: m.sample("a", size=(16,)), r"size is \(16,\); expected \(H, W\)"),
+    "known-negative": (lambda m: m.sample("a", known=KNOWN, known_frames=[-1]), r"known_frames is \[-1\]; expected .* from 0"),
+    "known-range": (lambda m: m.sample("a", known=KNOWN * 255, known_frames=[1]), "known has values from .* pixels from 0 to 1"),
+    "known-nan": (lambda m: m.sample("a", known=KNOWN * torch.nan, known_frames=[1]), "known has values from nan"),
+    "frames-without": (lambda m: m.sample("a", known_frames=torch.tensor([1])), "known_frames is .* and known is None"),
+    "clip-batch": (lambda m: m.extend(["a"] * 3, KNOWN.expand(2, 1, 4, 16, 16), 8), "clip has shape .*; expected B = 1 or 3"),
     "shorter": (lambda m: m.extend("a", KNOWN, 3, overlap=2), "num_frames is 3 .* no fewer in the end"),
 }
 
@@ -252,3 +337,34 @@ def test_wrong_arguments_are_named(model, case):
     call, message = BAD[case]
     with pytest.raises(ValueError, match=message):
         call(model)
+
+
+TYPES = {
+    "generator": (lambda m: m.sample("a", generator=5), "generator is 5; expected a torch.Generator, or a list"),
+    "generators": (lambda m: m.sample("a", generator=[5]), "generator is 5; expected a torch.Generator"),
+    "known-levels": (lambda m: m.sample("a", known=KNOWN.byte(), known_frames=[1]), "known has dtype torch.uint8; expected"),
+    "known-text": (lambda m: m.sample("a", known="clip.gif", known_frames=[1]), "known is 'clip.gif'; expected a torch.Tensor"),
+    "mask": (
+        lambda m: m.sample("a", known=KNOWN, known_frames=torch.tensor([True, False, False, True])),
+        r"known_frames is \[True, False, False, True\]; expected whole numbers from 0 to 3",
+    ),
+    "half-frames": (lambda m: m.sample("a", known=KNOWN, known_frames=[0.5]), r"known_frames is \[0.5\]; expected whole numbers"),
+    "one-frame": (lambda m: m.sample("a", known=KNOWN, known_frames=1), "known_frames is 1; expected whole numbers from 0 to 3"),
+    "no-frames": (lambda m: m.sample("a", known=KNOWN, known_frames=None), "known_frames is None; expected whole numbers"),
+    "latents": (lambda m: m.sample("a", latents=KNOWN.int()), "latents has dtype torch.int32; expected float32"),
+    "image": (lambda m: m.animate("a", np.zeros((16, 16, 1), np.uint8)), "image has dtype torch.uint8; expected float32"),
+    "image-text": (lambda m: m.animate("a", "a.png"), "image is 'a.png'; expected a torch.Tensor or an array of numbers"),
+    "clip": (lambda m: m.extend("a", None, 8), "clip is None; expected a torch.Tensor"),
+    "prompts": (lambda m: m.sample(None), "prompts has None; expected a caption or a sequence of captions"),
+    "prompt": (lambda m: m.sample(["a", 7]), "prompts has 7; expected a caption"),
+    "size": (lambda m: m.sample("a", size=16.5), "size is 16.5|size"),
+    "frames": (lambda m: m.animate("a", torch.rand(1, 16, 16), num_frames="3"), "num_frames is '3'; expected an int"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", TYPES)
+def test_arguments_of_other_types_are_named(model, case):
+    call, message = TYPES[case]
+    with pytest.raises((TypeError, ValueError), match=f"^(sample|animate|extend): {message}") as caught:
+        call(model)
+    assert "\n" not in str(caught.value)

@@ -15,15 +15,16 @@ from safetensors.torch import load_file, save_file
 
 from vdiff_kernels.diffusion import VideoDiffusion, trainer
 from vdiff_kernels.diffusion.trainer import LOG, STATE, WEIGHTS, Trainer, TrainSettings
+from vdiff_kernels.diffusion.weights import named_tensors
 
-from .train_processes import SETTINGS
+from .train_processes import SETTINGS, trainer_of
 
 FILES = (WEIGHTS, LOG, STATE)
 
 
 def run(settings: TrainSettings, folder: Path, **arguments) -> Trainer:
     folder.mkdir(exist_ok=True)
-    made = Trainer(settings, folder)
+    made = trainer_of(settings, folder)
     made.run(**arguments)
     return made
 
@@ -82,9 +83,9 @@ def test_an_ended_run_stays_as_it_is_and_a_longer_one_goes_on(tmp_path):
 def ended(tmp_path_factory):
     """A run of three steps: its folder, the trainer, and the parameters before it and after every step."""
     folder, parameters = tmp_path_factory.mktemp("ended"), []
-    made = Trainer(SETTINGS, folder)
-    parameters.append(copy.deepcopy(made.pipeline.unet.state_dict()))
-    made.run(on_step=lambda *_: parameters.append(copy.deepcopy(made.pipeline.unet.state_dict())))
+    made = trainer_of(SETTINGS, folder)
+    parameters.append(copy.deepcopy(named_tensors(made.pipeline.modules)))
+    made.run(on_step=lambda *_: parameters.append(copy.deepcopy(named_tensors(made.pipeline.modules))))
     return folder, made, parameters
 
 
@@ -95,7 +96,7 @@ def test_other_settings_are_named(ended):
         (dict(widths=(8, 24), seed=4), r"\(seed 3, now 4; widths \[8, 16\], now \[8, 24\]\)"),
     ]:
         with pytest.raises(ValueError, match=message):
-            Trainer(dataclasses.replace(SETTINGS, **changes), folder)
+            trainer_of(dataclasses.replace(SETTINGS, **changes), folder)
 
 
 def test_a_broken_state_is_one_clear_error(ended, tmp_path):
@@ -103,10 +104,10 @@ def test_a_broken_state_is_one_clear_error(ended, tmp_path):
     for content in (whole[: len(whole) // 2], whole[:100], b"", b"nothing of this kind"):
         (tmp_path / STATE).write_bytes(content)
         with pytest.raises(ValueError, match="state.safetensors': not a whole training state .*; remove it to begin anew"):
-            Trainer(SETTINGS, tmp_path)
+            trainer_of(SETTINGS, tmp_path)
     save_file({"a": torch.zeros(2)}, tmp_path / STATE)
     with pytest.raises(ValueError, match="state.safetensors' is of another run"):
-        Trainer(SETTINGS, tmp_path)
+        trainer_of(SETTINGS, tmp_path)
 
 
 def test_the_average_and_what_ships(ended):
@@ -123,20 +124,20 @@ def test_the_average_and_what_ships(ended):
         assert torch.equal(state[f"model.{name}"], parameters[-1][name])
         assert not torch.equal(parameters[0][name], parameters[-1][name]), f"{name} was not trained"
     loaded = VideoDiffusion.load(folder / WEIGHTS)
-    assert (loaded.num_frames, loaded.size, loaded.unet.config) == (2, (24, 24), made.pipeline.unet.config)
-    assert made.averaged().unet is made.average and made.pipeline.unet is not made.average
+    assert (loaded.num_frames, loaded.size, loaded.config) == (2, (24, 24), made.pipeline.config)
+    assert made.averaged().modules is made.average and made.pipeline.modules is not made.average
 
 
 def test_the_rate_rises_stays_and_falls(tmp_path):
     settings = dataclasses.replace(SETTINGS, steps=8, warmup=2, decay=0.5, lr=1e-3)
-    rates, made = [], Trainer(settings, tmp_path)
+    rates, made = [], trainer_of(settings, tmp_path)
     made.run(checkpoint_seconds=1e9, on_step=lambda *_: rates.append(made.optimizer.param_groups[0]["lr"]))
     assert rates == pytest.approx([5e-4, 1e-3, 1e-3, 1e-3, 1e-3, 7.5e-4, 5e-4, 2.5e-4])
 
 
 def test_steps_and_checkpoints_are_reported(tmp_path):
     steps, checkpoints = [], []
-    made = Trainer(SETTINGS, tmp_path)
+    made = trainer_of(SETTINGS, tmp_path)
     made.run(
         checkpoint_seconds=0, on_step=lambda step, loss: steps.append((step, loss)),
         on_checkpoint=lambda trainer: checkpoints.append((trainer.step, (tmp_path / STATE).exists())),
@@ -149,9 +150,9 @@ def test_steps_and_checkpoints_are_reported(tmp_path):
 def test_the_untrained_model_follows_from_the_seed():
     torch.manual_seed(1)
     state = torch.get_rng_state()
-    one, same = SETTINGS.pipeline().unet, SETTINGS.pipeline().unet
+    one, same = (SETTINGS.pipeline(("a", "seven")).unet for _ in range(2))
     assert torch.equal(torch.get_rng_state(), state)
-    other = dataclasses.replace(SETTINGS, seed=4).pipeline().unet
+    other = dataclasses.replace(SETTINGS, seed=4).pipeline(("a", "seven")).unet
     assert torch.equal(one.stem.weight, same.stem.weight) and not torch.equal(one.stem.weight, other.stem.weight)
 
 
@@ -160,4 +161,4 @@ def test_the_batch_is_shared_evenly(monkeypatch, tmp_path):
     monkeypatch.setattr(trainer.dist, "get_rank", lambda: 1)
     monkeypatch.setattr(trainer.dist, "get_world_size", lambda: 3)
     with pytest.raises(ValueError, match="batch is 2; expected a multiple of the 3 processes"):
-        Trainer(SETTINGS, tmp_path)
+        trainer_of(SETTINGS, tmp_path)

@@ -66,7 +66,8 @@ def test_times_of_a_power_below_one_are_late():
 
 TINY = dict(num_frames=3, size=24, widths=(8, 16), blocks=1, patch=4, head_dim=8)
 SETTINGS = TrainSettings(batch=4, images=2, null_rate=0.3, seed=5, time_power=0.8, **TINY)
-PIPELINE, DATA = SETTINGS.pipeline(), MovingDigits("train", SETTINGS.num_frames, SETTINGS.size, seed=SETTINGS.seed)
+PIPELINE = SETTINGS.pipeline(MovingDigits.vocabulary)
+DATA = MovingDigits("train", SETTINGS.num_frames, SETTINGS.size, seed=SETTINGS.seed)
 
 
 def batch(step=2, places=range(4), settings=SETTINGS):
@@ -103,7 +104,7 @@ def test_a_batch_holds_clips_then_images_with_their_captions():
     one = batch()
     assert one.x.shape == one.noise.shape == (4, 1, 5, 24, 24)
     assert one.focus_present.tolist() == [[False] * 3 + [True] * 2] * 4
-    videos = PIPELINE.to_pixels(one.x)
+    videos = PIPELINE.space.decode(one.x)
     for place in range(4):
         index = 2 * 4 + place
         parts = DATA.clip(index), DATA.image(2 * index), DATA.image(2 * index + 1)
@@ -112,7 +113,7 @@ def test_a_batch_holds_clips_then_images_with_their_captions():
 
 
 def test_the_pixels_are_standardised():
-    x = PIPELINE.to_x(torch.cat([MovingDigits().clip(index).video for index in range(20)]))
+    x = PIPELINE.space.encode(torch.cat([MovingDigits().clip(index).video for index in range(20)]))
     assert x.mean().abs() < 0.2 and 0.5 < x.std() < 1.5  # as the schedule takes the data to be
 
 
@@ -167,19 +168,15 @@ def test_captions_are_dropped_at_the_null_rate():
 class Spy(nn.Module):
     """In the place of the U-Net: keeps what it is called with."""
 
-    def __init__(self, text):
-        super().__init__()
-        self.text = text
-
     def forward(self, z, logsnr, text, focus_present):
         self.given = z, logsnr, text, focus_present
         return torch.zeros_like(z)
 
 
 def training_loss(settings):
-    spy = Spy(PIPELINE.unet.text)
+    spy = Spy()
     with torch.no_grad():
-        spy.text.null.copy_(torch.randn(192))
+        PIPELINE.text.null.copy_(torch.randn(192))
     loss = TrainingLoss(settings, PIPELINE)
     loss.unet = spy
     return loss, spy
@@ -194,8 +191,8 @@ def test_every_frame_gets_the_text_of_its_clip_or_image():
     assert text.shape == (4, 5, 192) and torch.equal(focus_present, one.focus_present)
     for place in range(4):
         for frame, part in enumerate((0, 0, 0, 1, 2)):
-            expected = spy.text([one.captions[place][part]])[0]
-            torch.testing.assert_close(text[place, frame], spy.text.null if one.dropped[place, part] else expected)
+            expected = PIPELINE.text([one.captions[place][part]])[0]
+            torch.testing.assert_close(text[place, frame], PIPELINE.text.null if one.dropped[place, part] else expected)
     torch.testing.assert_close(logsnr, PIPELINE.schedule.logsnr(one.times))
     of_v = v_loss(lambda z, *_: torch.zeros_like(z), one.x, text, PIPELINE.schedule, one.times, one.noise)
     torch.testing.assert_close(value, of_v.mean())

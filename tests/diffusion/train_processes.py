@@ -14,11 +14,16 @@ from pathlib import Path
 import torch
 from torch import distributed as dist
 
+from vdiff_kernels.data import MovingDigits
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.trainer import LOG, STATE, WEIGHTS, Trainer, TrainSettings
 
 TINY = dict(num_frames=2, size=24, widths=(8, 16), blocks=1, patch=4, head_dim=8)
 SETTINGS = TrainSettings(steps=3, batch=2, warmup=2, null_rate=0.5, seed=3, **TINY)
+
+
+def trainer_of(settings: TrainSettings, folder: Path) -> Trainer:
+    return Trainer(settings, folder, MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed))
 
 
 def forked(run, *arguments) -> int:
@@ -41,12 +46,12 @@ def end_of(process: int) -> int:
 
 
 def train(folder: Path) -> None:
-    Trainer(SETTINGS, folder).run(checkpoint_seconds=0)
+    trainer_of(SETTINGS, folder).run(checkpoint_seconds=0)
 
 
 def train_until(folder: Path, file: str, what: str) -> None:
     """Trains, and is killed at the checkpoint of the second step, when `file` is half written or just has been."""
-    trainer, replace = Trainer(SETTINGS, folder), os.replace
+    trainer, replace = trainer_of(SETTINGS, folder), os.replace
 
     def replace_and_die(draft, path):
         last = trainer.step == 2 and os.path.basename(path) == file
@@ -103,5 +108,5 @@ def pair(folder: Path) -> dict:
 
 if __name__ == "__main__":
     torch.set_num_threads(1)
-    Trainer(SETTINGS, Path(sys.argv[2]))  # imports the rest of what the processes need
+    trainer_of(SETTINGS, Path(sys.argv[2]))  # imports the rest of what the processes need
     print(json.dumps({"killed": killed, "pair": pair}[sys.argv[1]](Path(sys.argv[2]))))

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from vdiff_kernels.models.text import WordEncoder
+from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, VOCABULARY
+from vdiff_kernels.models.text import EXCLUSIVE, WordEncoder
 
 WORDS = ("a", "seven", "moving", "left", "up", "and")
 
@@ -40,6 +41,30 @@ def test_the_embedding_is_of_the_sum_of_the_words(encoder):
 def test_other_captions_are_named(encoder, caption, message):
     with pytest.raises(ValueError, match=message):
         encoder(["a", caption])
+
+
+@pytest.mark.parametrize(
+    "caption, message",
+    [
+        ("a seven moving left and right", "prompt 'a seven .*' has the words 'left', 'right', which .* one of: left, right"),
+        ("Down a up", "has the words 'down', 'up', which contradict each other"),
+        ("a seven and a three", "has the words 'seven', 'three', .* expected one of: zero, one, two, three"),
+    ],
+)
+def test_words_that_contradict_each_other_are_named(caption, message):
+    encoder = WordEncoder(VOCABULARY, 8)
+    with pytest.raises(ValueError, match=message):
+        encoder(["a two", caption])
+    encoder(["a two moving up and left", "a seven and a seven", "right and down"])
+    encoder.exclusive = ()
+    assert encoder([caption]).shape == (1, 8)
+
+
+def test_what_contradicts_is_of_the_data():
+    """Every caption has at most one word of each group, and none of the data's is refused."""
+    assert EXCLUSIVE[0] == DIGITS and {word for group in EXCLUSIVE[1:] for word in group} <= set(VOCABULARY)
+    encoder = WordEncoder(VOCABULARY, 8)
+    encoder([f"a {digit} moving {direction}" for digit in DIGITS for direction in DIRECTIONS])
 
 
 def test_no_text_has_an_embedding_of_its_own(encoder):

@@ -2,13 +2,15 @@
 
 import sys
 
+from ..interrupt import ending_quietly
+
 PACKAGES = ("PIL", "av", "numpy", "tqdm", "typer")
 
 
 def main() -> None:
     try:
-        from .app import app
-
+        with ending_quietly():
+            from .app import app
         app(prog_name="vdiff")
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]

@@ -72,11 +72,11 @@ def sample(
     ran = backend_that_runs(backend)
     model = load(weights, backend)
     with refusing():
-        model.unet.text.count([prompt])
+        model.text.count([prompt])
     with refusing("--scale"):
         media.check_scale(1 if scale is None else scale, *model.size)
     with refusing("--first-frame"):
-        image = None if first_frame is None else media.load_image(first_frame, model.unet.channels, model.size)
+        image = None if first_frame is None else media.load_image(first_frame, model.space.channels, model.size)
     frames = model.num_frames if frames is None else frames
     overlap = None if extend_to is None else overlap_of(model, frames, extend_to)
     seed = secrets.randbelow(2**32) if seed is None else seed

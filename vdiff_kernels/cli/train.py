@@ -18,10 +18,11 @@ import typer
 from torch import distributed as dist
 
 from .. import media
-from ..data.moving_digits import DIGITS, DIRECTIONS
+from ..data.moving_digits import DIGITS, DIRECTIONS, VOCABULARY, MovingDigits
 from ..diffusion import VideoDiffusion
 from ..diffusion.trainer import STATE, WEIGHTS, Trainer, TrainSettings, saved_settings, saved_step
 from ..diffusion.training import WEIGHTINGS
+from ..interrupt import STATUS
 from .options import BACKEND_OPTION, Refusal, backend_that_runs, choice, described, number, reason, refusing
 
 SAMPLES = "samples.gif"
@@ -113,10 +114,14 @@ def train(
         run(made_trainer(settings, folder, backend, model), ran, checkpoint_seconds, sample_every)
 
 
+def digits(settings: TrainSettings) -> MovingDigits:
+    return MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
+
+
 def made_trainer(settings: TrainSettings, folder: Path, backend: str | None, model: VideoDiffusion | None) -> Trainer:
     try:
         with refusing():
-            trainer = Trainer(settings, folder, backend, model)
+            trainer = Trainer(settings, folder, digits(settings), backend, model)
     except ImportError as error:
         raise Refusal(str(error)) from None
     if trainer.step > settings.steps:
@@ -145,7 +150,7 @@ def run(trainer: Trainer, ran: str, checkpoint_seconds: float, sample_every: int
         if chief:
             progress.end()
             typer.echo(f"vdiff train: interrupted; the same command goes on from step {saved_step(folder)} in {folder}", err=True)
-        raise typer.Exit(130) from None
+        raise typer.Exit(STATUS) from None
     except BrokenPipeError:  # of the output
         raise
     except (OSError, safetensors.SafetensorError) as error:
@@ -211,7 +216,7 @@ def model_to_begin_from(file: Path, folder: Path) -> VideoDiffusion:
 def shape_of(model: VideoDiffusion, changes: dict) -> dict:
     """The settings that the model to begin from decides; removes from `changes` those given alike, refuses others."""
     with refusing("--init"):
-        shape = TrainSettings.of_model(model)
+        shape = TrainSettings.of_model(model, VOCABULARY)
     for name in shape.keys() & changes.keys():
         given = changes.pop(name)
         if given != shape[name]:

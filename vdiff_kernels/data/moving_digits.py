@@ -1,12 +1,13 @@
 """Clips of a real handwritten digit that moves, with captions such as "a three moving up and right"."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from ..streams import random_stream
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 # Name to the unit step (y, x) of a frame, y downwards.
@@ -46,6 +47,8 @@ class MovingDigits:
     The digits are scikit-learn's 1,797 images of 8 x 8 (UCI's optical recognition of handwritten digits), split by image: every
     third is of the test split. Each clip turns, slants and sizes its digit a little, as hands do.
     """
+
+    vocabulary = VOCABULARY
 
     def __init__(
         self,
@@ -122,14 +125,6 @@ def render(image: Tensor, centres: Tensor, size: int, height, width, turn=0.0, s
     u = (turn.sin() * y + turn.cos() * x) * 2 / width + slant * v
     frames = image.expand(len(centres), 1, *image.shape)
     return F.grid_sample(frames, torch.stack((u, v), dim=-1), mode="bicubic", align_corners=False).clamp(0, 1).transpose(0, 1)
-
-
-def random_stream(purpose: str, seed: int, index: int) -> torch.Generator:
-    """A stream of random numbers of its own for each purpose, seed and index: a hash of the three, for torch's CPU generator
-    looks at 32 bits of a seed only.
-    """
-    digest = hashlib.sha256(f"{purpose} {seed} {index}".encode()).digest()
-    return torch.Generator().manual_seed(int.from_bytes(digest[:4], "little"))
 
 
 class _Random:

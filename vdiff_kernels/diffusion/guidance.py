@@ -1,7 +1,9 @@
 """Denoisers: estimates of x from a model of v, with guidance by text and by known frames."""
 
+from collections.abc import Callable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from .sampler import Denoiser
 from .schedule import alpha_sigma
@@ -47,12 +49,13 @@ def frame_guided(
     """Reconstruction guidance to frames x_a that are known: Ho et al. 2022 (arXiv 2204.03458), section 3.1, equation 7.
 
     The others follow x_b - weight * alpha / 2 * grad_{z_b} |x_a - x_a(z)|^2, through the model; the known ones are x_a itself, so
-    that a sampler keeps theirs of z at x_a with its noise.
+    that a sampler keeps theirs of z at x_a with its noise. It works under torch.inference_mode(), too, if the model that denoise
+    calls is of `outside_inference_mode`.
     """
 
     def denoise_known(z: Tensor, logsnr: Tensor) -> Tensor:
-        with torch.enable_grad():
-            z = z.detach().requires_grad_()
+        with torch.inference_mode(False), torch.enable_grad():
+            z = (z.clone() if z.is_inference() else z.detach()).requires_grad_()
             x = denoise(z, logsnr)
             error = (known - x)[:, :, frames].square().sum()
             (gradient,) = torch.autograd.grad(error, z)
@@ -61,3 +64,15 @@ def frame_guided(
         return torch.where(frames[:, None, None], known, guided)
 
     return denoise_known
+
+
+def outside_inference_mode(module: nn.Module) -> Callable[..., Tensor]:
+    """The module itself; or, of one that was made, loaded or moved under torch.inference_mode(), a call of it with copies of such
+    parameters and buffers, through which gradients of its inputs can flow.
+    """
+    state = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    if not any(tensor.is_inference() for tensor in state.values()):
+        return module
+    with torch.inference_mode(False), torch.no_grad():
+        copies = {name: tensor.clone() if tensor.is_inference() else tensor for name, tensor in state.items()}
+    return lambda *arguments: torch.func.functional_call(module, copies, arguments)

@@ -1,11 +1,14 @@
 """Samplers: from noise to data, through a denoiser that estimates x from z at a log signal-to-noise ratio."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
+from ..ops.checks import shown
+
+Generators = torch.Generator | Sequence[torch.Generator] | None  # One for all clips, or one for each.
 Denoiser = Callable[[Tensor, Tensor], Tensor]  # (z (B, ...), logsnr ()) -> x (B, ...)
 GAMMA = 0.3  # Of `ancestral`: 0 takes the smallest variance of the reverse process, 1 the largest.
 
@@ -67,13 +70,14 @@ def sample(
     *,
     sampler: str = "dpmpp_2m",                             # A key of SAMPLERS.
     clip: tuple[float, float] | None = None,               # Range that every estimate of x is clamped to.
-    generator: torch.Generator | None = None,              # Of the noise of ancestral and dpmpp_2m_sde.
+    generator: Generators = None,                          # Of the noise of ancestral and dpmpp_2m_sde.
     callback: Callable[[int, Tensor], None] | None = None, # callback(step from 1, x) after each step.
     progress: bool = False,                                # A bar on stderr.
 ) -> Tensor:  # fmt: skip
     """Returns z at logsnr[-1], in the dtype of z. Raises ValueError for an unknown sampler or a logsnr that does not rise."""
     if sampler not in SAMPLERS:
         raise ValueError(f"sample: sampler is {sampler!r}; expected one of {', '.join(map(repr, SAMPLERS))}")
+    require_generator("sample", generator, len(z))
     levels = logsnr.double().tolist()
     if len(levels) < 2 or any(not now < then for now, then in zip(levels, levels[1:])):
         raise ValueError(f"sample: logsnr is {levels}; expected at least two levels, each above the one before")
@@ -98,10 +102,26 @@ def steps_of(steps, progress: bool):
     return tqdm(steps, unit="step", leave=False)
 
 
-def noise_like(z: Tensor, generator: torch.Generator | None) -> Tensor:
-    """Standard normal noise of z's shape, drawn on the generator's device: the same for a CPU generator on every device."""
+def noise_like(z: Tensor, generator: Generators) -> Tensor:
+    """Standard normal noise of z's shape (B, ...), drawn on the generator's device: the same for a CPU generator on every device.
+
+    Of several generators, each draws the noise of its own clip, as if that were alone.
+    """
+    if isinstance(generator, (list, tuple)):
+        return torch.cat([noise_like(clip, own) for clip, own in zip(z.split(1), generator, strict=True)])
     device = z.device if generator is None else generator.device
     return torch.randn(z.shape, generator=generator, device=device, dtype=z.dtype).to(z.device)
+
+
+def require_generator(op: str, generator: Generators, B: int) -> None:
+    """Raises TypeError for what is no generator, ValueError for a list of another length than the B clips."""
+    each = generator if isinstance(generator, (list, tuple)) else [] if generator is None else [generator]
+    for one in each:
+        if not isinstance(one, torch.Generator):
+            raise TypeError(f"{op}: generator is {shown(one)}; expected a torch.Generator, or a list of one a clip")
+    if isinstance(generator, (list, tuple)) and len(generator) != B:
+        raise ValueError(f"{op}: generator is a list of {len(generator)}; expected one a clip, {B}")
+
 
 
 def _alpha(logsnr: float) -> float:

@@ -1,4 +1,4 @@
-"""Training on moving digits: batches that follow from the seed and the step alone, checkpoints that resume bit for bit."""
+"""Training: batches that follow from the seed and the step alone, checkpoints that resume bit for bit."""
 
 import copy
 import csv
@@ -7,6 +7,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import safetensors
 import torch
@@ -15,13 +16,31 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
-from ..data.moving_digits import VOCABULARY, MovingDigits, random_stream
 from ..files import written_whole
+from ..models.text import WordEncoder
 from ..models.video_unet import VideoUNet
+from ..streams import random_stream
 from .pipeline import VideoDiffusion
 from .training import draw_times, v_loss
+from .weights import load_tensors, named_tensors
 
+EMBEDDING = 192  # E of the models that settings make.
 STATE, LOG, WEIGHTS = "state.safetensors", "loss.csv", "weights.safetensors"
+
+
+class Captioned(Protocol):
+    video: Tensor  # (C, T, H, W) float32, pixels from 0 to 1; a single image has T = 1.
+    caption: str
+
+
+class ClipData(Protocol):
+    """What a Trainer asks of its data: clips and single images without end, index i always the same one."""
+
+    vocabulary: tuple[str, ...]  # The words of its captions.
+
+    def clip(self, index: int) -> Captioned: ...
+
+    def image(self, index: int) -> Captioned: ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,23 +67,24 @@ class TrainSettings:
     head_dim: int = 32
     # fmt: on
 
-    def pipeline(self, backend: str | None = None) -> VideoDiffusion:
-        """The untrained model, the same for the same seed."""
+    def pipeline(self, vocabulary: tuple[str, ...], backend: str | None = None) -> VideoDiffusion:
+        """The untrained model of captions in those words, the same for the same seed."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
+            text = WordEncoder(vocabulary, EMBEDDING)
             unet = VideoUNet(
-                widths=self.widths, blocks=self.blocks, patch=self.patch, head_dim=self.head_dim, vocabulary=VOCABULARY,
+                widths=self.widths, blocks=self.blocks, patch=self.patch, head_dim=self.head_dim, embedding=EMBEDDING,
                 backend=backend,
             )  # fmt: skip
-        return VideoDiffusion(unet, num_frames=self.num_frames, size=(self.size, self.size))
+        return VideoDiffusion(unet, text, num_frames=self.num_frames, size=(self.size, self.size))
 
     @staticmethod
-    def of_model(model: VideoDiffusion) -> dict:
+    def of_model(model: VideoDiffusion, vocabulary: tuple[str, ...]) -> dict:
         """The settings that a run from the weights of `model` needs, those of its shape. ValueError where no settings give it."""
         config = model.unet.config
         needed = {name: config[name] for name in ("widths", "blocks", "patch", "head_dim")}
         needed |= dict(num_frames=model.num_frames, size=model.size[0])
-        theirs, ours = model.config, TrainSettings(**needed).pipeline().config
+        theirs, ours = model.config, TrainSettings(**needed).pipeline(vocabulary).config
         if theirs != ours:
             other = ", ".join(name for name in ours if theirs[name] != ours[name])
             raise ValueError(f"the weights to begin from are of another kind of model ({other}); expected one of `vdiff train`")
@@ -91,7 +111,7 @@ def saved_step(folder: Path) -> int:
 class Batch:
     """Clips `places` of a step: x (B, C, T+images, H, W), the captions of each clip and its images, what is drawn for them."""
 
-    def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion, data: MovingDigits, step: int, places: range):
+    def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion, data: ClipData, step: int, places: range):
         K, seed = settings.images, settings.seed
         of_step = random_stream("step", seed, step)
         jitter = torch.rand((), generator=of_step)
@@ -102,9 +122,10 @@ class Batch:
             videos.append(torch.cat([part.video for part in (clip, *images)], dim=1))
             self.captions.append([clip.caption, *(image.caption for image in images)])
             of_clip = random_stream("noise", seed, index)
-            noise.append(torch.randn(videos[-1].shape, generator=of_clip))
+            shape = pipeline.space.shape(videos[-1].shape[1], videos[-1].shape[2:])
+            noise.append(torch.randn(shape, generator=of_clip))
             dropped.append(torch.rand(1 + K, generator=of_clip) < settings.null_rate)
-        self.x, self.noise = pipeline.to_x(torch.stack(videos)), torch.stack(noise)
+        self.x, self.noise = pipeline.space.encode(torch.stack(videos)), torch.stack(noise)
         self.dropped = torch.stack(dropped)  # (B, 1 + images)
         # One uniform number in each of batch equal intervals: Kingma et al. 2021 (arXiv 2107.00630), appendix I.1.
         uniform = (jitter + torch.tensor(list(places)) / settings.batch) % 1
@@ -117,12 +138,13 @@ class TrainingLoss(nn.Module):
 
     def __init__(self, settings: TrainSettings, pipeline: VideoDiffusion):
         super().__init__()
-        self.settings, self.schedule, self.unet = settings, pipeline.schedule, pipeline.unet
+        self.settings, self.schedule = settings, pipeline.schedule
+        self.text, self.unet = pipeline.text, pipeline.unet
 
     def forward(self, batch: Batch) -> Tensor:
-        T, K, encoder = self.settings.num_frames, self.settings.images, self.unet.text
-        text = encoder([caption for captions in batch.captions for caption in captions]).unflatten(0, (-1, 1 + K))
-        text = torch.where(batch.dropped[..., None], encoder.null, text)
+        T, K = self.settings.num_frames, self.settings.images
+        text = self.text([caption for captions in batch.captions for caption in captions]).unflatten(0, (-1, 1 + K))
+        text = torch.where(batch.dropped[..., None], self.text.null, text)
         text = text.repeat_interleave(torch.tensor([T] + [1] * K), dim=1)  # (B, T + images, E)
         loss = v_loss(
             self.unet, batch.x, text, self.schedule, batch.times, batch.noise,
@@ -138,6 +160,7 @@ class Trainer:
         self,
         settings: TrainSettings,
         folder: Path,
+        data: ClipData,                      # Of settings.num_frames, settings.size and settings.seed.
         backend: str | None = None,
         init: VideoDiffusion | None = None,  # Begins from its weights, not from untrained ones; settings are of its shape.
     ):  # fmt: skip
@@ -147,12 +170,13 @@ class Trainer:
             raise ValueError(f"batch is {settings.batch}; expected a multiple of the {self.world} processes")
         share = settings.batch // self.world
         self.places = range(self.rank * share, (self.rank + 1) * share)
-        self.data = MovingDigits("train", settings.num_frames, settings.size, seed=settings.seed)
-        self.pipeline = settings.pipeline(backend)
+        self.data = data
+        self.pipeline = settings.pipeline(data.vocabulary, backend)
         if init is not None:
-            self.pipeline.unet.load_state_dict(init.unet.state_dict())
-        self.average = copy.deepcopy(self.pipeline.unet).requires_grad_(False)
-        self.optimizer = torch.optim.AdamW(self.pipeline.unet.parameters(), lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01)
+            self.pipeline.modules.load_state_dict(init.modules.state_dict())
+        self.average = copy.deepcopy(self.pipeline.modules).requires_grad_(False)
+        parameters = self.pipeline.modules.parameters()
+        self.optimizer = torch.optim.AdamW(parameters, lr=settings.lr, betas=(0.9, 0.99), weight_decay=0.01)
         self.step, self.losses = 0, []
         if self.rank == 0:
             for draft in self.folder.glob(f".{Path(STATE).stem}.*"):
@@ -165,7 +189,7 @@ class Trainer:
     def averaged(self) -> VideoDiffusion:
         """The model with its averaged weights."""
         other = copy.copy(self.pipeline)
-        other.unet = self.average
+        other.modules = self.average
         return other
 
     def run(
@@ -190,7 +214,7 @@ class Trainer:
                 saved = time.monotonic()
 
     def _take_step(self) -> float:
-        settings, parameters = self.settings, list(self.pipeline.unet.parameters())
+        settings, parameters = self.settings, list(self.pipeline.modules.parameters())
         batch = Batch(settings, self.pipeline, self.data, self.step, self.places)
         for group in self.optimizer.param_groups:
             group["lr"] = settings.lr * _lr_factor(self.step, settings)
@@ -213,9 +237,9 @@ class Trainer:
         self.averaged().save(self.folder / WEIGHTS)
         with written_whole(self.folder / LOG) as draft, open(draft, "w", newline="") as file:
             csv.writer(file).writerows([("step", "loss"), *((step, repr(loss)) for step, loss in self.losses)])
-        tensors = {f"model.{name}": tensor for name, tensor in self.pipeline.unet.state_dict().items()}
-        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
-        for name, parameter in self.pipeline.unet.named_parameters():
+        tensors = {f"model.{name}": tensor for name, tensor in named_tensors(self.pipeline.modules).items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in named_tensors(self.average).items()}
+        for name, parameter in named_tensors(self.pipeline.modules, keep_vars=True).items():
             for moment, value in self.optimizer.state[parameter].items():
                 tensors[f"optimizer.{moment}.{name}"] = value
         tensors["step"] = torch.tensor(self.step)
@@ -243,13 +267,13 @@ class Trainer:
             return {name.removeprefix(prefix): t for name, t in tensors.items() if name.startswith(prefix)}
 
         try:
-            self.pipeline.unet.load_state_dict(part("model."))
-            self.average.load_state_dict(part("average."))
+            load_tensors(self.pipeline.modules, part("model."))
+            load_tensors(self.average, part("average."))
         except RuntimeError as error:
             reason = str(error).splitlines()[0]
             raise ValueError(f"{str(path)!r} is of another version ({reason}); remove it to begin anew") from None
         moments = {moment: part(f"optimizer.{moment}.") for moment in ("step", "exp_avg", "exp_avg_sq")}
-        for name, parameter in self.pipeline.unet.named_parameters():
+        for name, parameter in named_tensors(self.pipeline.modules, keep_vars=True).items():
             self.optimizer.state[parameter] = {moment: values[name] for moment, values in moments.items()}
         self.step = int(tensors["step"])
         with open(self.folder / LOG, newline="") as file:

@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..nn.children import what_is_around
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
 
@@ -24,10 +25,28 @@ def require_no_dropout(*modules: nn.Module) -> None:
             raise ValueError(f"Dropout cannot be served: p is {module.p} in training mode; expected p = 0 or eval()")
 
 
-def weight_and_bias(linear: nn.Module) -> tuple[Tensor, Tensor | None]:
-    """Of a plain nn.Linear: a subclass or a wrapper (LoRA) computes more than its weight says."""
-    require(type(linear) is nn.Linear, linear, "expected nn.Linear; fuse what wraps it first")
-    return linear.weight, linear.bias
+def require_plain(module: nn.Module, *classes: str) -> None:
+    """Raises unless a module whose forward is not called computes what its class alone says: it is exactly of one of the classes,
+    no subclass and no wrapper (LoRA, a parametrization, FreeNoise), has no hooks (weight norm, pruning, offloading) and no
+    forward of its own.
+    """
+    name = type(module).__name__
+    require(name in classes, module, f"expected {' or '.join(classes)}; fuse or undo what wraps or replaces it first")
+    around = what_is_around(module)
+    require(around is None, module, f"{around}, and it is not called; expected none")
+
+
+def weight_and_bias(module: nn.Module, *classes: str) -> tuple[Tensor, Tensor | None]:
+    """Of a plain module of one of the classes of torch.nn, by default Linear."""
+    require_plain(module, *(classes or ("Linear",)))
+    require(type(module).__module__.startswith("torch.nn."), module, "expected the class of torch.nn")
+    return module.weight, module.bias
+
+
+def norm_of(module: nn.Module, **options) -> Norm:
+    """Norm.of a plain norm."""
+    require_plain(module, "GroupNorm", "LayerNorm", "RMSNorm")
+    return Norm.of(module, **options)
 
 
 def normalize(x: Tensor, norm: Norm, backend: str | None) -> Tensor:
@@ -42,4 +61,5 @@ def channels_last(x: Tensor) -> Tensor:
 
 def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
     """A 1x1 or 1x1x1 convolution of x (B, C, T, H, W), as the matrix product that it is."""
-    return F.linear(x.movedim(1, -1), conv.weight.flatten(1), conv.bias).movedim(-1, 1)
+    weight, bias = weight_and_bias(conv, "Conv2d", "Conv3d")
+    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)

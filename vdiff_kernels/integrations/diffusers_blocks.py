@@ -13,7 +13,16 @@ from ..ops.tensors import wants_grad
 from ..ops.conv.api import norm_act_conv
 from ..ops.feedforward.api import geglu
 from ..ops.norm.call import Norm
-from .common import channels_last, normalize, pointwise, require, require_no_dropout, weight_and_bias
+from .common import (
+    channels_last,
+    norm_of,
+    normalize,
+    pointwise,
+    require,
+    require_no_dropout,
+    require_plain,
+    weight_and_bias,
+)  # fmt: skip
 
 # Processors that compute plain attention; any other may compute something else.
 PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
@@ -34,6 +43,7 @@ def merge_frames(x: Tensor) -> Tensor:
 
 def require_plain_attention(attn: nn.Module) -> None:
     """Raises unless an `Attention` computes to_out(softmax(scale * q k^T) v) and nothing more."""
+    require_plain(attn, "Attention")
     processor = type(attn.processor).__name__
     require(processor in PLAIN_PROCESSORS, attn, f"its processor is {processor}; expected one of {', '.join(PLAIN_PROCESSORS)}")
     for name in ("group_norm", "spatial_norm", "norm_cross", "norm_q", "norm_k", "add_k_proj"):
@@ -85,10 +95,14 @@ def cross_attention(
 
 def feed_forward(ff: nn.Module, x: Tensor, *, backend: str | None) -> Tensor:
     """`FeedForward`; x (..., C)."""
+    require_plain(ff, "FeedForward")
     projection, _, out = ff.net[:3]
     require_no_dropout(*ff.net)
-    gated = hasattr(projection, "gelu") and projection.proj.out_features == 2 * out.in_features
-    h = geglu(x, *weight_and_bias(projection.proj), backend=backend) if gated else projection(x)
+    if type(projection).__name__ == "GEGLU":
+        require_plain(projection, "GEGLU")
+        h = geglu(x, *weight_and_bias(projection.proj), backend=backend)
+    else:
+        h = projection(x)
     return out(h)
 
 
@@ -101,20 +115,22 @@ def transformer_block(block: nn.Module, x: Tensor, layer, *, context: Tensor | N
     layer: temporal_layer where its sequence is the frames, spatial_layer where it is the pixels. context: of attn2, as in
     `cross_attention`; without one attn2 attends as attn1 does.
     """
+    require_plain(block, "BasicTransformerBlock")
     require(block.norm_type == "layer_norm", block, f"its norm_type is {block.norm_type!r}; expected 'layer_norm'")
     require(not block.only_cross_attention, block, "its attn1 attends to the context")
     pos_emb = None
     if block.pos_embed is not None:
+        require_plain(block.pos_embed, "SinusoidalPositionalEmbedding")
         require(layer is temporal_layer, block, "it has position embeddings along the pixels")
         pos_emb = block.pos_embed.pe[0, : x.shape[1]]  # (T, C)
-    x = self_attention(block.attn1, x, layer, norm=Norm.of(block.norm1), pos_emb=pos_emb, residual=x, backend=backend)
+    x = self_attention(block.attn1, x, layer, norm=norm_of(block.norm1), pos_emb=pos_emb, residual=x, backend=backend)
     if block.attn2 is not None:
-        around = dict(norm=Norm.of(block.norm2), pos_emb=pos_emb, backend=backend)
+        around = dict(norm=norm_of(block.norm2), pos_emb=pos_emb, backend=backend)
         if context is None:
             x = self_attention(block.attn2, x, layer, residual=x, **around)
         else:
             x = cross_attention(block.attn2, x, context, **around)
-    return x + feed_forward(block.ff, normalize(x, Norm.of(block.norm3), backend), backend=backend)
+    return x + feed_forward(block.ff, normalize(x, norm_of(block.norm3), backend), backend=backend)
 
 
 def temporal_transformer(
@@ -132,7 +148,7 @@ def temporal_transformer(
     x = split_frames(hidden_states, num_frames)
     B, _, H, W, _ = x.shape
     context = None if encoder_hidden_states is None else encoder_hidden_states.unflatten(0, (B, H, W)).movedim(3, 1)
-    h = model.proj_in(normalize(x, Norm.of(model.norm, scope="clip"), backend))
+    h = model.proj_in(normalize(x, norm_of(model.norm, scope="clip"), backend))
     for block in model.transformer_blocks:
         h = transformer_block(block, h, temporal_layer, context=context, backend=backend)
     return hidden_states + merge_frames(model.proj_out(h))
@@ -154,6 +170,7 @@ def resnet_2d(
 
     A batch of images is a batch of clips of one frame, so that embeddings of each image may scale and shift.
     """
+    require_plain(block, "ResnetBlock2D")
     require(block.upsample is None and block.downsample is None, block, "it resamples between norm and convolution")
     require(isinstance(block.nonlinearity, nn.SiLU), block, "its activation is not SiLU")
     require(block.output_scale_factor == 1, block, f"its output_scale_factor is {block.output_scale_factor}")
@@ -166,13 +183,13 @@ def resnet_2d(
     scale = shift = None
     if block.time_embedding_norm == "scale_shift":
         (scale, shift), temb = temb.chunk(2, dim=1), None
-    conv1, conv2 = block.conv1, block.conv2
+    (w_1, b_1), (w_2, b_2) = (weight_and_bias(conv, "Conv2d") for conv in (block.conv1, block.conv2))
     h, stats = norm_act_conv(
-        x, conv1.weight.unsqueeze(2), conv1.bias, norm=Norm.of(block.norm1), act="silu", temb=temb,
+        x, w_1.unsqueeze(2), b_1, norm=norm_of(block.norm1), act="silu", temb=temb,
         return_stats=True, backend=backend,
     )  # fmt: skip
     out = norm_act_conv(
-        h, conv2.weight.unsqueeze(2), conv2.bias, norm=Norm.of(block.norm2, scale=scale, shift=shift), act="silu",
+        h, w_2.unsqueeze(2), b_2, norm=norm_of(block.norm2, scale=scale, shift=shift), act="silu",
         residual=x if block.conv_shortcut is None else pointwise(block.conv_shortcut, x),
         stats=stats, return_stats=return_stats, backend=backend,
     )  # fmt: skip

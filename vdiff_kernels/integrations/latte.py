@@ -5,8 +5,7 @@ from torch import Tensor, nn
 
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_layer, temporal_layer
-from ..ops.norm.call import Norm
-from .common import normalize, require
+from .common import norm_of, normalize, require, require_plain
 from .diffusers_blocks import cross_attention, feed_forward, self_attention
 
 
@@ -23,14 +22,15 @@ def transformer_block(
 
     layer: spatial_layer or temporal_layer. context: (B, S, C), where the block has an attn2; attn2 has no norm here.
     """
+    require_plain(block, "BasicTransformerBlock")
     require(block.norm_type == "ada_norm_single", block, f"its norm_type is {block.norm_type!r}; expected 'ada_norm_single'")
     modulation = block.scale_shift_table + timestep.unflatten(-1, (6, -1))  # (B, 6, C)
     shift_msa, scale_msa, gate_msa, shift_mlp, scale_mlp, gate_mlp = modulation.unbind(1)
-    norm = Norm.of(block.norm1, scale=scale_msa, shift=shift_msa)
+    norm = norm_of(block.norm1, scale=scale_msa, shift=shift_msa)
     x = self_attention(block.attn1, x, layer, norm=norm, gate=gate_msa, residual=x, backend=backend)
     if block.attn2 is not None:
         x = cross_attention(block.attn2, x, context, backend=backend)
-    norm = Norm.of(block.norm2, scale=scale_mlp, shift=shift_mlp)
+    norm = norm_of(block.norm2, scale=scale_mlp, shift=shift_mlp)
     h = feed_forward(block.ff, normalize(x, norm, backend), backend=backend)
     return torch.addcmul(x, gate_mlp[:, None, None, None], h)
 
@@ -62,7 +62,7 @@ def transformer(
                 x = x + model.temp_pos_embed[0, :, None, None].to(x.dtype)
             x = transformer_block(temporal, x, modulation, temporal_layer, backend=backend)
     shift, scale = (model.scale_shift_table + embedded[:, None]).unbind(1)
-    x = model.proj_out(normalize(x, Norm.of(model.norm_out, scale=scale, shift=shift), backend))
+    x = model.proj_out(normalize(x, norm_of(model.norm_out, scale=scale, shift=shift), backend))
     x = x.unflatten(-1, (p, p, -1)).transpose(3, 4)  # (B, T, H, p, W, p, Co)
     out = x.reshape(B, T, height // p * p, width // p * p, -1).movedim(-1, 1)
     return keep_format(out, hidden_states, 1)

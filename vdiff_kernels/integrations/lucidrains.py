@@ -8,7 +8,7 @@ from ..ops.attention.api import spatial_layer, temporal_layer
 from ..ops.conv.api import norm_act_conv
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
-from .common import channels_last, pointwise, require, weight_and_bias
+from .common import channels_last, pointwise, require, require_plain, weight_and_bias
 
 
 def rotary_angles(rotary: nn.Module, num_frames: int) -> Tensor:
@@ -56,6 +56,9 @@ def spatial_attention(block: nn.Module, x: Tensor, *, backend: str | None = None
 
 def _attention(block, x, layer, **arguments):
     norm, attn = block.fn.norm, block.fn.fn.fn
+    for module, kind in ((block.fn, "PreNorm"), (block.fn.fn, "EinopsToAndFrom"), (norm, "LayerNorm")):
+        require_plain(module, kind)
+    require_plain(attn, "Attention", "SpatialLinearAttention")
     rows = channels_last(x).movedim(1, -1)  # (B, T, H, W, C)
     out = layer(
         rows, *weight_and_bias(attn.to_qkv), *weight_and_bias(attn.to_out), num_heads=attn.heads, scale=attn.scale,
@@ -73,7 +76,9 @@ def conv_block(
     backend: str | None = None,
 ) -> Tensor:
     """`Block`: SiLU(rms_norm(conv(x)) * (1 + scale) + shift) + residual; x (B, C, T, H, W), scale, shift (B, Co, 1, 1, 1)."""
-    h = norm_act_conv(x, block.proj.weight, block.proj.bias, backend=backend)
+    require_plain(block, "Block")
+    require_plain(block.norm, "RMSNorm")
+    h = norm_act_conv(x, *weight_and_bias(block.proj, "Conv3d"), backend=backend)
     scale, shift = (None, None) if scale_shift is None else (t.flatten(1) for t in scale_shift)
     # F.normalize divides by max(|h|, 1e-12), that is by sqrt(C) times the root mean square.
     eps = 1e-24 / h.shape[1]

@@ -7,8 +7,16 @@ from torch import Tensor, nn
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_layer, temporal_layer
 from ..ops.conv.api import norm_act_conv
-from ..ops.norm.call import Norm
-from .common import channels_last, normalize, pointwise, require, require_no_dropout
+from .common import (
+    channels_last,
+    norm_of,
+    normalize,
+    pointwise,
+    require,
+    require_no_dropout,
+    require_plain,
+    weight_and_bias,
+)  # fmt: skip
 from .diffusers_blocks import (
     cross_attention,
     feed_forward,
@@ -22,6 +30,7 @@ from .diffusers_blocks import (
 
 def spatial_share(blender: nn.Module, image_only_indicator: Tensor | None) -> Tensor:
     """How much of the spatial tensor an `AlphaBlender` keeps: () or, with images among the frames, (B, T)."""
+    require_plain(blender, "AlphaBlender")
     alpha = blender.mix_factor.reshape(())
     if blender.merge_strategy != "fixed":
         alpha = torch.sigmoid(alpha)
@@ -43,16 +52,18 @@ def temporal_resnet(
 
     mix: keep so much of x and the rest of the block's output; (), (B,) or (B, T). stats: of x, as norm_act_conv gives them.
     """
+    require_plain(block, "TemporalResnetBlock")
     require(mix is None or block.conv_shortcut is None, block, "it changes the width of what it is mixed with")
     require_no_dropout(block.dropout)
     given, x = x, channels_last(x)
+    (w_1, b_1), (w_2, b_2) = (weight_and_bias(conv, "Conv3d") for conv in (block.conv1, block.conv2))
     temb = None if block.time_emb_proj is None else block.time_emb_proj(F.silu(temb))
     h, stats = norm_act_conv(
-        x, block.conv1.weight, block.conv1.bias, norm=Norm.of(block.norm1, scope="clip"), act="silu", temb=temb,
+        x, w_1, b_1, norm=norm_of(block.norm1, scope="clip"), act="silu", temb=temb,
         stats=stats, return_stats=True, backend=backend,
     )  # fmt: skip
     out = norm_act_conv(
-        h, block.conv2.weight, block.conv2.bias, norm=Norm.of(block.norm2, scope="clip"), act="silu", stats=stats,
+        h, w_2, b_2, norm=norm_of(block.norm2, scope="clip"), act="silu", stats=stats,
         residual=x if block.conv_shortcut is None else pointwise(block.conv_shortcut, x), mix=mix, backend=backend,
     )  # fmt: skip
     return keep_format(out, given, 1)
@@ -83,12 +94,13 @@ def spatio_temporal_resnet(
 
 def temporal_block(block: nn.Module, x: Tensor, context: Tensor | None, *, backend: str | None = None) -> Tensor:
     """`TemporalBasicTransformerBlock`: x (B, T, H, W, C), context (B, S, E), the same for every pixel and frame."""
-    h = feed_forward(block.ff_in, normalize(x, Norm.of(block.norm_in), backend), backend=backend)
+    require_plain(block, "TemporalBasicTransformerBlock")
+    h = feed_forward(block.ff_in, normalize(x, norm_of(block.norm_in), backend), backend=backend)
     x = h + x if block.is_res else h
-    x = self_attention(block.attn1, x, temporal_layer, norm=Norm.of(block.norm1), residual=x, backend=backend)
+    x = self_attention(block.attn1, x, temporal_layer, norm=norm_of(block.norm1), residual=x, backend=backend)
     if block.attn2 is not None:
-        x = cross_attention(block.attn2, x, context, norm=Norm.of(block.norm2), backend=backend)
-    h = feed_forward(block.ff, normalize(x, Norm.of(block.norm3), backend), backend=backend)
+        x = cross_attention(block.attn2, x, context, norm=norm_of(block.norm2), backend=backend)
+    h = feed_forward(block.ff, normalize(x, norm_of(block.norm3), backend), backend=backend)
     return h + x if block.is_res else h
 
 
@@ -105,7 +117,7 @@ def spatio_temporal_transformer(
     """
     T = image_only_indicator.shape[-1]
     context = encoder_hidden_states.unflatten(0, (-1, T))  # (B, T, S, E)
-    h = model.proj_in(normalize(split_frames(hidden_states, T), Norm.of(model.norm), backend))
+    h = model.proj_in(normalize(split_frames(hidden_states, T), norm_of(model.norm), backend))
     frame = torch.arange(T, device=h.device)
     frame_emb = model.time_pos_embed(model.time_proj(frame).to(h.dtype))  # (T, C)
     keep = spatial_share(model.time_mixer, image_only_indicator).to(h.dtype)[..., None, None, None]

@@ -1,5 +1,6 @@
 """Reference models made of `vdiff_kernels.nn`."""
 
+from .text import WordEncoder
 from .video_unet import VideoUNet
 
-__all__ = ["VideoUNet"]
+__all__ = ["VideoUNet", "WordEncoder"]

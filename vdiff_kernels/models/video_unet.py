@@ -12,11 +12,10 @@ from ..nn.layout import require_multiple
 from ..ops import checks
 from ..ops.attention.call import require_focus_present
 from .aligned_attention import AlignedAttention, centres
-from .text import WordEncoder
 
 
 class VideoUNet(nn.Module):
-    """Predicts v of a noisy clip from the clip, its log signal-to-noise ratio and a text embedding.
+    """Predicts v of a noisy clip from the clip, its log signal-to-noise ratio and the embedding of a condition, such as a text.
 
     Factorized: residual blocks of 1x3x3 convolutions, each followed by a 3x1x1 over the frames (as in Make-A-Video, Singer et al.
     2022, arXiv 2209.14792: the paper's own has none), then attention over each frame's pixels, then over the frames at each pixel
@@ -28,14 +27,13 @@ class VideoUNet(nn.Module):
 
     def __init__(
         self,
-        channels: int = 1,                        # C of a clip.
+        channels: int = 1,                        # C of a clip, in pixels or latents.
         widths: tuple[int, ...] = (32, 64, 128),  # Channels of each level, which has half the H and W of the one before.
         blocks: int = 2,                          # Residual blocks of a level on the way down, the last with attention; so up.
         patch: int = 2,                           # Squares of patch x patch pixels are one position of the first level.
         head_dim: int = 32,                       # D. Divides every width.
         groups: int = 8,                          # Of every group norm.
-        embedding: int = 192,                     # E. Width of the embedding of text, noise level and frame index.
-        vocabulary: tuple[str, ...] = (),         # Words of the text encoder.
+        embedding: int = 192,                     # E. Width of the embedding of condition, noise level and frame index.
         backend: str | None = None,               # Of every fused part.
     ):  # fmt: skip
         super().__init__()
@@ -47,10 +45,9 @@ class VideoUNet(nn.Module):
         E = embedding
         self.config = dict(
             channels=channels, widths=tuple(widths), blocks=blocks, patch=patch, head_dim=head_dim, groups=groups,
-            embedding=embedding, vocabulary=tuple(vocabulary),
+            embedding=embedding,
         )  # fmt: skip
         self.channels, self.patch, self.levels = channels, patch, len(widths)
-        self.text = WordEncoder(vocabulary, E)
         self.condition = Condition(E)
 
         first = widths[0]
@@ -85,7 +82,7 @@ class VideoUNet(nn.Module):
         self,
         z: Tensor,                            # (B, C, T, H, W), noisy; H and W multiples of patch * 2**(levels - 1).
         logsnr: Tensor,                       # (B,), log(alpha^2 / sigma^2) of z.
-        text: Tensor,                         # (B, E), or (B, T, E) where frames have texts of their own.
+        text: Tensor,                         # The condition: (B, E), or (B, T, E) where frames have conditions of their own.
         focus_present: Tensor | None = None,  # (B,) or (B, T) bool: frames that are single images.
     ) -> Tensor:  # fmt: skip
         """Returns v (B, C, T, H, W), as Salimans & Ho 2022 (arXiv 2202.00512) define it: alpha * noise - sigma * x."""

@@ -7,7 +7,7 @@ from ..ops import checks
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import SCOPES, Norm
 from .attention import TemporalAttention
-from .children import is_plain, is_unhooked, norm_conv, normed
+from .children import is_plain, norm_conv, normed, what_is_around
 from .conv import CONVS
 from .layout import keep_format, require_backend, require_fits, require_frames, require_heads, require_input, require_multiple
 
@@ -123,7 +123,7 @@ class Pseudo3DBlock(nn.Module):
     def _spatial(self, x: Tensor) -> Tensor:
         """silu(group_norm(conv(x))) of every frame: (B, T, C, H, W) to (B, Co, T, H, W)."""
         conv, group_norm, act = self.spatial_conv
-        if not (is_plain(conv) and is_plain(group_norm) and is_unhooked(act) and is_unhooked(self.spatial_conv)):
+        if not (is_plain(conv) and is_plain(group_norm)) or what_is_around(act) or what_is_around(self.spatial_conv):
             return self.spatial_conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(1, 2)
         h, stats = norm_conv(None, conv, x.transpose(1, 2), return_stats=True, backend=self.backend)
         return norm_act(h, Norm.of(group_norm), act="silu", stats=stats, backend=self.backend)

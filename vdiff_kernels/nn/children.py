@@ -22,18 +22,19 @@ _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
 PLAIN_FORWARDS = {kind.forward for kind in (nn.Linear, nn.Conv2d, nn.Conv3d, nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)}
 
 
-def is_unhooked(module: nn.Module) -> bool:
-    """Whether calling the module runs its class's forward and nothing else."""
-    if "forward" in module.__dict__ or any(getattr(module, name) for name in _HOOKS):
-        return False
-    return not any(getattr(_module, name) for name in _GLOBAL_HOOKS)
+def what_is_around(module: nn.Module) -> str | None:
+    """What calling the module would run beside its class's forward, or None."""
+    if "forward" in module.__dict__:
+        return "its forward is replaced on the instance"
+    hooks = [name for name in _HOOKS if getattr(module, name)] + [name for name in _GLOBAL_HOOKS if getattr(_module, name)]
+    return f"it has hooks ({hooks[0]})" if hooks else None
 
 
 def is_plain(child: nn.Module) -> bool:
     """Whether calling the child does what its weight and bias say: a linear layer, convolution or norm of PyTorch's or of this
     package, with nothing wrapped around it. A parametrization is plain: it acts whenever the weight is read.
     """
-    if type(child).forward not in PLAIN_FORWARDS or not is_unhooked(child):
+    if type(child).forward not in PLAIN_FORWARDS or what_is_around(child) is not None:
         return False
     return not hasattr(type(child.weight), "__tensor_flatten__")  # quantised and distributed tensors have it
 

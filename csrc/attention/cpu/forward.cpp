@@ -43,10 +43,15 @@ void SequenceForward<A>::attend_block(
     }
   }
   exponentials<kVectors>(scores_.get(), count, best, total);
+  A scale = 1;
+  if (!finite) {  // values near the largest number, whose sum before the division would be infinite: weights by a power of 2 less
+    while (scale < A(shape_.S)) scale *= 2;
+    for (int64_t i = 0; i < count * kBlock; ++i) scores_[i] *= 1 / scale;
+  }
   for (int64_t w = 0; w < kVectors; ++w) {
     store_vector(best_ + lane + w * kLanes<A>, best[w]);
     store_vector(total_ + lane + w * kLanes<A>, total[w]);
-    store_vector(factor + w * kLanes<A>, last ? inverse(total[w]) : splat(A(1)));
+    store_vector(factor + w * kLanes<A>, last ? scale * inverse(total[w]) : splat(A(1)));
   }
   if (last && lse) {
     A values[kBlock];

@@ -73,7 +73,7 @@ class HeadForward {
     const Rows<acc> q = q_.loaded(rows.q), k = k_.loaded(rows.k), v = v_.loaded(rows.v), out = out_.of(to);
     sequences_.turn(R, acc(1), q);
     sequences_.turn(R, acc(1), k);
-    const bool finite = !core_.masks() || all_finite<acc>(v, R, D_);
+    const bool finite = all_finite<acc>(v, R, D_);
     for (int64_t r = 0; r < R; r += length)
       core_.attend(sequences_.place(block, r).b, n, q.from(r), k.from(r), v.from(r), finite, out.from(r));
     out_.store(to);

@@ -26,14 +26,26 @@ int64_t padded(int64_t D) {
   return ceil_div(D, kLanes<A>) * kLanes<A>;
 }
 
-// Whether every value seen was finite: their products with 0, of which the sign is all that may be set.
+// Whether every value seen was finite, and so far from infinity that sums of 2^24 of them are, too. Magnitudes are compared as
+// integers, in whose order infinity and NaN come last.
 template <class A>
 class Finite {
   using Bits = MaskOf<Vec<A>>;
+  using Lane = decltype(Bits{}[0] + 0);
+  static constexpr Lane kMagnitude = Lane(~0ull >> (65 - 8 * sizeof(A)));  // all bits but the sign
+  static constexpr A kLimit = sizeof(A) == 4 ? A(0x1p103) : A(0x1p999);
 
  public:
-  [[gnu::always_inline]] void see(Vec<A> value) { seen_ |= (Bits)(value * A(0)); }
-  bool all() const { return sum_of((Vec<A>)seen_) == 0; }
+  [[gnu::always_inline]] void see(Vec<A> value) {
+    const Bits magnitude = (Bits)value & kMagnitude;
+    seen_ = magnitude > seen_ ? magnitude : seen_;
+  }
+  bool all() const {
+    const Vec<A> largest = (Vec<A>)seen_;
+    for (int64_t i = 0; i < kLanes<A>; ++i)
+      if (!(largest[i] < kLimit)) return false;
+    return true;
+  }
 
  private:
   Bits seen_ = {};

@@ -61,7 +61,7 @@ void norm_act_conv(const NormActConvParams& p) {
         p.residual ? static_cast<const T*>(p.residual) + p.stride_residual.at(i.b, i.t, i.h, i.w) : nullptr,
         epilogue.factor(i.b, i.t)};
   };
-  const Tiling tiling(s, weight.in());
+  const Tiling tiling(s, weight.in(), weight.rows());
   OutputStats<T> stats(s, tiling, p.out, p.out_stats);
   convolve(tiling, weight, fill, store, [&](const OutputTile& tile) { stats.take(tile); });  // (2)
   stats.finish();

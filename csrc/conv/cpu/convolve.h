@@ -28,20 +28,21 @@ void fill_row(const Tiling& tiling, const Unit& unit, int64_t row, int64_t C, co
   for (int64_t i = end * C; i < last * C; ++i) to[i] = 0;
 }
 
-// operand (tile.count, 4, operand_columns, C), transformed.
+// operand (tile.count, 4, operand_columns, C), transformed; for units of one row (.., 3 of 4, ..), the row and one on each side.
 template <class acc, class Fill>
 void fill_operand(const Tiling& tiling, const OutputTile& tile, int64_t C, const Fill& fill, acc* operand) {
   const int64_t line = tiling.operand_columns() * C;
   Scratch<acc> memory(4 * line);
   const auto slot = [&](int64_t row) { return memory + (row + 1) % 4 * line; };
+  const bool plain = tiling.unit_rows() == 1;
   for (int64_t i = 0; i < tile.count; ++i) {
     const Unit unit = tiling.unit(tile.first + i);
     const bool follows = i > 0 && unit.row > 0;  // two of its rows are there
-    for (int64_t row = unit.row + (follows ? 1 : -1); row < unit.row + 3; ++row) {
+    for (int64_t row = unit.row + (follows ? 1 : -1); row < unit.row + 1 + tiling.unit_rows(); ++row) {
       fill_row(tiling, unit, row, C, fill, slot(row));
     }
-    transform_operand<acc>(
-        {slot(unit.row - 1), slot(unit.row), slot(unit.row + 1), slot(unit.row + 2)}, line, operand + i * kProducts * line);
+    const acc* const d[4] = {slot(unit.row - 1), slot(unit.row), slot(unit.row + 1), slot(unit.row + 2)};
+    (plain ? copy_operand<acc> : transform_operand<acc>)(d, line, operand + i * kProducts * line);
   }
 }
 
@@ -67,7 +68,7 @@ class Blocks {
     for (int64_t& most : block.most_outputs) most = 0;
     for (block.count = 0; block.count < kBlock && i_ < tile_.count; ++block.count) {
       const int64_t m = block.count;
-      const int64_t outputs = column_ >= tiling_.end(unit_, 0) ? 0 : tiling_.has_row(unit_.row + 1) ? 2 : 1;
+      const int64_t outputs = column_ >= tiling_.end(unit_, 0) ? 0 : tiling_.has_row(unit_.row + 1) ? tiling_.unit_rows() : 1;
       if (column_ == 0 || m == 0) pixel_ = tiling_.pixel(unit_, unit_.row, column_);
       block.rows[m] = operand_ + i_ * stride_unit + column_ * C_;
       block.pixels[m] = pixel_;
@@ -133,7 +134,8 @@ template <class acc, class Take>
 
 // store(pixel) gives what takes that pixel's outputs: take(n, Vec y, part) for every vector of columns in order, and before,
 // prefetch(n), for a panel's columns. The outputs are of the convolution of what fill(pixel, row of weight.in()) gives. One task
-// takes all of a pixel, and after a tile's last output calls done(tile). tiling: for operands of weight.in() channels.
+// takes all of a pixel, and after a tile's last output calls done(tile). tiling: for operands of weight.in() channels, and units of
+// weight.rows() rows.
 template <class T, class Fill, class Store, class Done>
 void convolve(
     const Tiling& tiling, const TransformedWeight<T>& weight, const Fill& fill, const Store& store, const Done& done) {
@@ -168,7 +170,7 @@ void convolve(
 
 template <class T, class Fill, class Store>
 void convolve(const ConvSizes& s, const TransformedWeight<T>& weight, const Fill& fill, const Store& store) {
-  convolve(Tiling(s, weight.in()), weight, fill, store, [](const OutputTile&) {});
+  convolve(Tiling(s, weight.in(), weight.rows()), weight, fill, store, [](const OutputTile&) {});
 }
 
 }  // namespace VDIFF_ISA

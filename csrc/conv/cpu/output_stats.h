@@ -27,7 +27,7 @@ class OutputStats {
     Scratch<double> run(2 * s_.Co);
     for (int64_t i = tile.first; i < tile.first + tile.count; ++i) {
       const Unit unit = tiling_.unit(i);
-      for (int64_t row = unit.row; row < unit.row + 2 && tiling_.has_row(row); ++row) row_stats(unit, row, run);
+      for (int64_t row = unit.row; row < unit.row + tiling_.unit_rows() && tiling_.has_row(row); ++row) row_stats(unit, row, run);
     }
   }
 

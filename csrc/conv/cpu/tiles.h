@@ -5,8 +5,9 @@
 //   1x3x3    a frame   H      W           all or a part         3 x 3
 //   3x1x1    a clip    T      H * W       a part                3 x 1
 //
-// A unit is two rows of a strip, which are computed together (transform.h); the second is missing where rows are odd. A tile, the
-// work of a task, is some units in a row, of several strips where these are small. A position is a column of a unit.
+// A unit is two rows of a strip, which are computed together (transform.h); the second is missing where rows are odd, and everywhere
+// for a weight that is not transformed. A tile, the work of a task, is some units in a row, of several strips where these are small.
+// A position is a column of a unit.
 // How a tile is cut never changes a value: an output sums the same products in the same order in any tile.
 #pragma once
 
@@ -35,13 +36,14 @@ struct OutputTile {
 
 class Tiling {
  public:
-  // For operands of C channels.
-  Tiling(const ConvSizes& sizes, int64_t C)
+  // For operands of C channels, and units of unit_rows rows.
+  Tiling(const ConvSizes& sizes, int64_t C, int64_t unit_rows = 2)
       : s_(sizes),
+        unit_rows_(unit_rows),
         rows_(s_.temporal ? s_.T : s_.H),
         across_(s_.temporal ? s_.H * s_.W : s_.W),
         planes_(s_.temporal ? s_.B : s_.B * s_.T),
-        pairs_(ceil_div(rows_, 2)) {
+        pairs_(ceil_div(rows_, unit_rows)) {
     const int64_t fitting = kTileElements / max_of<int64_t>(1, 4 * C * (s_.temporal ? pairs_ : 2));
     const int64_t sharing = s_.temporal ? ceil_div(planes_ * across_, kTilesWanted) : across_;
     const int64_t most = max_of<int64_t>(8, min_of(fitting, sharing));
@@ -54,6 +56,7 @@ class Tiling {
 
   int64_t planes() const { return planes_; }
   int64_t rows() const { return rows_; }      // of a plane
+  int64_t unit_rows() const { return unit_rows_; }
   int64_t strips() const { return strips_; }  // of a plane
   int64_t columns() const { return columns_; }  // of a strip; beyond the plane in the last one, perhaps
   int64_t margin() const { return s_.temporal ? 0 : 1; }
@@ -66,7 +69,7 @@ class Tiling {
 
   Unit unit(int64_t i) const {
     const int64_t strip = i / pairs_;
-    return {strip / strips_, strip % strips_ * columns_, i % pairs_ * 2};
+    return {strip / strips_, strip % strips_ * columns_, i % pairs_ * unit_rows_};
   }
 
   // Whether a row, which may be -1 or one too many, lies in the plane.
@@ -93,7 +96,8 @@ class Tiling {
 
  private:
   const ConvSizes& s_;
-  int64_t rows_, across_, planes_, pairs_;
+  int64_t unit_rows_;
+  int64_t rows_, across_, planes_, pairs_;  // pairs_: units along the rows
   int64_t strips_, columns_;  // of a plane, of a strip
   int64_t extent_;            // units of a tile
 };
