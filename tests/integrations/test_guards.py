@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from diffusers.models.attention import FreeNoiseTransformerBlock
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer, TemporalResnetBlock
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
