@@ -25,13 +25,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 import vdiff_kernels
+from vdiff_kernels.backends.registry import BACKENDS
 from vdiff_kernels.data.moving_digits import DIGITS, DIRECTIONS, MovingDigits, random_stream
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.guidance import text_guided
 from vdiff_kernels.diffusion.pipeline import shipped_weights
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.files import written_whole
-from vdiff_kernels.backends.registry import BACKENDS
 
 from . import digit_metrics as metrics
 

@@ -1,4 +1,4 @@
-"""Pytest's way to the simulator, a plugin: `simulate` runs a kernel as a test wants it run; --rewrite-golden accepts its counts."""
+"""Pytest's plugin of the simulator: `simulate` runs a kernel as a test wants it run, --rewrite-golden accepts its counts."""
 
 import collections
 import functools
@@ -159,6 +159,6 @@ def modules_of(name: str, root) -> list:
 
 def pytest_terminal_summary(terminalreporter, exitstatus, config):
     if _rewritten in config.stash:
-        good = exitstatus == pytest.ExitCode.OK
         names = ", ".join(sorted(config.stash[_rewritten]))
-        terminalreporter.write_line(f"golden counts: rewritten {names}" if good else "golden counts: kept, as not every test passed")
+        words = f"rewritten {names}" if exitstatus == pytest.ExitCode.OK else "kept, as not every test passed"
+        terminalreporter.write_line(f"golden counts: {words}")

@@ -1,5 +1,5 @@
-"""Golden counts: what a kernel moved and took when its figures were last accepted. A figure that gets worse fails its test, and so do
-counts that no test produces any more.
+"""Golden counts: what a kernel moved and took when its figures were last accepted. A figure that gets worse fails its test, and so
+do counts that no test produces any more.
 
 `make golden` (pytest --rewrite-golden, in one process) accepts what it sees, and drops what it does not.
 """
@@ -51,10 +51,11 @@ class Golden:
             raise AssertionError(f"{case} is worse than accepted{compiler}: {'; '.join(worse)}")
 
     def assert_none_stale(self, test: str, launched: set[str]) -> None:
-        """Raises AssertionError where there are counts of that test's launches that it did not make. launched: the cases that it ran."""
+        """Raises AssertionError that lists the counts of launches of that test which it did not make. launched: its cases."""
         stale = [case for case in self.cases if owner_of(case) == test and case not in launched]
         if stale:
-            raise AssertionError(f"{self.path.name} has counts of what {test!r} does not launch, `make golden`: {'; '.join(stale)}")
+            words = "; ".join(stale)
+            raise AssertionError(f"{self.path.name} has counts of what {test!r} does not launch, `make golden`: {words}")
 
     def without_test(self, tests: set[str]) -> list[str]:
         """The cases of no test of these names."""

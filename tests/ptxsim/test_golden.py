@@ -14,8 +14,7 @@ from tests.ptxsim import core_library, empty, from_triton, registers
 from tests.ptxsim.__main__ import main
 from tests.ptxsim.fixtures import compiled, modules_of
 from tests.ptxsim.golden import FOLDER, Golden, name_of
-from tests.ptxsim.gpus import GPUS
-from tests.ptxsim.registers import Resources
+from vdiff_kernels.bench.gpus import GPUS
 
 KERNELS = Path(__file__).parent / "kernels"
 ROOT = Path(__file__).parents[2]
@@ -90,8 +89,8 @@ def test_every_golden_count_has_its_test():
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = [name_of(line) for line in done.stdout.splitlines() if "::" in line]
-    stale = {name: Golden(name).without_test({test for module, test in found if module == name}) for name in files}
-    assert not any(stale.values()), f"golden counts of no test, `make golden`: {stale}"
+    stale = [case for name in files for case in Golden(name).without_test({test for module, test in found if module == name})]
+    assert not stale, f"golden counts of no test, `make golden`: {stale}"
 
 
 @pytest.mark.parametrize("more, words", [(["-n", "2"], "expected one process"), (["-k", "of_triton"], "expected whole files")])
@@ -114,11 +113,11 @@ def test_what_a_kernel_takes():
     assert takes.spilled_bytes == 0 and takes.shared_bytes == 4 * 3 * T * D * 2
     A100 = GPUS[0]
     # Occupancy by registers, shared memory, threads and blocks: one limit at a time.
-    assert A100.blocks_at_once(Resources(64, 0, 0, 0), 128) == 8
-    assert A100.blocks_at_once(Resources(16, 0, 0, 24 * 1024), 128) == 6
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 1024) == 2
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 32) == 32
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 128, dynamic_shared=82 * 1024 - 1024) == 2
+    assert A100.blocks_at_once(64, 128, 0) == 8
+    assert A100.blocks_at_once(16, 128, 24 * 1024) == 6
+    assert A100.blocks_at_once(16, 1024, 0) == 2
+    assert A100.blocks_at_once(16, 32, 0) == 32
+    assert A100.blocks_at_once(16, 128, 82 * 1024 - 1024) == 2
 
 
 # The command line
