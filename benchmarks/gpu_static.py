@@ -102,8 +102,8 @@ REASONS = [
     ),
     (
         "request", lambda row: row.call.is_long and row.call.D * row.element % SECTOR != 0,
-        "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it reads the rest "
-        "of the sector, which comes from L2 (unique sectors are at the floor).",
+        "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it "
+        "reads the rest of the sector, which comes from L2 (unique sectors are at the floor).",
     ),
     (
         "request", lambda row: row.call.bias is not None or row.direction == "backward",
@@ -116,13 +116,13 @@ REASONS = [
     ),
     (
         "wavefronts", lambda row: row.call.D * row.element // 16 % 2 == 1,
-        "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its pieces "
-        "meet in a bank.",
+        "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its "
+        "pieces meet in a bank.",
     ),
     (
         "wavefronts", lambda row: row.direction == "backward" and row.call.bias == "rel",
-        "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which meet "
-        "in banks. Its share falls with the number of sequences a warp has: these calls are small.",
+        "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which "
+        "meet in banks. Its share falls with the number of sequences a warp has: these calls are small.",
     ),
 ]  # fmt: skip
 

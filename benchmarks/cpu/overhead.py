@@ -45,7 +45,7 @@ class OverheadRow:
         for name, seconds in others:
             more, allowed = seconds - empty, self.case.allowed
             verdict = "" if allowed is None else f" ({'met' if more <= allowed else 'missed'} {allowed * 1e6:g})"
-            cells.append(f"{name} +{more * 1e6:.1f} us{verdict}")
+            cells.append(f"{name} {more * 1e6:+.1f} us{verdict}")
         return " | ".join(cells)
 
 

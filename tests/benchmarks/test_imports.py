@@ -1,4 +1,4 @@
-"""Every script imports, and imports point one way: the package knows neither tests nor benchmarks, tests no benchmarks but these."""
+"""Every script imports; the package imports neither tests nor benchmarks, and no tests but those of benchmarks import them."""
 
 import ast
 import importlib

@@ -1,5 +1,5 @@
-"""Golden counts: what a kernel moved and took when its figures were last accepted. A figure that gets worse fails its test, and so
-do counts that no test produces any more.
+"""Golden counts: what a kernel moved and took when its figures were last accepted. A figure that gets worse fails its test,
+and so do counts that no test produces any more.
 
 `make golden` (pytest --rewrite-golden, in one process) accepts what it sees, and drops what it does not.
 """

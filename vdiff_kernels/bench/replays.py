@@ -41,8 +41,8 @@ def sets_for(bytes_of_inputs: int) -> int:
 def replayed(call: Callable[[int], object], sets: int, device: torch.device, before: int | None = None) -> Replayed:
     """Makes a call ready that computes on the i-th of its sets of inputs, call(i), and was called once.
 
-    before: the bytes that were allocated before that; None: as many as now. On a CPU, which has no graphs, the calls are timed as they
-    are.
+    before: the bytes that were allocated before that; None: as many as now. A CPU has no graphs: there the calls are timed
+    as they are.
     """
     if device.type != "cuda":
         return _on_cpu(call, sets)

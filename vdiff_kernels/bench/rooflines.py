@@ -50,8 +50,8 @@ def _layer(call: LayerCall, backward: bool) -> tuple[int, int]:
 
 
 def _conv(call: ConvCall, backward: bool) -> tuple[int, int]:
-    """x, a residual, out; backward: x and grad_out read, dx written. A group norm needs sums over x before anything else, and in backward
-    over x and grad_out: each is read twice.
+    """x, a residual, out; backward: x and grad_out read, dx written. A group norm needs sums over x before anything else, and in
+    backward over x and grad_out: each is read twice.
     """
     x, (Co, Ci, *taps) = call.x.numel(), call.weight.shape
     out = x // Ci * Co
