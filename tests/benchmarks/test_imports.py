@@ -31,6 +31,10 @@ def test_the_package_imports_neither_tests_nor_benchmarks():
     assert not [path for path in (ROOT / "vdiff_kernels").rglob("*.py") if imported(path) & {"tests", "benchmarks"}]
 
 
+def test_scripts_import_of_the_tests_the_simulator_alone():
+    assert {path.name for path in SCRIPTS if "tests" in imported(path)} == {"gpu_static.py", "simulator.py"}
+
+
 def test_only_tests_of_benchmarks_import_them():
     elsewhere = [path for path in (ROOT / "tests").rglob("*.py") if Path(__file__).parent not in path.parents]
     assert not [path for path in elsewhere if "benchmarks" in imported(path)]
