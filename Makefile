@@ -40,7 +40,7 @@ test-full: build $(INSTALLED_TESTS) ## the same with the slow tests
 	$(VENV_PYTHON) -m pytest -n 2 -m '' $(PYTEST_ARGS)
 
 golden: build $(INSTALLED_TESTS) ## accept the counts of the simulated kernels as they are now
-	$(VENV_PYTHON) -m pytest --rewrite-golden tests/ptxsim tests/ops
+	$(VENV_PYTHON) -m pytest --rewrite-golden tests
 
 build: $(INSTALLED) ## the compiled library, in place; only what changed recompiles
 	$(VENV_PYTHON) setup.py --quiet build_ext --inplace

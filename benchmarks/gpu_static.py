@@ -11,14 +11,16 @@ from dataclasses import asdict, dataclass, field
 
 import torch
 
-from benchmarks.bytes_moved import Frames, Pixels, bytes_of, eager, sdpa
 from tests.ops.attention.simulated import SimulatedKernels
-from tests.ptxsim.gpus import GPUS
 from tests.ptxsim.launcher import plain_name
 from tests.ptxsim.module import tensors_of
 from tests.ptxsim.registers import resources
-from vdiff_kernels.ops.attention.native import cuda_backward_needs
+from vdiff_kernels.bench.counting import bytes_of
+from vdiff_kernels.bench.gpus import GPUS
+from vdiff_kernels.bench.rivals import Frames, Pixels, eager, efficient
 from vdiff_kernels.library import longest_short_backward
+from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
+from vdiff_kernels.ops.attention.schema import cuda_backward_needs
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
@@ -97,13 +99,13 @@ CALLS = [
 REASONS = [
     (
         "unique", lambda row: row.call.is_long and row.direction == "backward",
-        "Backward of long sequences is two kernels, three with a bias gradient, and each reads q, k, v and dout: no gradient is added "
-        "up by atomics. It is bound by flops, not by bytes, from some hundreds of keys on.",
+        "Backward of long sequences is two kernels, three with a bias gradient, and each reads q, k, v and dout: no gradient is "
+        "added up by atomics. It is bound by flops, not by bytes, from some hundreds of keys on.",
     ),
     (
         "request", lambda row: row.call.is_long and row.call.D * row.element % SECTOR != 0,
-        "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it reads the rest of "
-        "the sector, which comes from L2 (unique sectors are at the floor).",
+        "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it "
+        "reads the rest of the sector, which comes from L2 (unique sectors are at the floor).",
     ),
     (
         "request", lambda row: row.call.bias is not None or row.direction == "backward",
@@ -111,17 +113,18 @@ REASONS = [
     ),
     (
         "wavefronts", lambda row: row.call.is_long and row.call.D * row.element // 16 % 8 != 0,
-        "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a bank.",
+        "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a "
+        "bank.",
     ),
     (
         "wavefronts", lambda row: row.call.D * row.element // 16 % 2 == 1,
-        "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its pieces meet "
-        "in a bank.",
+        "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its "
+        "pieces meet in a bank.",
     ),
     (
         "wavefronts", lambda row: row.direction == "backward" and row.call.bias == "rel",
-        "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which meet in "
-        "banks. Its share falls with the number of sequences a warp has: these calls are small.",
+        "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which "
+        "meet in banks. Its share falls with the number of sequences a warp has: these calls are small.",
     ),
 ]  # fmt: skip
 
@@ -168,7 +171,10 @@ class Recorder:
                     plain_name(kernel.name), grid[0], threads, shared_bytes,
                     {name: one.registers for name, one in takes.items()},
                     max(one.spilled_bytes for one in takes.values()), max(one.stack_bytes for one in takes.values()),
-                    {gpu.name: gpu.occupancy(takes[gpu.name], threads, shared_bytes) for gpu in GPUS}, report,
+                    {
+                        gpu.name: gpu.occupancy(one.registers, threads, one.shared_bytes + shared_bytes)
+                        for gpu, one in zip(GPUS, takes.values())
+                    }, report,
                 )
             )  # fmt: skip
 
@@ -215,7 +221,8 @@ class Row:
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:
     kernels = SimulatedKernels(recorder)
     (q, k, v), (bias, rel_bias) = call.tensors(), call.table()
-    need_out, need_lse = cuda_backward_needs(call.kind, q, k)
+    made = AttentionCall(f"{call.kind}_attention", q, k, v, AttentionOptions(bias, rel_bias))
+    need_out, need_lse = cuda_backward_needs(made)
     options = (call.D**-0.5, False, None, None) if call.kind == "temporal" else (call.D**-0.5,)
     recorder.launches = []
     forward = direction == "forward"
@@ -241,7 +248,7 @@ def measure(call: Call, direction: str, recorder: Recorder) -> Row:
     if call.context:
         arguments[1:3] = [t[:, None].expand(-1, call.T, -1, -1, -1) for t in (k, v)]
     layout = Frames if call.kind == "temporal" else Pixels
-    theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, sdpa)]
+    theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, efficient)]
     return Row(
         call, direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
         sum(t.sectors for t in total) * SECTOR / floor, sum(c.wide_global for c in counts) / sum(t.requests for t in total),
@@ -277,8 +284,8 @@ def counts_of(row: Row) -> str:
         marked[name] += f" ✗{number or '?'}"
     mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
     cells = [
-        row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}", f"{row.wide:.0%}",
-        mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
+        row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}",
+        f"{row.wide:.0%}", mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
 

@@ -1,4 +1,7 @@
-"""The loss of a run of `vdiff train`, as a picture. Needs matplotlib: python -m benchmarks.loss_curve runs/digits/loss.csv -o loss.png"""
+"""The loss of a run of `vdiff train`, as a picture.
+
+Needs matplotlib: python -m benchmarks.loss_curve runs/digits/loss.csv -o loss.png
+"""
 
 import argparse
 import csv

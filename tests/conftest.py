@@ -4,14 +4,11 @@ import pytest
 import torch
 
 import vdiff_kernels
-from tests.ptxsim.fixtures import simulate  # noqa: F401 a fixture
+
+pytest_plugins = ["tests.ptxsim.fixtures"]
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     torch.set_num_threads(1)  # the workers are the parallelism; their thread pools would only wait on each other
-
-
-def pytest_addoption(parser):
-    parser.addoption("--rewrite-golden", action="store_true", help="accept the counts of the simulated kernels as they are")
 
 
 @pytest.fixture(autouse=True)

@@ -7,7 +7,9 @@ import argparse
 
 import torch
 
-from ..timing import Machine, keep_freed_memory
+from vdiff_kernels.bench.rooflines import Machine
+from vdiff_kernels.bench.timing import keep_freed_memory
+
 from . import attention, conv, feedforward, memory, module, overhead, unet
 
 TABLES = {

@@ -7,13 +7,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import vdiff_kernels as vdiff
-
-from ..timing import Row, interleaved
-
-# H, W, C of a clip of 16 frames
-SHAPES = [(32, 32, 64), (32, 32, 128), (32, 32, 320), (16, 16, 640)]
-# the reference UNet's own, 8 clips of 16 frames and an image: side, Ci, Co
-OWN = [(16, 32, 32), (16, 64, 32), (16, 96, 32), (8, 64, 64), (8, 128, 64), (8, 192, 64), (4, 128, 128), (4, 192, 128), (4, 256, 128)]
+from vdiff_kernels.bench.presets import CPU_CONVS, UNET_CONVS, ConvShape
+from vdiff_kernels.bench.rooflines import work
+from vdiff_kernels.bench.rows import Row
+from vdiff_kernels.bench.timing import interleaved
+from vdiff_kernels.ops.conv.call import ConvCall
 
 
 def last(x: Tensor) -> Tensor:
@@ -57,29 +55,24 @@ class Conv:
     """GN and SiLU, a convolution with temb, a residual; statistics of the output too. backward: forward and every gradient."""
 
     kind: str  # "1x3x3" or "3x1x1"
-    B: int
-    T: int
-    H: int
-    W: int
-    Ci: int
-    Co: int
+    shape: ConvShape
     backward: bool
     faster: dict
     groups: int = 32
 
     @property
     def label(self) -> str:
-        what = "fwd+bwd" if self.backward else "fwd"
-        return f"{self.kind} {what} f32 B{self.B} T{self.T} H{self.H} W{self.W} {self.Ci} to {self.Co}"
+        what, shape = "fwd+bwd" if self.backward else "fwd", self.shape
+        return f"{self.kind} {what} f32 B{shape.B} T{shape.T} H{shape.H} W{shape.W} {shape.Ci} to {shape.Co}"
 
     def measure(self) -> Row:
+        B, T, H, W, Ci, Co = vars(self.shape).values()
         taps = (1, 3, 3) if self.kind == "1x3x3" else (3, 1, 1)
-        x = last(torch.randn(self.B, self.Ci, self.T, self.H, self.W))
-        residual = last(torch.randn(self.B, self.Co, self.T, self.H, self.W))
+        x, residual = last(torch.randn(B, Ci, T, H, W)), last(torch.randn(B, Co, T, H, W))
         grad_out = last(torch.randn_like(residual))
-        weight = torch.randn(self.Co, self.Ci, *taps) / (3 * self.Ci) ** 0.5
-        bias, temb = torch.randn(self.Co), torch.randn(self.B, self.T, self.Co)
-        gain, offset = torch.randn(self.Ci), torch.randn(self.Ci)
+        weight = torch.randn(Co, Ci, *taps) / (3 * Ci) ** 0.5
+        bias, temb = torch.randn(Co), torch.randn(B, T, Co)
+        gain, offset = torch.randn(Ci), torch.randn(Ci)
         leaves = [x, weight, bias, temb, residual, gain, offset]
         for leaf in leaves:
             leaf.requires_grad_(self.backward)
@@ -92,7 +85,7 @@ class Conv:
 
         def eager():
             frames = x.transpose(1, 2).flatten(0, 1)
-            h = F.silu(F.group_norm(frames, self.groups, gain, offset)).unflatten(0, (self.B, self.T)).transpose(1, 2)
+            h = F.silu(F.group_norm(frames, self.groups, gain, offset)).unflatten(0, (B, T)).transpose(1, 2)
             return F.conv3d(h, weight, bias, padding=padding) + temb.movedim(-1, 1)[..., None, None] + residual
 
         def with_gradients(call):
@@ -103,18 +96,15 @@ class Conv:
             calls = {name: with_gradients(call) for name, call in calls.items()}
         else:
             calls["bare"] = bare(x, weight)
-        times = interleaved(calls)
-        # forward: x twice, for its statistics, and residual read, out written; backward: x twice, grad_out twice, dx written
-        moved = x.numel() * (2 + 3 * self.backward) + residual.numel() * (2 + 2 * self.backward)
-        flops = 2 * residual.numel() * self.Ci * (9 if self.kind == "1x3x3" else 3) * (3 if self.backward else 1)
-        return Row(self.label, times, "ours", moved * 4, flops, self.faster)
+        counted = work(ConvCall("norm_act_conv", x, weight, bias, norm, "silu", temb, residual), self.backward)
+        return Row(self.label, interleaved(calls), "ours", counted, self.faster)
 
 
 def cases() -> list[Conv]:
     kinds = ("1x3x3", "3x1x1")
-    wide = [Conv(kind, 1, 16, H, W, C, C, False, {"bare": 1.3}) for kind in kinds for H, W, C in SHAPES]
+    wide = [Conv(kind, shape, False, {"bare": 1.3}) for kind in kinds for shape in CPU_CONVS]
     own = [
-        Conv(kind, 8, 17, side, side, Ci, Co, backward, {"eager": 1.4}, groups=8)
-        for kind in kinds for backward in (False, True) for side, Ci, Co in OWN if kind == "1x3x3" or Ci == Co
+        Conv(kind, shape, backward, {"eager": 1.4}, groups=8)
+        for kind in kinds for backward in (False, True) for shape in UNET_CONVS if kind == "1x3x3" or shape.Ci == shape.Co
     ]  # fmt: skip
     return [*wide, *own]

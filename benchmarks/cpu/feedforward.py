@@ -6,8 +6,10 @@ import torch
 import torch.nn.functional as F
 
 import vdiff_kernels as vdiff
-
-from ..timing import Row, interleaved
+from vdiff_kernels.bench.rooflines import work
+from vdiff_kernels.bench.rows import Row
+from vdiff_kernels.bench.timing import interleaved
+from vdiff_kernels.ops.feedforward.call import GegluCall
 
 # rows, C; E is 4 C
 SHAPES = [(65536, 64), (16384, 128), (16384, 320), (4096, 640)]
@@ -48,10 +50,8 @@ class Geglu:
                 return lambda: torch.autograd.grad(call(), leaves, grads[name])
 
             calls = {name: with_gradients(name, call) for name, call in calls.items()}
-        # forward: x and weight read, out written; one product. backward: x, weight, grad_out read, dx and dweight written; three
-        moved = (M * (C + E) + 2 * E * C) * (2 + self.backward)
-        flops = 2 * M * C * 2 * E * (3 if self.backward else 1)
-        return Row(self.label, interleaved(calls), "ours", moved * 4, flops, {"linear": 1})
+        counted = work(GegluCall("geglu", x, weight, bias), self.backward)
+        return Row(self.label, interleaved(calls), "ours", counted, {"linear": 1})
 
 
 def cases() -> list[Geglu]:

@@ -7,19 +7,18 @@ from pathlib import Path
 import torch
 
 import vdiff_kernels as vdiff
-
-from .attention import SHAPES
-from .module import FRAMES
+from vdiff_kernels.bench.counting import resident
+from vdiff_kernels.bench.presets import CPU_LAYERS, LayerShape
 
 ALLOWED = 8 << 20  # bytes beside the output, forward
 SHARE = 0.5  # of eager autograd's peak, training
 
 
-def _growth(shape: tuple[int, ...], backend: str, training: bool, queue) -> None:
+def _growth(shape: LayerShape, backend: str, training: bool, queue) -> None:
     """Bytes that the peak grows by in one call, after a small one has brought in code and what threads keep."""
-    H, W, C, N = shape
-    module = vdiff.nn.TemporalAttention(C, N, FRAMES, position="offset", backend=backend)
-    x = torch.randn(1, FRAMES, H, W, C, requires_grad=training)
+    B, T, H, W, C, N = vars(shape).values()
+    module = vdiff.nn.TemporalAttention(C, N, T, position="offset", backend=backend)
+    x = torch.randn(B, T, H, W, C, requires_grad=training)
     grad_out = torch.randn_like(x)
 
     def call(x, grad_out):
@@ -36,12 +35,6 @@ def _growth(shape: tuple[int, ...], backend: str, training: bool, queue) -> None
     del kept
 
 
-def resident(name: str = "VmRSS") -> int:
-    """Memory of this process, in bytes: "VmRSS" now, "VmHWM" at the peak."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
-
-
 def growth(*arguments) -> int:
     context = multiprocessing.get_context("spawn")  # a forked process would begin at its parent's peak
     queue = context.SimpleQueue()
@@ -55,13 +48,13 @@ def growth(*arguments) -> int:
 
 @dataclass(frozen=True)
 class Memory:
-    shape: tuple[int, int, int, int]
+    shape: LayerShape
     training: bool
 
     @property
     def label(self) -> str:
-        H, W, C, N = self.shape
-        return f"memory, TemporalAttention {'fwd+bwd' if self.training else 'fwd'} H{H} W{W} C{C} N{N}"
+        sizes = " ".join(f"{letter}{getattr(self.shape, letter)}" for letter in "HWCN")
+        return f"memory, TemporalAttention {'fwd+bwd' if self.training else 'fwd'} {sizes}"
 
     def measure(self) -> "MemoryRow":
         ours, eager = (growth(self.shape, backend, self.training) for backend in ("cpu", "reference"))
@@ -75,8 +68,8 @@ class MemoryRow:
     eager: int
 
     def text(self, machine) -> str:
-        H, W, C, _ = self.case.shape
-        output = FRAMES * H * W * C * 4
+        shape = self.case.shape
+        output = shape.B * shape.T * shape.H * shape.W * shape.C * 4
         if self.case.training:
             met, target = self.ours <= SHARE * self.eager, f"{SHARE:g} of eager's"
         else:
@@ -89,4 +82,4 @@ class MemoryRow:
 
 
 def cases() -> list[Memory]:
-    return [Memory(shape, training) for training in (False, True) for shape in SHAPES]
+    return [Memory(shape, training) for training in (False, True) for shape in CPU_LAYERS]

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from vdiff_kernels.bench.rooflines import Work
+from vdiff_kernels.bench.rows import Row
+from vdiff_kernels.bench.timing import interleaved
 from vdiff_kernels.data.moving_digits import MovingDigits
 from vdiff_kernels.diffusion.trainer import Batch, TrainingLoss, TrainSettings
-
-from ..timing import Row, interleaved
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Step:
         with FlopCounterMode(display=False) as counter:
             calls["eager"]()
         times = interleaved(calls, rounds=5 if self.training else 9)
-        return Row(self.label, times, "ours", 0, counter.get_total_flops(), {"eager": 1.4})
+        return Row(self.label, times, "ours", Work(0, counter.get_total_flops()), {"eager": 1.4})
 
     def call(self, settings: TrainSettings, backend: str):
         pipeline = settings.pipeline(MovingDigits.vocabulary, backend)

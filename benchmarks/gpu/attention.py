@@ -6,7 +6,7 @@ gets there are not in their times. Eager and ours read (B, T, H, W, N, D).
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, replace
 
 import torch
 import torch.nn.functional as F
@@ -14,9 +14,11 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import vdiff_kernels as vdiff
+from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL, AttentionShape, small
+from vdiff_kernels.bench.replays import sets_for
+from vdiff_kernels.bench.rivals import Frames, Pixels, dense_spatial, dense_temporal, eager
+from vdiff_kernels.bench.rooflines import work
 
-from ..bytes_moved import Frames, Pixels, eager
-from ..cpu.attention import dense_spatial, dense_temporal
 from . import clock
 from .day import Day, relative_error
 
@@ -29,111 +31,42 @@ SDPA = {
 SLICE = 2  # frames or lines of pixels that are held to float32
 
 
-@dataclass(frozen=True)
-class Shape:
-    """One call. bias: "rel" or "dense", whose gradient a backward takes too; context: S, shared by the frames."""
-
-    model: str
-    kind: str
-    B: int
-    T: int
-    H: int
-    W: int
-    N: int
-    D: int
-    bias: str | None = None
-    context: int = 0
-
-    def name(self, backward: bool) -> str:
-        shape = " ".join(f"{letter}{getattr(self, letter)}" for letter in "BTHWND")
-        more = [f"{self.bias} bias" if self.bias else "", f"S{self.context}" if self.context else ""]
-        return " ".join(word for word in [self.kind, self.model, shape, *more, "fwd+bwd" if backward else "fwd"] if word)
-
-    @property
-    def lengths(self) -> tuple[int, int]:
-        """(queries, keys) of a sequence"""
-        queries = self.T if self.kind == "temporal" else self.H * self.W
-        return queries, self.context or queries
-
-    def counted(self, backward: bool) -> dict:
-        """The bytes that must move, the flops of the products: q, k, v and out; then also grad_out and three gradients."""
-        L, S = self.lengths
-        rows = self.B * self.T * self.H * self.W * self.N * self.D
-        keys = self.B * self.context * self.N * self.D if self.context else rows
-        moved = 2 * (2 * rows + 2 * keys) + (2 * (3 * rows + 4 * keys) if backward else 0)
-        return {"bytes": moved, "flops": (14 if backward else 4) * rows * S}
-
-
-TEMPORAL = [
-    Shape("AnimateDiff", "temporal", 2, 16, 64, 64, 8, 40),
-    Shape("AnimateDiff", "temporal", 2, 16, 32, 32, 8, 80),
-    Shape("AnimateDiff", "temporal", 2, 16, 16, 16, 8, 160),
-    Shape("SVD", "temporal", 2, 14, 72, 128, 5, 64),
-    Shape("SVD-XT", "temporal", 1, 25, 72, 128, 5, 64),
-    Shape("ModelScope", "temporal", 2, 16, 32, 32, 5, 64),
-    Shape("seed", "temporal", 2, 16, 64, 64, 8, 16, "dense"),
-    Shape("lucidrains", "temporal", 1, 16, 64, 64, 8, 32, "rel"),
-    Shape("C512", "temporal", 2, 16, 64, 64, 8, 64, "rel"),
-    Shape("T8", "temporal", 2, 8, 64, 64, 8, 64, "rel"),
-    Shape("T32", "temporal", 1, 32, 64, 64, 8, 32, "rel"),
-    Shape("T64", "temporal", 1, 64, 32, 32, 8, 64, "rel"),
-]
-SPATIAL = [
-    Shape("SD level 1", "spatial", 1, 16, 64, 64, 8, 40),
-    Shape("SD level 2", "spatial", 2, 16, 32, 32, 8, 80),
-    Shape("SVD", "spatial", 1, 14, 72, 128, 5, 64),
-    Shape("SVD level 2", "spatial", 1, 14, 36, 64, 10, 64),
-    Shape("wide heads", "spatial", 1, 16, 32, 32, 8, 128),
-    Shape("text", "spatial", 2, 16, 64, 64, 8, 40, context=77),
-    Shape("biased", "spatial", 2, 16, 16, 16, 8, 64, "rel"),
-    Shape("biased", "spatial", 1, 16, 32, 32, 8, 64, "rel"),
-    Shape("biased", "spatial", 1, 4, 64, 64, 8, 64, "rel"),
-]
 # One clip: flex attention has a grid of sequences and heads, at most 65,535.
-COMPILED = [replace(TEMPORAL[8], B=1), replace(TEMPORAL[0], B=1), SPATIAL[7]]
+COMPILED = [replace(TEMPORAL["c512"], B=1), replace(TEMPORAL["animatediff-64"], B=1), SPATIAL["biased-32"]]
 
 
-def measure_shape(day: Day, shape: Shape, rivals: list[str] | None = None) -> None:
+def measure_shape(day: Day, shape: AttentionShape, rivals: list[str] | None = None) -> None:
     if day.quick:
-        shape = replace(shape, B=1, T=min(shape.T, 4), H=4, W=4, N=2)
+        shape = small(shape)
     for backward in (False, True):
         call = Call(day, shape, backward)
         chosen = {name: rival for name, rival in call.rivals().items() if rivals is None or name in rivals}
-        fields = {"model": shape.model, "operator": f"{shape.kind}_attention", "backward": backward, **shape.counted(backward)}
+        counted = asdict(work(shape.call(torch.bfloat16), backward))
+        fields = {"model": shape.model, "operator": shape.operator, "backward": backward, **counted}
         clock.measure(day, shape.name(backward), chosen, call.sets, call.error, **fields)
 
 
 class Call:
     """The inputs of a shape, several sets of them, and its rivals: functions of the number of a set."""
 
-    def __init__(self, day: Day, shape: Shape, backward: bool):
+    def __init__(self, day: Day, shape: AttentionShape, backward: bool):
         self.day, self.shape, self.backward = day, shape, backward
-        rows = (shape.B, shape.T, shape.H, shape.W, shape.N, shape.D)
-        keys = (shape.B, shape.context, shape.N, shape.D) if shape.context else rows
+        rows, keys = shape.rows, shape.keys
         self.layout = Frames if shape.kind == "temporal" else Pixels
-        self.sets = clock.sets_for(4 * 2 * math.prod(rows))
+        self.sets = sets_for(4 * 2 * math.prod(rows))
         self.q, self.k, self.v, self.grad_out = (
             [day.randn(*size).requires_grad_(backward and size_is_input) for _ in range(self.sets)]
             for size, size_is_input in ((rows, True), (keys, True), (keys, True), (rows, False))
         )
-        self.table = None if shape.bias is None else self._table().requires_grad_(backward)
+        self.table = None if shape.table is None else torch.randn(shape.table, device=day.device).requires_grad_(backward)
         self.expected = self._expected()
-
-    def _table(self) -> Tensor:
-        s = self.shape
-        L, S = s.lengths
-        if s.bias == "dense":
-            return torch.randn(s.N, L, S, device=self.day.device)
-        offsets = (2 * s.T - 1,) if s.kind == "temporal" else (2 * s.H - 1, 2 * s.W - 1)
-        return torch.randn(s.N, *offsets, device=self.day.device)
 
     def _mask(self) -> Tensor | None:
         """The table as (N, L, S), gathered, in the dtype of q: what a rival that knows no offsets needs."""
         s = self.shape
         if self.table is None or s.bias == "dense":
             return None if self.table is None else self.table.to(torch.bfloat16)
-        with torch.device(self.day.device):
-            dense = dense_temporal(self.table, s.T) if s.kind == "temporal" else dense_spatial(self.table, s.H, s.W)
+        dense = dense_temporal(self.table, s.T) if s.kind == "temporal" else dense_spatial(self.table, s.H, s.W)
         return dense.to(torch.bfloat16)
 
     def arguments(self) -> dict:
@@ -154,7 +87,7 @@ class Call:
         return found
 
     def _ours(self, q, k, v):
-        operator = getattr(vdiff, f"{self.shape.kind}_attention")
+        operator = getattr(vdiff, self.shape.operator)
         return operator(q, k, v, backend=self.day.backend, **self.arguments())
 
     def _eager(self, q, k, v, mask):
@@ -215,7 +148,7 @@ class Call:
     def _expected(self) -> Tensor:
         q, k, v = (t[0].detach() for t in (self.q, self.k, self.v))
         k, v = (t[:1] if t.dim() == 4 else self._part(t) for t in (k, v))
-        operator = getattr(vdiff, f"{self.shape.kind}_attention")
+        operator = getattr(vdiff, self.shape.operator)
         table = {name: t.detach() for name, t in self.arguments().items()}
         return operator(self._part(q).float(), k.float(), v.float(), backend="reference", **table)
 

@@ -3,8 +3,8 @@
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
 from .day import Day, relative_error
 

@@ -5,8 +5,8 @@ The truths are computed here, on the processor, which takes seconds: kept in fil
 
 import torch
 
-from vdiff_kernels.verify.check import check
 from vdiff_kernels.verify.cases import BLOCK_CASES, SPATIAL_CASES, TEMPORAL_CASES
+from vdiff_kernels.verify.check import check
 
 from .day import Day, within_budget
 

@@ -2,86 +2,64 @@
 
 import copy
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from tests.nn.seed_blocks import TemporalAttention
-from vdiff_kernels.ops.attention.autograd import attention_packed
-from vdiff_kernels.ops.norm import native as norm
+from vdiff_kernels.bench.presets import CONVS, LAYERS, ConvShape, LayerShape, small
+from vdiff_kernels.bench.replays import sets_for
+from vdiff_kernels.bench.rooflines import work
+from vdiff_kernels.bench.seed_blocks import TemporalAttention
+from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, LayerCall
+from vdiff_kernels.ops.autograd import run as call_of
+from vdiff_kernels.ops.conv.call import ConvCall
+from vdiff_kernels.ops.norm.api import channel_stats
+from vdiff_kernels.ops.norm.call import StatsCall
 
 from . import clock
 from .day import Day, relative_error
 
 
-@dataclass(frozen=True)
-class Module:
-    """The seed's TemporalAttention, (B, T, H, W, C) with N heads."""
-
-    B: int
-    T: int
-    H: int
-    W: int
-    C: int
-    N: int
-
-
-@dataclass(frozen=True)
-class Conv:
-    """3 x 3 over pixels and 3 over frames, (B, C, T, H, W) to as many channels."""
-
-    B: int
-    T: int
-    H: int
-    W: int
-    C: int
-
-
-MODULES = [Module(2, 16, 64, 64, 128, 8), Module(2, 16, 64, 64, 320, 5)]
-CONVS = [Conv(2, 16, 64, 64, 320), Conv(2, 16, 64, 64, 128), Conv(2, 16, 32, 32, 640)]
-
-
 def run(day: Day) -> None:
-    for module in MODULES[:1] if day.quick else MODULES:
+    layers, convs = list(LAYERS.values()), list(CONVS.values())
+    for module in layers[:1] if day.quick else layers:
         measure_module(day, module, ["composed", "eager"])
-    for conv in CONVS[:1] if day.quick else CONVS:
+    for conv in convs[:1] if day.quick else convs:
         for kernel in ((1, 3, 3), (3, 1, 1)):
             measure_conv(day, conv, kernel)
-    measure_statistics(day, CONVS[0])
-
-
-def sized(day: Day, shape):
-    return replace(shape, B=1, T=4, H=8, W=8, C=32) if day.quick else shape
+    measure_statistics(day, convs[0])
 
 
 def label(shape) -> str:
-    return " ".join(f"{letter}{value}" for letter, value in vars(shape).items())
+    """As rows are named: a convolution's channels are C, as many as it makes."""
+    sizes = vars(shape)
+    if isinstance(shape, ConvShape):
+        sizes = {**{letter: sizes[letter] for letter in "BTHW"}, "C": shape.Ci}
+    return " ".join(f"{letter}{value}" for letter, value in sizes.items())
 
 
-def measure_module(day: Day, shape: Module, rivals: list[str]) -> None:
-    shape = sized(day, shape)
+def measure_module(day: Day, shape: LayerShape, rivals: list[str]) -> None:
+    shape = small(shape) if day.quick else shape
     module = TemporalAttention(shape.C, shape.N).to(day.device, torch.bfloat16)
     size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size) for _ in range(clock.sets_for(4 * 2 * math.prod(size)))]
+    xs = [day.randn(*size) for _ in range(sets_for(4 * 2 * math.prod(size)))]
     with torch.no_grad():
         expected = copy.deepcopy(module).float()(xs[0][:, :, :2].float())
-    rows = xs[0].numel() // shape.C
+    weights = module.to_qkv.weight, module.to_qkv.bias, module.proj_out.weight, module.proj_out.bias
+    counted = LayerCall("temporal_layer", xs[0], *weights, shape.N, None, None, None, None, AttentionOptions())
     for backward in (False, True):
         leaves = [x.detach().requires_grad_(backward) for x in xs]
         module.requires_grad_(backward)
         grad_out = day.randn(*size)
         rest = list(module.parameters()), grad_out, backward
         calls = {"composed": lambda x: composed(day, module, x), "eager": module, "torch.compile": torch.compile(module)}
-        # x read, the output written; backward: x and grad_out read, dx written. The two products and those of the attention.
-        flops = 2 * rows * shape.C * 4 * shape.C + 4 * rows * shape.T * shape.C
         clock.measure(
             day, f"TemporalAttention {label(shape)} {'fwd+bwd' if backward else 'fwd'}",
             {name: with_gradients(calls[name], leaves, *rest) for name in rivals}, len(xs),
             lambda rival, result: relative_error(result[0][:, :, :2], expected),
-            operator="TemporalAttention", backward=backward, bytes=(5 if backward else 2) * xs[0].nbytes,
-            flops=(3 if backward else 1) * flops,
+            operator="TemporalAttention", backward=backward, **asdict(work(counted, backward)),
         )  # fmt: skip
 
 
@@ -99,21 +77,21 @@ def composed(day: Day, module: TemporalAttention, x):
     """linear, the fused operator on one packed qkv, linear: what nn.TemporalAttention makes of it without a norm."""
     qkv = F.linear(x, module.to_qkv.weight, module.to_qkv.bias).unflatten(-1, (3, module.num_heads, -1))
     T = x.shape[1]
-    options = (module.scale, False), (None, None)
-    out = attention_packed("temporal", day.backend, qkv, module.rel_pos_emb[0, :, :T, :T], None, options)
+    options = AttentionOptions(bias=module.rel_pos_emb[0, :, :T, :T], scale=module.scale)
+    out = call_of(AttentionCall.packed("temporal_attention", qkv, options), day.backend)
     return F.linear(out.flatten(-2), module.proj_out.weight, module.proj_out.bias)
 
 
-def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
+def measure_conv(day: Day, shape: ConvShape, kernel: tuple[int, int, int]) -> None:
     """Conv3d as models call it, and conv2d on views of the same memory, channels last."""
-    shape = sized(day, shape)
+    shape = small(shape) if day.quick else shape
     padding = tuple(k // 2 for k in kernel)
-    conv = nn.Conv3d(shape.C, shape.C, kernel, padding=padding).to(day.device, torch.bfloat16)
-    size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size).movedim(-1, 1) for _ in range(clock.sets_for(2 * 2 * math.prod(size)))]
+    conv = nn.Conv3d(shape.Ci, shape.Co, kernel, padding=padding).to(day.device, torch.bfloat16)
+    size = shape.B, shape.T, shape.H, shape.W, shape.Ci
+    xs = [day.randn(*size).movedim(-1, 1) for _ in range(sets_for(2 * 2 * math.prod(size)))]
     with torch.no_grad():
         expected = F.conv3d(xs[0][:1].float(), conv.weight.float(), conv.bias.float(), padding=padding)
-    taps = kernel[0] * kernel[1] * kernel[2]
+    counted = ConvCall("norm_act_conv", xs[0], conv.weight, conv.bias)
     for backward in (False, True):
         conv.requires_grad_(backward)
         grad_out = day.randn(*size).movedim(-1, 1)
@@ -137,8 +115,7 @@ def measure_conv(day: Day, shape: Conv, kernel: tuple[int, int, int]) -> None:
         clock.measure(
             day, f"convolution {'x'.join(map(str, kernel))} {label(shape)} {'fwd+bwd' if backward else 'fwd'}", rivals, len(xs),
             lambda rival, result: relative_error(result[0][:1], expected),
-            operator="convolution", backward=backward, bytes=(5 if backward else 2) * xs[0].nbytes,
-            flops=(3 if backward else 1) * 2 * taps * shape.C * xs[0].numel(),
+            operator="convolution", backward=backward, **asdict(work(counted, backward)),
         )  # fmt: skip
 
 
@@ -152,16 +129,16 @@ def on_views(conv: nn.Conv3d, x):
     return out.unflatten(3, (H, W))
 
 
-def measure_statistics(day: Day, shape: Conv) -> None:
-    shape = sized(day, shape)
-    size = shape.B, shape.T, shape.H, shape.W, shape.C
-    xs = [day.randn(*size) for _ in range(clock.sets_for(2 * math.prod(size)))]
+def measure_statistics(day: Day, shape: ConvShape) -> None:
+    shape = small(shape) if day.quick else shape
+    size = shape.B, shape.T, shape.H, shape.W, shape.Ci
+    xs = [day.randn(*size) for _ in range(sets_for(2 * math.prod(size)))]
     expected = torch.stack(torch.var_mean(xs[0].double(), (2, 3), correction=0)[::-1], -1)
     rivals = {
-        "vdiff": lambda i: norm.channel_stats(xs[i]),
+        "vdiff": lambda i: channel_stats(xs[i].movedim(-1, 1), backend=day.backend),
         "torch.var_mean": lambda i: torch.stack(torch.var_mean(xs[i].float(), (2, 3), correction=0)[::-1], -1),
     }
     clock.measure(
         day, f"channel_stats {label(shape)} fwd", rivals, len(xs), lambda rival, result: relative_error(result, expected),
-        operator="channel_stats", backward=False, bytes=xs[0].nbytes, flops=0,
+        operator="channel_stats", backward=False, **asdict(work(StatsCall("channel_stats", xs[0]))),
     )  # fmt: skip

@@ -4,22 +4,22 @@ from dataclasses import replace
 
 import torch
 
+from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
 from vdiff_kernels.verify.budget import assert_within_budget, poisoned_memory
-from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 
 from .day import Day, within_budget
 
 CASES = [
-    TemporalCase("animatediff", T=16, H=64, W=64, N=8, D=40, bias="rel"),
-    TemporalCase("seed", T=16, H=64, W=64, N=8, D=16, bias="dense"),
-    TemporalCase("svd", T=25, H=36, W=64, N=5, D=64),
-    TemporalCase("lucidrains", T=16, H=32, W=32, N=8, D=32, bias="rel", rotary=32),
-    TemporalCase("long", T=64, H=16, W=16, N=8, D=64, bias="rel"),
-    SpatialCase("sd-64", T=2, H=64, W=64, N=8, D=40),
-    SpatialCase("sd-32", T=4, H=32, W=32, N=8, D=80, bias="rel"),
-    SpatialCase("svd", T=1, H=72, W=128, N=5, D=64),
-    SpatialCase("text", T=16, H=32, W=32, N=8, D=80, context="shared", S=77),
+    TEMPORAL["animatediff-64"].case("animatediff", bias="rel"),
+    TEMPORAL["seed"].case("seed"),
+    TEMPORAL["svd-xt"].case("svd", H=36, W=64),
+    TEMPORAL["lucidrains"].case("lucidrains", H=32, W=32, rotary=32),
+    TEMPORAL["t64"].case("long", H=16, W=16),
+    SPATIAL["sd-64"].case("sd-64", T=2),
+    SPATIAL["sd-32"].case("sd-32", T=4, bias="rel"),
+    SPATIAL["svd"].case("svd", T=1),
+    SPATIAL["text"].case("text", H=32, W=32, D=80),
 ]
 
 

@@ -1,9 +1,11 @@
 """Times of spatial_attention."""
 
-from .attention import SDPA, SPATIAL, measure_shape
+from vdiff_kernels.bench.presets import SPATIAL
+
+from .attention import SDPA, measure_shape
 from .day import Day
 
 
 def run(day: Day) -> None:
-    for shape in SPATIAL[::5] if day.quick else SPATIAL:
+    for shape in list(SPATIAL.values())[:: 5 if day.quick else 1]:
         measure_shape(day, shape, ["vdiff", "eager", *SDPA])

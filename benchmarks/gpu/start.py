@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.ops import gpu, library
+from vdiff_kernels.backends import gpu, library
 
 from .day import Day, first_line
 
@@ -23,7 +23,7 @@ def run(day: Day) -> None:
     availability = vdiff.availability(day.backend)
     day.add("fact", "availability", text=str(availability))
     print(f"library holds cubins: {holds_cubins}\n{availability}")
-    day.add("fact", "packages", benchmarks=found("benchmarks"), tests=found("tests.nn.seed_blocks"))
+    day.add("fact", "packages", benchmarks=found("benchmarks"))
     day.add("fact", "versions", torch=torch.__version__, cuda=torch.version.cuda, triton=triton_version())
     if day.device.type == "cuda":
         assert holds_cubins, f"{library.LIBRARY_FILE} was built without CUDA: VDIFF_CUDA=1 VDIFF_CUDA_ARCHS=90 make build"

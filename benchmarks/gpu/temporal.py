@@ -1,9 +1,11 @@
 """Times of temporal_attention."""
 
-from .attention import SDPA, TEMPORAL, measure_shape
+from vdiff_kernels.bench.presets import TEMPORAL
+
+from .attention import SDPA, measure_shape
 from .day import Day
 
 
 def run(day: Day) -> None:
-    for shape in TEMPORAL[::5] if day.quick else TEMPORAL:
+    for shape in list(TEMPORAL.values())[:: 5 if day.quick else 1]:
         measure_shape(day, shape, ["vdiff", "eager", *SDPA])

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import torch
 
-from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
-from vdiff_kernels.verify.check import evaluate, functions, make_leaves
+from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
 from vdiff_kernels.verify.cases import CASES
+from vdiff_kernels.verify.check import evaluate, functions, make_leaves
 
 from .day import Day
 from .variants import plain_name
@@ -32,12 +32,12 @@ SANITIZED = [
     "spatial_attention-shared-context", "spatial_attention-long-expanded-bias",
 ]  # fmt: skip
 REAL = [
-    TemporalCase("animatediff", T=16, H=64, W=64, N=8, D=40),
-    TemporalCase("c512", T=16, H=64, W=64, N=8, D=64, bias="rel"),
-    TemporalCase("seed", T=16, H=64, W=64, N=8, D=16, bias="dense"),
-    TemporalCase("t32", T=32, H=64, W=64, N=8, D=32, bias="rel"),
-    TemporalCase("t64", T=64, H=32, W=32, N=8, D=64, bias="rel"),
-    SpatialCase("level-2", T=8, H=32, W=32, N=8, D=64, bias="rel"),
+    TEMPORAL["animatediff-64"].case("animatediff"),
+    TEMPORAL["c512"].case("c512"),
+    TEMPORAL["seed"].case("seed"),
+    TEMPORAL["t32"].case("t32"),
+    TEMPORAL["t64"].case("t64"),
+    SPATIAL["biased-32"].case("level-2", T=8),
 ]
 CHECKERS = ("memcheck", "racecheck", "synccheck")
 METRICS = {

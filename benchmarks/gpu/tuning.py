@@ -1,9 +1,12 @@
 """Times of our own kernels alone, on every shape: for builds that are compared with each other."""
 
-from .attention import SPATIAL, TEMPORAL, measure_shape
+from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
+
+from .attention import measure_shape
 from .day import Day
 
 
 def run(day: Day) -> None:
-    for shape in TEMPORAL[:1] if day.quick else [*TEMPORAL, *SPATIAL]:
+    shapes = [*TEMPORAL.values(), *SPATIAL.values()]
+    for shape in shapes[:1] if day.quick else shapes:
         measure_shape(day, shape, ["vdiff"])

@@ -5,10 +5,9 @@ import re
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from vdiff_kernels.ops.norm import native as norm
-from vdiff_kernels.ops.norm.reference import channel_stats
-from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
+from vdiff_kernels.ops.norm.api import channel_stats
 from vdiff_kernels.verify.check import evaluate, functions, make_leaves
+from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
 from .day import Day, first_line, relative_error
 
@@ -43,9 +42,10 @@ def one_call(day: Day, case, dtype: torch.dtype) -> dict:
 
 
 def one_statistic(day: Day, dtype: torch.dtype) -> dict:
-    x = day.randn(2, 3, 9, 7, 40, dtype=dtype)
-    error = relative_error(norm.channel_stats(x), channel_stats(x.movedim(-1, 1).double()))
-    return {"passed": error < 1e-4, "relative_error": error, "kernels": names_of_kernels(day, lambda: norm.channel_stats(x))}
+    x = day.randn(2, 3, 9, 7, 40, dtype=dtype).movedim(-1, 1)
+    error = relative_error(channel_stats(x, backend=day.backend), channel_stats(x.double(), backend="reference"))
+    kernels = names_of_kernels(day, lambda: channel_stats(x, backend=day.backend))
+    return {"passed": error < 1e-4, "relative_error": error, "kernels": kernels}
 
 
 def names_of_kernels(day: Day, call) -> list[str]:

@@ -5,10 +5,10 @@ import torch
 from torch import nn
 
 import vdiff_kernels as vdiff
+from vdiff_kernels.bench import seed_blocks
 
 from ..integrations.unet3d import Unet3D
 from ..random_weights import randomised
-from . import seed_blocks
 
 
 def assert_replaces(ours: nn.Module, original: nn.Module, *inputs, tolerance=1e-5):

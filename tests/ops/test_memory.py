@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import vdiff_kernels as vdiff
-from benchmarks.cpu.memory import resident
+from vdiff_kernels.bench.counting import resident
 
 B, T, H, W, C, N = 2, 17, 16, 16, 32, 1
 

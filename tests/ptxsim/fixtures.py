@@ -1,4 +1,4 @@
-"""Pytest's way to the simulator: `simulate` runs a kernel as a test wants it run. tests/conftest.py takes them in."""
+"""Pytest's plugin of the simulator: `simulate` runs a kernel as a test wants it run, --rewrite-golden accepts its counts."""
 
 import collections
 import functools
@@ -6,13 +6,15 @@ import functools
 import pytest
 
 from .compile import TritonKernel, from_cuda
-from .golden import Golden, figures
+from .golden import FOLDER, Golden, figures, name_of
 from .launcher import Launchers, plain_name
 from .module import Module, tensors_of
 from .registers import Resources, resources
 from .report import Report
 
 SEEDS = (0, 1, 2)  # in order, and shuffled twice
+
+_rewritten = pytest.StashKey[dict[str, dict[str, dict[str, int]]]]()  # by golden file and case, where --rewrite-golden was given
 
 
 @functools.cache
@@ -31,10 +33,11 @@ class Simulate:
     """simulate(kernel, grid, block, args, ...): the launch's report, once it is clean and no worse than the golden counts."""
 
     def __init__(self, request: pytest.FixtureRequest):
-        module, _, case = request.node.nodeid.rpartition("/")[2].partition("::")
-        self.golden = Golden(module.removesuffix(".py").removeprefix("test_"), request.config.getoption("--rewrite-golden"))
-        self.case = case.removeprefix("test_")
+        name, self.test = name_of(request.node.nodeid)
+        self.golden = Golden(name)
+        self._rewritten = request.config.stash.get(_rewritten, {}).get(name)
         self._launches = collections.Counter()
+        self._cases: set[str] = set()
 
     def __call__(self, kernel, grid, block, args, shared_bytes=0, *, case: str = "", seeds=SEEDS, **options) -> Report:
         """Arguments as those of Kernel.launch. case: where a test launches several, what this one is called.
@@ -49,8 +52,20 @@ class Simulate:
         self._launches[case] += 1
         number = f"({self._launches[case]})" if self._launches[case] > 1 else ""  # each launch has counts of its own
         if takes:
-            self.golden.compare(" ".join(filter(None, (self.case, case, number))), figures(report, takes, shared_bytes))
+            self._hold(" ".join(filter(None, (self.test, case, number))), figures(report, takes, shared_bytes))
         return report
+
+    def _hold(self, case: str, found: dict[str, int]) -> None:
+        self._cases.add(case)
+        if self._rewritten is None:
+            self.golden.compare(case, found)
+        else:
+            self._rewritten[case] = found
+
+    def assert_none_stale(self) -> None:
+        """After the test: the golden file has no counts of launches that it did not make."""
+        if self._rewritten is None:
+            self.golden.assert_none_stale(self.test, self._cases)
 
     def launcher(
         self, launchers: Launchers, function: str, *arguments, memory=(), case: str = "", seeds=SEEDS, blocks=None
@@ -102,3 +117,70 @@ def clean_run(seeds=1, last_blocks: int | None = None):
 @pytest.fixture
 def simulate(request) -> Simulate:
     return Simulate(request)
+
+
+# ------------------------------------------------------------------------------------------------------------- golden counts
+
+
+def pytest_addoption(parser):
+    parser.addoption("--rewrite-golden", action="store_true", help="accept the counts of the simulated kernels as they are")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call(item):
+    """A test that passes has launched all that there are golden counts of; one that fails says so itself."""
+    result = yield
+    if "simulate" in getattr(item, "funcargs", {}):
+        item.funcargs["simulate"].assert_none_stale()
+    return result
+
+
+def pytest_configure(config):
+    if not config.getoption("--rewrite-golden"):
+        return
+    options = config.option
+    if getattr(options, "numprocesses", None) or hasattr(config, "workerinput"):
+        raise pytest.UsageError("--rewrite-golden is given with -n; expected one process, which sees every case of a file")
+    if options.keyword or any("::" in argument for argument in config.args):
+        raise pytest.UsageError("--rewrite-golden is given with a part of a file's tests; expected whole files or folders")
+    options.markexpr = ""  # slow ones too
+    config.stash[_rewritten] = {}
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Only what has golden counts is run to rewrite them."""
+    if _rewritten not in config.stash:
+        return
+    held = [item for item in items if "simulate" in getattr(item, "fixturenames", ())]
+    config.hook.pytest_deselected(items=[item for item in items if item not in held])
+    items[:] = held
+    config.stash[_rewritten].update({name_of(item.nodeid)[0]: {} for item in items})
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_sessionfinish(session, exitstatus):
+    """Writes the files of the modules that were run, whole, if every test passed; drops those of no module."""
+    rewritten = session.config.stash.get(_rewritten, None)
+    if rewritten is None or exitstatus != pytest.ExitCode.OK or session.config.option.collectonly:
+        return
+    for name, cases in rewritten.items():
+        if cases:
+            Golden(name).write(cases)
+        else:
+            Golden(name).path.unlink(missing_ok=True)
+    for path in FOLDER.glob("*.json"):
+        if not modules_of(path.stem, session.config.rootpath):
+            path.unlink()
+
+
+def modules_of(name: str, root) -> list:
+    """The test files whose counts a golden file holds."""
+    return sorted((root / "tests").rglob(f"test_{name}.py"))
+
+
+def pytest_terminal_summary(terminalreporter, exitstatus, config):
+    if _rewritten in config.stash:
+        names = ", ".join(sorted(config.stash[_rewritten]))
+        words = f"rewritten {names}" if exitstatus == pytest.ExitCode.OK else "kept, as not every test passed"
+        terminalreporter.write_line(f"golden counts: {words}")

@@ -148,7 +148,8 @@ class Launchers:
     def simulated(self, run, shared_bytes: int = SHARED_BYTES):
         """Launches made within go to run(kernel, grid, block, arguments, shared_bytes); what it raises is raised at the end.
 
-        arguments: the bytes of each. shared_bytes: what the GPU can give a block. `streams` holds those that they were launched on.
+        arguments: the bytes of each. shared_bytes: what the GPU can give a block. `streams` holds those that they were launched
+            on.
         """
         raised = []
         self.streams = set()

@@ -1,6 +1,8 @@
 """Golden counts fail when they get worse; the attention of kernels/ keeps its own; what the command line prints."""
 
-import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -10,12 +12,12 @@ import triton.language as tl
 
 from tests.ptxsim import core_library, empty, from_triton, registers
 from tests.ptxsim.__main__ import main
-from tests.ptxsim.fixtures import compiled
-from tests.ptxsim.golden import Golden
-from tests.ptxsim.gpus import GPUS
-from tests.ptxsim.registers import Resources
+from tests.ptxsim.fixtures import compiled, modules_of
+from tests.ptxsim.golden import FOLDER, Golden, name_of
+from vdiff_kernels.bench.gpus import GPUS
 
 KERNELS = Path(__file__).parent / "kernels"
+ROOT = Path(__file__).parents[2]
 N, T, D = 10, 16, 64  # sequences: the last block has two of its four
 
 
@@ -50,9 +52,8 @@ FIGURES = {"global sectors": 100, "registers": 40, "spilled bytes": 0}
 
 
 def accepted(folder, **changes):
-    golden = Golden("kernel", rewrite=True, folder=folder)
-    golden.compare("case", {**FIGURES, **changes})
-    return Golden("kernel", folder=folder)
+    Golden("kernel", folder).write({"case": {**FIGURES, **changes}})
+    return Golden("kernel", folder)
 
 
 def test_a_figure_that_gets_worse_fails_and_says_by_how_much(tmp_path):
@@ -67,11 +68,37 @@ def test_a_figure_that_gets_worse_fails_and_says_by_how_much(tmp_path):
         golden.compare("other", FIGURES)
 
 
-def test_rewriting_keeps_the_other_cases(tmp_path):
-    accepted(tmp_path)
-    Golden("kernel", rewrite=True, folder=tmp_path).compare("another", FIGURES)
-    held = json.loads((tmp_path / "kernel.json").read_text())
-    assert list(held["cases"]) == ["another", "case"] and held["compiler"] == registers.version()
+def test_counts_of_what_a_test_does_not_launch_fail_it(tmp_path):
+    golden = Golden("kernel", tmp_path)
+    golden.write(dict.fromkeys(("sums[a b] add<float>", "sums[a b] add<float> (2)", "sums[a] add<float>", "sums"), FIGURES))
+    golden = Golden("kernel", tmp_path)
+    golden.assert_none_stale("sums[a b]", {"sums[a b] add<float>", "sums[a b] add<float> (2)"})
+    with pytest.raises(AssertionError, match=r"does not launch, `make golden`: sums\[a b\] add<float> \(2\)$"):
+        golden.assert_none_stale("sums[a b]", {"sums[a b] add<float>"})
+    assert golden.without_test({"sums[a]", "sums"}) == ["sums[a b] add<float>", "sums[a b] add<float> (2)"]
+
+
+def test_every_golden_count_has_its_test():
+    """Whatever part of the tests this run is of: their names are collected anew, those of slow tests too."""
+    files = {path.stem: modules_of(path.stem, ROOT) for path in FOLDER.glob("*.json")}
+    homeless = {name: own for name, own in files.items() if len(own) != 1}
+    assert not homeless, f"golden files that are not of one test file each, `make golden`: {homeless}"
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-m", "", "-p", "no:cacheprovider"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
+    done = subprocess.run(
+        [*command, *(path for own in files.values() for path in own)], cwd=ROOT, env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found = [name_of(line) for line in done.stdout.splitlines() if "::" in line]
+    stale = [case for name in files for case in Golden(name).without_test({test for module, test in found if module == name})]
+    assert not stale, f"golden counts of no test, `make golden`: {stale}"
+
+
+@pytest.mark.parametrize("more, words", [(["-n", "2"], "expected one process"), (["-k", "of_triton"], "expected whole files")])
+def test_golden_counts_are_rewritten_of_whole_files_in_one_process(more, words):
+    command = [sys.executable, "-m", "pytest", "--rewrite-golden", *more, str(Path(__file__))]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR and words in done.stderr
 
 
 def test_another_compiler_is_named(tmp_path):
@@ -79,7 +106,7 @@ def test_another_compiler_is_named(tmp_path):
     accepted(tmp_path)
     path.write_text(path.read_text().replace(registers.version(), "12.0.1"))
     with pytest.raises(AssertionError, match=rf"\(accepted of nvcc 12.0.1, this is {registers.version()}\)"):
-        Golden("kernel", folder=tmp_path).compare("case", {**FIGURES, "registers": 41})
+        Golden("kernel", tmp_path).compare("case", {**FIGURES, "registers": 41})
 
 
 def test_what_a_kernel_takes():
@@ -87,11 +114,11 @@ def test_what_a_kernel_takes():
     assert takes.spilled_bytes == 0 and takes.shared_bytes == 4 * 3 * T * D * 2
     A100 = GPUS[0]
     # Occupancy by registers, shared memory, threads and blocks: one limit at a time.
-    assert A100.blocks_at_once(Resources(64, 0, 0, 0), 128) == 8
-    assert A100.blocks_at_once(Resources(16, 0, 0, 24 * 1024), 128) == 6
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 1024) == 2
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 32) == 32
-    assert A100.blocks_at_once(Resources(16, 0, 0, 0), 128, dynamic_shared=82 * 1024 - 1024) == 2
+    assert A100.blocks_at_once(64, 128, 0) == 8
+    assert A100.blocks_at_once(16, 128, 24 * 1024) == 6
+    assert A100.blocks_at_once(16, 1024, 0) == 2
+    assert A100.blocks_at_once(16, 32, 0) == 32
+    assert A100.blocks_at_once(16, 128, 82 * 1024 - 1024) == 2
 
 
 # The command line

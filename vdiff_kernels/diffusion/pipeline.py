@@ -94,8 +94,10 @@ class VideoDiffusion:
             latents = as_tensor("sample", "latents", latents).to(text.device, dtype)
             checks.require_shape("sample", "latents", latents, "(B, C, T, H, W)", shape)
 
+        own = next(unet.parameters()).dtype
+
         def model(z, logsnr, text):
-            return unet(z.to(text.dtype), logsnr, text).to(dtype)
+            return unet(z.to(own), logsnr, text.to(own)).to(dtype)
 
         denoise = text_guided(model, text, self.text.null, guidance=guidance, rescale=rescale)
         if known is not None:

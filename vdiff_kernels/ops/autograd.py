@@ -1,7 +1,7 @@
 """The one autograd rule, of every operator on every backend that computes its own gradients. Backward runs on forward's backend.
 
 An autograd.Function around plain operators, rather than `register_autograd` on them: 22 us a forward call on tiny input
-against 52, forward and backward 121 against 180, where the bare operator takes 7 (benchmarks/call_overhead.py). Where nothing
+against 52, forward and backward 121 against 180, where the bare operator takes 7 (benchmarks/cpu/overhead.py). Where nothing
 requires grad, the kernel is called bare.
 """
 

@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-from .registers import Resources
-
 REGISTERS = 65536  # of a multiprocessor, in quarters, one for each of its schedulers
 SCHEDULERS = 4
 REGISTER_UNIT = 256  # registers of a warp are given out in this many
@@ -26,17 +24,20 @@ class GPU:
     half_flops: float  # a second, tensor cores, bfloat16 with float32 accumulation
     float_flops: float
 
-    def blocks_at_once(self, takes: Resources, threads: int, dynamic_shared: int = 0) -> int:
-        """How many blocks a multiprocessor holds at once: the rules of cuda_occupancy.h."""
-        warps = -(-threads // 32)
-        of_warp = -(-takes.registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
-        by_registers = REGISTERS // SCHEDULERS // of_warp * SCHEDULERS // warps
-        shared = -(-(takes.shared_bytes + dynamic_shared + SHARED_OF_A_BLOCK) // SHARED_UNIT) * SHARED_UNIT
-        return min(by_registers, self.shared_bytes // shared, self.threads // 32 // warps, self.blocks)
+    def blocks_at_once(self, registers: int, threads: int, shared_bytes: int) -> int:
+        """How many blocks a multiprocessor holds at once: the rules of cuda_occupancy.h.
 
-    def occupancy(self, takes: Resources, threads: int, dynamic_shared: int = 0) -> float:
+        registers: of a thread. threads, shared_bytes: of a block, the latter with what it asks for at its launch.
+        """
+        warps = -(-threads // 32)
+        of_warp = -(-registers * 32 // REGISTER_UNIT) * REGISTER_UNIT
+        by_registers = REGISTERS // SCHEDULERS // of_warp * SCHEDULERS // warps
+        rounded = -(-(shared_bytes + SHARED_OF_A_BLOCK) // SHARED_UNIT) * SHARED_UNIT
+        return min(by_registers, self.shared_bytes // rounded, self.threads // 32 // warps, self.blocks)
+
+    def occupancy(self, registers: int, threads: int, shared_bytes: int) -> float:
         """The share of a multiprocessor's warps that those blocks are."""
-        return self.blocks_at_once(takes, threads, dynamic_shared) * -(-threads // 32) / (self.threads // 32)
+        return self.blocks_at_once(registers, threads, shared_bytes) * -(-threads // 32) / (self.threads // 32)
 
     def least_seconds(self, moved: float, flops: float, half: bool, warp_instructions: float) -> tuple[float, str]:
         """The roofline: the longest of moving the bytes, doing the flops and issuing the instructions, and which it is."""
