@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.backends import gpu, library
+from vdiff_kernels import library
+from vdiff_kernels.backends import gpu
 
 from .day import Day, first_line
 
