@@ -117,15 +117,15 @@ def test_the_bar_ends_with_the_last_step(vdiff, weights, out, monkeypatch, exten
 class TestBackend:
     def test_what_ran_is_said(self, vdiff, weights, out, backend):
         result = vdiff("sample", PROMPT, "-o", out, "--weights", weights, "--steps", 1, "--backend", backend)
-        words = {"cpu": "cpu (the compiled library)", "reference": "reference (eager PyTorch)"}
-        assert result.stdout.endswith(f" s by {words[backend]}\n")
+        words = {"cpu": "the compiled library", "reference": "eager PyTorch", "composed": "PyTorch's library calls"}
+        assert result.stdout.endswith(f" s by {backend} ({words[backend]})\n")
 
     def test_without_the_compiled_library(self, vdiff, weights, out, monkeypatch):
         monkeypatch.setattr(registry.BACKENDS["cpu"], "kernels", {})
         monkeypatch.setattr("vdiff_kernels.backends.native.LOAD_ERROR", "it is not built")
         registry.forget()
         result = vdiff("sample", PROMPT, "-o", out, "--weights", weights, "--steps", 1)
-        assert result.stdout.endswith(" s by reference (eager PyTorch), as cpu: not available: it is not built\n")
+        assert result.stdout.endswith(" s by composed (PyTorch's library calls), as cpu: not available: it is not built\n")
 
     def test_compare(self, vdiff, weights, model, out, monkeypatch):
         """The reference runs from the same seed; the difference is the largest of all, in levels."""

@@ -68,7 +68,6 @@ def backend_that_runs(name: str | None) -> str:
 
 def described(backend: str) -> str:
     """The backend that ran, in words; with the reason where it is not the fast one."""
-    if backend != "reference":
-        return f"{backend} (the compiled library)"
+    words = {"reference": "eager PyTorch", "composed": "PyTorch's library calls"}.get(backend, "the compiled library")
     native = availability("cpu")
-    return "reference (eager PyTorch)" + ("" if native else f", as {native}")
+    return f"{backend} ({words})" + ("" if native else f", as {native}")

@@ -94,7 +94,7 @@ class VideoDiffusion:
             latents = as_tensor("sample", "latents", latents).to(text.device, dtype)
             checks.require_shape("sample", "latents", latents, "(B, C, T, H, W)", shape)
 
-        own = next(unet.parameters()).dtype
+        own = next((p.dtype for p in unet.parameters()), dtype) if isinstance(unet, nn.Module) else text.dtype
 
         def model(z, logsnr, text):
             return unet(z.to(own), logsnr, text.to(own)).to(dtype)

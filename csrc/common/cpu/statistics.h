@@ -2,8 +2,8 @@
 //
 //   acc      acc_t over kPartPixels pixels, double over more
 //
-//   first  = x of a run's first pixel;  d = x - first                                                (1)
-//   mean   = first + sum(d) / n;  m2 = sum(d^2) - sum(d)^2 / n      since first is one of them, sum(d^2) <= n m2    (2)
+//   near   = mean of 4 of a run's pixels;  d = x - near                                              (1)
+//   mean   = near + sum(d) / n;  m2 = sum(d^2) - sum(d)^2 / n       near is about the mean, so sum(d)^2 / n is small    (2)
 //   merge: delta = mean_run - mean;  mean += delta n_run / n;  m2 += m2_run + delta^2 n_before n_run / n   (3)
 #pragma once
 
@@ -35,7 +35,8 @@ void run_stats(int64_t count, int64_t C, const Row& pixel, double* mean, double*
   const T* pixels[kRunPixels];
   for (int64_t i = 0; i < count; ++i) pixels[i] = pixel(i);
   for_vectors<acc>(C, [&](int64_t c, int64_t part) {
-    const Vec<acc> shift = load_part(pixels[0] + c, part);
+    Vec<acc> shift = {};
+    for (int64_t i = 0; i < 4; ++i) shift += acc(0.25) * load_part(pixels[i * count / 4] + c, part);
     double sums[kLanes<acc>] = {}, squares[kLanes<acc>] = {};
     for (int64_t i_part = 0; i_part < count; i_part += kPartPixels) {
       Vec<acc> sum = {}, square = {};
