@@ -9,6 +9,7 @@ The default is plain module state, because a ContextVar or a warning would break
 
 import contextlib
 import dataclasses
+import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
@@ -309,19 +310,14 @@ def _warn_once(operator: str, reasons: dict[str, str]) -> None:
 
 # ------------------------------------------------------------------------------------------------------------ signatures
 
-_TENSORS = (Tensor, torch.nn.Parameter)
-_CONSTANTS = (bool, int, float, str)
-_fields: dict[type, Callable] = {}
+_TENSORS = frozenset((Tensor, torch.nn.Parameter))
+_CONSTANTS = frozenset((bool, int, float, str))
 
 
 def _signature(value) -> tuple | None:
     """None where a field is of a type that the checks know nothing of, or of a subclass of one, such as a fake tensor."""
-    kind = type(value)
-    fields = _fields.get(kind)
-    if fields is None:
-        fields = _fields[kind] = attrgetter(*(field.name for field in dataclasses.fields(kind)))
-    parts = [kind]
-    for part in fields(value) if len(kind.__match_args__) > 1 else (fields(value),):
+    parts = []
+    for part in _fields_of(type(value))(value):
         kind = type(part)
         if part is None:
             parts.append(None)
@@ -329,7 +325,7 @@ def _signature(value) -> tuple | None:
             parts.append((part.shape, part.dtype, part.device, part.layout, part.requires_grad))
         elif kind in _CONSTANTS:
             parts.append((kind, part))
-        elif kind in _fields or dataclasses.is_dataclass(kind):
+        elif dataclasses.is_dataclass(kind):
             nested = _signature(part)
             if nested is None:
                 return None
@@ -337,3 +333,10 @@ def _signature(value) -> tuple | None:
         else:
             return None
     return tuple(parts)
+
+
+@functools.cache
+def _fields_of(kind: type) -> Callable[[object], tuple]:
+    """A function from a dataclass to what it holds."""
+    names = tuple(field.name for field in dataclasses.fields(kind))
+    return attrgetter(*names) if len(names) > 1 else lambda value: (getattr(value, names[0]),)

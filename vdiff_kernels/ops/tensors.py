@@ -14,14 +14,14 @@ def acc_dtype(dtype: torch.dtype) -> torch.dtype:
 
 def unit_stride(tensor: Tensor) -> Tensor:
     """The tensor itself where its innermost dimension has unit stride (or one element), else one contiguous copy."""
-    if tensor.shape[-1] <= 1 or tensor.stride(-1) == 1:
+    if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1:
         return tensor
     return tensor.contiguous()
 
 
 def channels_innermost(x: Tensor | None) -> Tensor | None:
     """An image tensor (B, C, T, H, W) itself where C has unit stride (or one element), else one copy in channels_last_3d."""
-    if x is None or x.shape[1] <= 1 or x.stride(1) == 1:
+    if x is None or x.stride(1) == 1 or x.shape[1] <= 1:
         return x
     return x.contiguous(memory_format=torch.channels_last_3d)
 

@@ -31,7 +31,9 @@ _backward = torch.ops.vdiff_kernels.geglu_native_backward.default
 
 def _geglu(call: GegluCall, save: bool):
     x = call.x
-    out = _forward(x.reshape(-1, x.shape[-1]), call.weight, call.bias)
+    if x.dim() == 2:
+        return _forward(x, call.weight, call.bias), ()
+    out = _forward(x.view(-1, x.shape[-1]), call.weight, call.bias)
     return out.view(*x.shape[:-1], out.shape[-1]), ()
 
 

@@ -59,11 +59,11 @@ def group_stats(x: Tensor, norm: Norm | None, stats: Tensor | None) -> Tensor | 
     """The channel statistics of x (B, T, H, W, C) where the norm needs them: those given, or computed here."""
     if stats is not None or norm is None or norm.kind != "group":
         return stats
-    return _stats(x.detach())
+    return _stats(x)
 
 
 def _channel_stats(call: StatsCall, save: bool):
-    return _stats(call.ready().x.detach().movedim(1, -1)), ()
+    return _stats(call.ready().x.movedim(1, -1)), ()
 
 
 def _norm_act(call: NormCall, save: bool):
