@@ -1,5 +1,7 @@
 #include "norm/arguments.h"
 
+#include "norm/operators.h"
+
 namespace vdiff {
 
 void check_image(const char* op, const char* name, const Tensor& image) {
@@ -46,14 +48,14 @@ NormOperands norm_operands(const char* op, const Tensor& x, const NormArguments&
   const bool any = a.weight.has_value() || a.bias.has_value() || a.scale.has_value() || a.shift.has_value();
   STD_TORCH_CHECK(kind != NormKind::None || !any, op, ": norm_kind \"none\" takes no weight, bias, scale or shift");
   STD_TORCH_CHECK(
-      (kind == NormKind::Group) == a.stats.has_value(), op, ": stats are ", a.stats.has_value() ? "given" : "missing",
-      "; expected with norm_kind \"group\", and only then");
+      kind == NormKind::Group || !a.stats.has_value(), op, ": stats are given; expected with norm_kind \"group\" alone");
   if (kind == NormKind::Group) {
     STD_TORCH_CHECK(
         a.groups >= 1 && C % a.groups == 0, op, ": norm_groups is ", a.groups, "; expected a divisor of C = ", C);
     check_vector(op, "stats", a.stats, x, "(B, T, C, 2)", {B, T, C, 2});
     STD_TORCH_CHECK(
-        a.stats->scalar_type() == acc_scalar_type(x), op, ": stats must be float64 for float64 x, else float32");
+        !a.stats.has_value() || a.stats->scalar_type() == acc_scalar_type(x), op,
+        ": stats must be float64 for float64 x, else float32");
   }
 
   NormOperands operands;
@@ -61,7 +63,7 @@ NormOperands norm_operands(const char* op, const Tensor& x, const NormArguments&
   operands.bias = acc_contiguous(a.bias, x);
   operands.scale = acc_contiguous(a.scale, x);
   operands.shift = acc_contiguous(a.shift, x);
-  operands.stats = acc_contiguous(a.stats, x);
+  operands.stats = kind == NormKind::Group && !a.stats ? OptionalTensor(channel_stats(x)) : acc_contiguous(a.stats, x);
   operands.params = {
       kind,
       a.scope == "clip",

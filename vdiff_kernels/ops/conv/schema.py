@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from ..norm.schema import NORM, group_stats, norm_arguments
+from ..norm.schema import NORM, kept_stats, norm_arguments
 from ..schema import Kernels, absent, contiguous, define, shape_of, sums
 from ..tensors import acc_dtype, like_parameter, unit_stride
 from .call import ConvCall
@@ -71,7 +71,7 @@ def _summed(gradient: Tensor | None, given: Tensor | None, trailing: int) -> Ten
 
 def _norm_act_conv(call: ConvCall, save: bool):
     x, temb, mix = _operands(call)
-    stats = group_stats(x, call.norm, call.stats)
+    stats = kept_stats(x, call.norm, call.stats, save)
     residual = None if call.residual is None else call.residual.movedim(1, -1)
     norm = norm_arguments(call.norm, call.act, stats)
     out, out_stats = _forward(x, call.weight, call.bias, *norm, temb, residual, mix, call.return_stats)

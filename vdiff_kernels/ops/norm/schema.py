@@ -7,7 +7,7 @@ from ..schema import Kernels, contiguous, define, shape_of, sums
 from ..tensors import like_parameter, unit_stride
 from .call import Norm, NormCall, StatsCall
 
-# How a Norm travels through a schema. kind "none" normalises nothing; "group" needs stats.
+# How a Norm travels through a schema. kind "none" normalises nothing; "group" computes stats where none are given.
 NORM = (
     "str norm_kind, Tensor? norm_weight, Tensor? norm_bias, int norm_groups, float norm_eps, str norm_scope, "
     "Tensor? norm_scale, Tensor? norm_shift, str act, Tensor? stats"
@@ -55,20 +55,20 @@ def norm_arguments(norm: Norm | None, act: str | None, stats: Tensor | None) -> 
     )  # fmt: skip
 
 
-def group_stats(x: Tensor, norm: Norm | None, stats: Tensor | None) -> Tensor | None:
-    """The channel statistics of x (B, T, H, W, C) where the norm needs them: those given, or computed here."""
-    if stats is not None or norm is None or norm.kind != "group":
+def kept_stats(x: Tensor, norm: Norm | None, stats: Tensor | None, save: bool) -> Tensor | None:
+    """The channel statistics of x (B, T, H, W, C): those given, or, where backward is to have them too, those that the norm needs."""
+    if stats is not None or not save or norm is None or norm.kind != "group":
         return stats
     return _stats(x)
 
 
 def _channel_stats(call: StatsCall, save: bool):
-    return _stats(call.ready().x.movedim(1, -1)), ()
+    return _stats(call.ready().x.detach().movedim(1, -1)), ()
 
 
 def _norm_act(call: NormCall, save: bool):
     x = call.x.movedim(1, -1)  # (B, T, H, W, C)
-    stats = group_stats(x, call.norm, call.stats)
+    stats = kept_stats(x, call.norm, call.stats, save)
     residual = None if call.residual is None else call.residual.movedim(1, -1)
     out = _forward(x, *norm_arguments(call.norm, call.act, stats), residual)
     return out.movedim(-1, 1), (stats,)
