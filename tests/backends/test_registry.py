@@ -16,7 +16,7 @@ from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, La
 from vdiff_kernels.ops.call import Described
 from vdiff_kernels.ops.feedforward.call import GegluCall
 from vdiff_kernels.ops.schema import Kernels
-from vdiff_kernels.verify.check import PUBLIC
+from vdiff_kernels.verify.inputs import PUBLIC
 
 Q = torch.randn(1, 2, 1, 1, 1, 4)
 

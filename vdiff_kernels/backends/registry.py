@@ -77,8 +77,8 @@ _ALL = (Reference(_DEFINITIONS), Composed(_channel_stats), Cpu(_NATIVE), Cuda(_N
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 # Auto's order on each type of device, the fastest first, and on any other.
-AUTO = {"cpu": ("cpu", "composed"), "cuda": ("cuda", "triton", "composed")}
-ELSEWHERE = ("composed",)
+AUTO = {"cpu": ("cpu", "composed", "reference"), "cuda": ("cuda", "triton", "composed", "reference")}
+ELSEWHERE = ("composed", "reference")
 
 # (backend, its variant for a call) to a reason why auto may not take it, or None: registered by vdiff_kernels/__init__.py, because
 # what knows how to check stands above the backends. Without it auto takes no backend that needs a check.
@@ -227,7 +227,7 @@ def _auto(call: Call) -> str:
         if reason is None:
             break
         reasons[name] = reason
-    if call.main.device.type == "cuda" and name == "composed" and _place is None and not torch.compiler.is_compiling():
+    if call.main.device.type == "cuda" and name in ELSEWHERE and _place is None and not torch.compiler.is_compiling():
         _warn_once(call.operator, reasons)
     return name
 

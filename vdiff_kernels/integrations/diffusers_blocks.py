@@ -59,6 +59,7 @@ def self_attention(attn: nn.Module, x: Tensor, layer, *, backend: str | None, **
     weights, biases = zip(*map(weight_and_bias, (attn.to_q, attn.to_k, attn.to_v)))
     b_qkv = None if biases[0] is None else torch.cat(biases)
     w_out, b_out = weight_and_bias(attn.to_out[0])
+    # Joined every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version that a kept copy could see.
     w_qkv = torch.cat(weights)
     return layer(x, w_qkv, b_qkv, w_out, b_out, num_heads=attn.heads, scale=attn.scale, backend=backend, **around)
 

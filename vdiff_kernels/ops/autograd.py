@@ -55,7 +55,7 @@ def differentiable_once(backward):
     @functools.wraps(backward)
     def checked(ctx, *grads):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("vdiff_kernels: double backward is not supported; use backend='reference' for create_graph=True")
+            raise RuntimeError("vdiff_kernels: double backward is not supported; use backend='reference' or 'composed' for create_graph=True")
         return backward(ctx, *grads)
 
     return checked

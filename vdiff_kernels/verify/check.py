@@ -6,28 +6,11 @@ import torch
 from torch import Tensor
 
 from ..backends.registry import OPERATORS
-from ..ops.attention import api as attention
-from ..ops.conv import api as conv
-from ..ops.feedforward import api as feedforward
-from ..ops.norm import api as norm
 from ..ops.tensors import acc_dtype
 from .budget import assert_within_budget, poisoned_memory
-from .inputs import Case
+from .inputs import PUBLIC, Case
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-PUBLIC = {
-    "temporal_attention": attention.temporal_attention,
-    "spatial_attention": attention.spatial_attention,
-    "temporal_layer": attention.temporal_layer,
-    "spatial_layer": attention.spatial_layer,
-    "channel_stats": norm.channel_stats,
-    "norm_act": norm.norm_act,
-    "norm_act_conv": conv.norm_act_conv,
-    "pseudo3d_conv": conv.pseudo3d_conv,
-    "geglu": feedforward.geglu,
-}
-
-
 def functions(case: Case):
     """(the public operator, its definition)."""
     return PUBLIC[case.operator], OPERATORS[case.operator].definition

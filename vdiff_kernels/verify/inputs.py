@@ -5,7 +5,24 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from ..ops.attention import api as attention
+from ..ops.conv import api as conv
+from ..ops.feedforward import api as feedforward
+from ..ops.norm import api as norm
 from ..ops.norm.call import Norm
+
+# The public function of each operator.
+PUBLIC = {
+    "temporal_attention": attention.temporal_attention,
+    "spatial_attention": attention.spatial_attention,
+    "temporal_layer": attention.temporal_layer,
+    "spatial_layer": attention.spatial_layer,
+    "channel_stats": norm.channel_stats,
+    "norm_act": norm.norm_act,
+    "norm_act_conv": conv.norm_act_conv,
+    "pseudo3d_conv": conv.pseudo3d_conv,
+    "geglu": feedforward.geglu,
+}
 
 
 def rand(generator: torch.Generator, *shape: int, scale: float = 1.0) -> Tensor:

@@ -111,9 +111,9 @@ def temporal_layer(
         bias, rel_bias, scale, causal, focus_present, rotary, backend: as in `temporal_attention`, with S = T.
 
     Returns (B, T, H, W, Co) in x's dtype. "cpu" computes the whole in blocks that stay in the cache and saves x alone: q, k, v and
-    the scores are never in memory, and backward computes them again. Beside it stand a group norm or one with scale and shift,
-    which goes before the layer, and composed of norm_act, linear, attention on one packed qkv and linear, as "cuda" always is:
-    a layer with a gate, and one whose bias wants the gradient of a table above fused_layer.MAX_TABLE.
+    the scores are never in memory, and backward computes them again. A group norm, or one with scale and shift, goes
+    before it. In parts, norm_act, linear, attention on one packed qkv and linear, each by what serves it best: every other backend,
+    a layer with a gate, and one whose bias wants the gradient of more than 2^18 entries (`explain` says which).
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3; seeds' TemporalAttention.
