@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from ..ops.call import Call
+from ..ops.call import Call, Described
 from ..ops.norm.call import Norm
 from ..ops.tensors import assumed_grad
 from . import registry
@@ -66,7 +66,8 @@ def explain(target, *inputs, device: str | None = None, gradients: bool | None =
     Raises ValueError for another device, and whatever the call itself raises.
     """
     if isinstance(target, Call):
-        held, run = [t for t in target.tensors() if t is not None], lambda: registry.choose(target, None)
+        held = [t for t in target.tensors() if t is not None]
+        run = functools.partial(registry.choose, target.holding(tuple(map(_empty, target.tensors()))), None)
     else:
         held = [t for t in pytree.tree_leaves((inputs, keywords)) if isinstance(t, Tensor)]
         held += list(target.parameters()) if isinstance(target, nn.Module) else []
@@ -99,16 +100,20 @@ def _place(device: str | None, held: list) -> registry.Place:
 def _without_data(target, inputs, keywords) -> None:
     """Calls the target on meta tensors in place of all of its own and its inputs'."""
 
-    def empty(value):
-        if isinstance(value, Norm):
-            return value.holding(tuple(map(empty, value.tensors)))
-        if not isinstance(value, Tensor):
-            return value
-        return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
-
-    arguments, options = pytree.tree_map(empty, (inputs, keywords))
+    arguments, options = pytree.tree_map(_empty, (inputs, keywords))
     if isinstance(target, nn.Module):
         own = {**dict(target.named_parameters()), **dict(target.named_buffers())}
-        torch.func.functional_call(target, {name: empty(t) for name, t in own.items()}, arguments, options)
+        torch.func.functional_call(target, {name: _empty(t) for name, t in own.items()}, arguments, options)
     else:
         target(*arguments, **options)
+
+
+def _empty(value):
+    """A tensor, or those of a norm, without data."""
+    if isinstance(value, Norm):
+        return value.holding(tuple(map(_empty, value.tensors)))
+    if isinstance(value, Described):
+        return torch.empty(value.shape, dtype=value.dtype, device="meta")
+    if not isinstance(value, Tensor):
+        return value
+    return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")

@@ -26,11 +26,13 @@ def normalize(x: Tensor, norm: Norm, stats: Tensor | None = None) -> Tensor:
     """
     C = x.shape[-1]
     weight, bias, scale, shift = (None if t is None else t.to(x.dtype) for t in norm.tensors)
-    if norm.kind == "group":
+    if norm.kind == "group" and stats is None:
         y = _group_norm(x, norm, weight, bias)
-        if stats is not None:
-            # y - y is exactly nothing, and has y's derivative.
-            y = _group_norm_from_stats(x, norm, weight, bias, stats).detach() + (y - y.detach())
+    elif norm.kind == "group":
+        y = _group_norm_from_stats(x, norm, weight, bias, stats)
+        if torch.is_grad_enabled():
+            own = _group_norm(x, norm, weight, bias)
+            y = y.detach() + (own - own.detach())  # own - own is exactly nothing, and has its derivative
     elif norm.kind == "layer":
         y = F.layer_norm(x, (C,), weight, bias, norm.eps)
     else:
