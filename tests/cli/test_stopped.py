@@ -43,6 +43,15 @@ SECONDS = 120  # That a process may take, on a machine that is busy.
 SIGNALS = (signal.SIGINT, signal.SIGKILL)
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """A run in the background ignores SIGINT, and so would every process that these tests start."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+
 @pytest.fixture
 def start():
     """Starts a process, which does not outlive its test."""
