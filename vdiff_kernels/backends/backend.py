@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from ..ops.call import Call
 from ..ops.schema import Kernels
+from ..ops.tensors import without_autocast
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,18 @@ class Variant(NamedTuple):
 def missing(operator: str) -> str:
     """The reason of a backend that has no kernels for an operator."""
     return f"it has no {operator}"
+
+
+def by_pytorch(result) -> Kernels:
+    """result(call), which carries PyTorch's own gradient, as what serves an operator. Out of autocast's reach: it chooses its own
+    precision.
+    """
+
+    def forward(call: Call, save: bool):
+        with without_autocast(call.main):
+            return result(call), ()
+
+    return Kernels(forward)
 
 
 class Backend:

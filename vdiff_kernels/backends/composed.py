@@ -13,12 +13,11 @@ from ..ops.attention import reference as attention
 from ..ops.attention.call import AttentionCall
 from ..ops.call import Call
 from ..ops.conv.call import ConvCall
-from ..ops.conv.reference import per_frame
+from ..ops.conv.reference import epilogue
 from ..ops.feedforward import reference as feedforward
 from ..ops.norm import reference as norm
-from ..ops.schema import Kernels
-from ..ops.tensors import acc_dtype, wants_grad, without_autocast
-from .backend import Availability, Backend, missing
+from ..ops.tensors import by_frame, wants_grad
+from .backend import Availability, Backend, by_pytorch, missing
 
 
 class Composed(Backend):
@@ -27,12 +26,12 @@ class Composed(Backend):
     def __init__(self, channel_stats):
         """channel_stats(x): those of an image tensor (B, C, T, H, W), by whatever is best for it."""
         self.kernels = {
-            "temporal_attention": _kernels(lambda call: _attention(call, attention.temporal_attention, _temporal_rows)),
-            "spatial_attention": _kernels(lambda call: _attention(call, attention.spatial_attention, _spatial_rows)),
-            "channel_stats": _kernels(lambda call: norm.channel_stats(call.x)),
-            "norm_act": _kernels(lambda call: norm.norm_act(**call.arguments(), compute_dtype=call.x.dtype)),
-            "norm_act_conv": _kernels(lambda call: _norm_act_conv(call, channel_stats)),
-            "geglu": _kernels(lambda call: feedforward.geglu(**call.arguments(), compute_dtype=call.x.dtype)),
+            "temporal_attention": by_pytorch(lambda call: _attention(call, attention.temporal_attention, _temporal_rows)),
+            "spatial_attention": by_pytorch(lambda call: _attention(call, attention.spatial_attention, _spatial_rows)),
+            "channel_stats": by_pytorch(lambda call: norm.channel_stats(call.x)),
+            "norm_act": by_pytorch(lambda call: norm.norm_act(**call.arguments(), compute_dtype=call.x.dtype)),
+            "norm_act_conv": by_pytorch(lambda call: _norm_act_conv(call, channel_stats)),
+            "geglu": by_pytorch(lambda call: feedforward.geglu(**call.arguments(), compute_dtype=call.x.dtype)),
         }
 
     def availability(self):
@@ -40,14 +39,6 @@ class Composed(Backend):
 
     def supports(self, call: Call):
         return None if call.operator in self.kernels else missing(call.operator)
-
-
-def _kernels(result) -> Kernels:
-    def forward(call: Call, save: bool):
-        with without_autocast(call.main):
-            return result(call), ()
-
-    return Kernels(forward)
 
 
 # ------------------------------------------------------------------------------------------------------------- attention
@@ -106,22 +97,10 @@ def _norm_act_conv(call: ConvCall, channel_stats):
     h = norm.activate(h, call.act)
     bias = None if call.bias is None else call.bias.to(dtype)
     if weight.shape[2] == 1:
-        y = _of_frames(h, weight, bias)
+        y = by_frame(lambda frames: F.conv2d(frames, weight.squeeze(2), bias, padding=1), h)
     elif h.shape[1] <= FEW_CHANNELS and not wants_grad(h, weight, bias):
         y = F.conv2d(h.flatten(3), weight.squeeze(-1), bias, padding=(1, 0)).unflatten(3, h.shape[3:])
     else:
         y = F.conv3d(h, weight, bias, padding=(1, 0, 0))
-    if call.temb is not None:
-        y = y + per_frame(call.temb.to(dtype), 2).movedim(-1, 1)[..., None, None]
-    if call.mix is not None:
-        y = (1 - per_frame(call.mix.to(acc_dtype(dtype)), 1).to(dtype))[:, None, :, None, None] * y
-    if call.residual is not None:
-        y = call.residual + y
-    out = y.contiguous(memory_format=torch.channels_last_3d)
+    out = epilogue(y, call.temb, call.residual, call.mix).contiguous(memory_format=torch.channels_last_3d)
     return (out, channel_stats(out)) if call.return_stats else out
-
-
-def _of_frames(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """conv2d of every frame of x (B, C, T, H, W): the view (B*T, C, H, W) of channels_last_3d is channels_last."""
-    frames = x.transpose(1, 2).flatten(0, 1)
-    return F.conv2d(frames, weight.squeeze(2), bias, padding=1).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)

@@ -11,6 +11,7 @@ from ..nn.children import norm_conv, normed
 from ..nn.layout import require_multiple
 from ..ops import checks
 from ..ops.attention.call import require_focus_present
+from ..ops.tensors import by_frame
 from .aligned_attention import AlignedAttention, centres
 
 
@@ -143,8 +144,7 @@ class VideoUNet(nn.Module):
 
 def _halved(x: Tensor) -> Tensor:
     """(B, C, T, H, W) to (B, C, T, H/2, W/2): means of 2 x 2 pixels. By frames, since avg_pool3d has no half types on a CPU."""
-    frames = x.transpose(1, 2)
-    return F.avg_pool2d(frames.flatten(0, 1), 2).unflatten(0, frames.shape[:2]).transpose(1, 2)
+    return by_frame(lambda frames: F.avg_pool2d(frames, 2), x)
 
 
 class Stage(nn.Module):

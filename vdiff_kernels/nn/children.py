@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from torch.nn.modules import module as _module
 
 from ..ops.conv.api import norm_act_conv
-from ..ops.conv.reference import per_frame
+from ..ops.conv.reference import epilogue
 from ..ops.feedforward.api import geglu
 from ..ops.norm.api import channel_stats, norm_act
 from ..ops.norm.call import Norm
+from ..ops.tensors import by_frame
 
 _HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
 _GLOBAL_HOOKS = tuple(f"_global{name}" for name in _HOOKS)
@@ -51,31 +52,27 @@ def norm_conv(
     *,
     scope: str = "frame",
     act: str | None = None,
-    temb: Tensor | None = None,
-    residual: Tensor | None = None,
-    mix: Tensor | None = None,
     stats: Tensor | None = None,
     return_stats: bool = False,
     backend: str | None = None,
+    **after: Tensor | None,
 ) -> Tensor | tuple[Tensor, Tensor]:
-    """`norm_act_conv` of x (B, C, T, H, W) with a group norm and a convolution of five- or, of frames, four-dimensional weights."""
+    """`norm_act_conv` of x (B, C, T, H, W) with a group norm and a convolution of five- or, of frames, four-dimensional weights.
+    after: its temb, residual and mix.
+    """
     fused, x = _group_norm(norm, x, scope)
     if is_plain(conv):
         weight = conv.weight if conv.weight.dim() == 5 else conv.weight.unsqueeze(2)
         return norm_act_conv(
-            x, weight, conv.bias, norm=fused, act=act, temb=temb, residual=residual, mix=mix,
-            stats=None if fused is None else stats, return_stats=return_stats, backend=backend,
+            x, weight, conv.bias, norm=fused, act=act, stats=None if fused is None else stats, return_stats=return_stats,
+            backend=backend, **after,
         )  # fmt: skip
     if fused is not None:
         x = norm_act(x, fused, act=act, stats=stats, backend=backend)
     elif act is not None:
         x = F.silu(x)
-    y = _of_frames(conv, x) if isinstance(conv, nn.Conv2d) else conv(x)
-    if temb is not None:
-        y = y + per_frame(temb, 2).movedim(-1, 1)[..., None, None].to(y.dtype)
-    if mix is not None:
-        y = (1 - per_frame(mix, 1))[:, None, :, None, None].to(y.dtype) * y
-    out = (y if residual is None else y + residual).contiguous(memory_format=torch.channels_last_3d)
+    y = by_frame(conv, x) if isinstance(conv, nn.Conv2d) else conv(x)
+    out = epilogue(y, **after).contiguous(memory_format=torch.channels_last_3d)
     return (out, channel_stats(out, backend=backend)) if return_stats else out
 
 
@@ -84,12 +81,7 @@ def _group_norm(norm: nn.GroupNorm | None, x: Tensor, scope: str) -> tuple[Norm 
         return None, x
     if is_plain(norm):
         return Norm.of(norm, scope=scope), x
-    return None, _of_frames(norm, x) if scope == "frame" else norm(x)
-
-
-def _of_frames(child: nn.Module, x: Tensor) -> Tensor:
-    """The child on the frames of x (B, C, T, H, W)."""
-    return child(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+    return None, by_frame(norm, x) if scope == "frame" else norm(x)
 
 
 def gated(projection: nn.Module, x: Tensor, backend: str | None) -> Tensor:

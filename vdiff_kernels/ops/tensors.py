@@ -26,6 +26,11 @@ def channels_innermost(x: Tensor | None) -> Tensor | None:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
+def by_frame(function, x: Tensor) -> Tensor:
+    """A function of images (M, C, H, W) on every frame of x (B, C, T, H, W): a view of channels_last_3d is channels_last."""
+    return function(x.transpose(1, 2).flatten(0, 1)).unflatten(0, (x.shape[0], x.shape[2])).transpose(1, 2)
+
+
 def like_parameter(gradient: Tensor | None, parameter: Tensor | None) -> Tensor | None:
     """A summed gradient in its parameter's dtype; None where it was not asked for, or the parameter not given."""
     return None if parameter is None or gradient is None else gradient.to(parameter.dtype)

@@ -9,7 +9,7 @@ from ..norm.api import channel_stats, norm_act
 from ..norm.call import Norm
 from ..tensors import autocast
 from .call import ConvCall, Pseudo3DCall
-from .reference import per_frame
+from .reference import epilogue
 
 
 def norm_act_conv(
@@ -69,11 +69,7 @@ def _under_autocast(call: ConvCall, x: Tensor, residual: Tensor | None, backend:
         elif call.act is not None:
             x = F.silu(x)
         call.x, call.norm, call.act, call.stats = x.to(call.x.dtype), None, None, None
-    out = run(call, backend)
-    if mix is not None:
-        out = (1 - per_frame(mix, 1)).to(out.dtype)[:, None, :, None, None] * out
-    if residual is not None:
-        out = (residual + out).contiguous(memory_format=torch.channels_last_3d)
+    out = epilogue(run(call, backend), residual=residual, mix=mix).contiguous(memory_format=torch.channels_last_3d)
     return (out, channel_stats(out, backend=backend)) if return_stats else out
 
 

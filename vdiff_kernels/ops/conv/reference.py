@@ -38,14 +38,18 @@ def norm_act_conv(
         h = normalize(h.movedim(1, -1), norm, stats).movedim(-1, 1)
     padding = tuple(size // 2 for size in weight.shape[2:])
     y = F.conv3d(activate(h, act), weight.to(dtype), None if bias is None else bias.to(dtype), padding=padding)
-    if temb is not None:
-        y = y + per_frame(temb.to(dtype), 2).movedim(-1, 1)[..., None, None]
-    if mix is not None:
-        y = (1 - per_frame(mix.to(acc_dtype(dtype)), 1).to(dtype))[:, None, :, None, None] * y
-    if residual is not None:
-        y = residual.to(dtype) + y
+    y = epilogue(y, temb, None if residual is None else residual.to(dtype), mix)
     out = y.to(x.dtype).contiguous(memory_format=torch.channels_last_3d)
     return (out, channel_stats(out)) if return_stats else out
+
+
+def epilogue(y: Tensor, temb: Tensor | None = None, residual: Tensor | None = None, mix: Tensor | None = None) -> Tensor:
+    """What follows a convolution's y (B, Co, T, H, W), in y's dtype but for a sum with a wider residual."""
+    if temb is not None:
+        y = y + per_frame(temb.to(y.dtype), 2).movedim(-1, 1)[..., None, None]
+    if mix is not None:
+        y = (1 - per_frame(mix.to(acc_dtype(y.dtype)), 1).to(y.dtype))[:, None, :, None, None] * y
+    return y if residual is None else residual + y
 
 
 def per_frame(tensor: Tensor, trailing: int) -> Tensor:
