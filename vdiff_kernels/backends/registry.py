@@ -214,10 +214,11 @@ def _why_not(name: str, call: Call) -> str | None:
 
 def _why_not_whole(name: str, call: Call) -> str | None:
     asked = BACKENDS[name]
-    reason = asked.supports(call)
-    if reason is None and (_place is None or _place.is_here):
-        reason = asked.why_not_here(call)
-    return reason if _place is None or _place.is_here else reason or asked.why_not_on(_place.capability)
+    return asked.supports(call) or (asked.why_not_here(call) if _is_here() else asked.why_not_on(_place.capability))
+
+
+def _is_here() -> bool:
+    return _place is None or _place.is_here
 
 
 def _auto(call: Call) -> str:
@@ -244,7 +245,7 @@ def auto_order(call: Call) -> tuple[str, ...]:
 
 
 def _why_not_trusted(name: str, call: Call) -> str | None:
-    if _place is not None and not _place.is_here:
+    if not _is_here():
         return None
     if _why_not_whole(name, call) is not None:
         call = call.core()

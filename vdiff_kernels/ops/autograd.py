@@ -55,7 +55,8 @@ def differentiable_once(backward):
     @functools.wraps(backward)
     def checked(ctx, *grads):
         if torch.is_grad_enabled() and not torch.compiler.is_compiling():
-            raise RuntimeError("vdiff_kernels: double backward is not supported; use backend='reference' or 'composed' for create_graph=True")
+            others = "backend='reference' or 'composed'"
+            raise RuntimeError(f"vdiff_kernels: double backward is not supported; use {others} for create_graph=True")
         return backward(ctx, *grads)
 
     return checked

@@ -36,22 +36,21 @@ def like_parameter(gradient: Tensor | None, parameter: Tensor | None) -> Tensor 
     return None if parameter is None or gradient is None else gradient.to(parameter.dtype)
 
 
-def autocast_dtype(tensor: Tensor) -> torch.dtype | None:
-    """The dtype that autocast asks of this tensor's device, None outside autocast. float64 is left alone, as PyTorch does."""
+def autocast_dtype(tensor) -> torch.dtype | None:
+    """The dtype that autocast asks of this tensor's device, None outside autocast and of what is no tensor, for the checks to find.
+    float64 is left alone, as PyTorch does.
+    """
+    if not isinstance(tensor, Tensor):
+        return None
     device = tensor.device.type
     if device == "meta" or not torch.is_autocast_enabled(device) or tensor.dtype == torch.float64:
         return None
     return torch.get_autocast_dtype(device)
 
 
-def autocast_dtype_of(value) -> torch.dtype | None:
-    """`autocast_dtype` of whatever may be no tensor, for the checks to find."""
-    return autocast_dtype(value) if isinstance(value, Tensor) else None
-
-
 def autocast(first, *rest):
     """The arguments as autocast on the first one's device wants them. Whatever is no tensor passes, for the checks to find."""
-    dtype = autocast_dtype_of(first)
+    dtype = autocast_dtype(first)
     if dtype is None:
         return first, *rest
     return tuple(

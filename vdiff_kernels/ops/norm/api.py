@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ..autograd import run
-from ..tensors import autocast_dtype_of
+from ..tensors import autocast_dtype
 from .call import Norm, NormCall, StatsCall
 
 
@@ -33,7 +33,7 @@ def norm_act(
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Wu and He 2018 (group), Ba et al. 2016 (layer), Zhang and Sennrich 2019 (rms).
     """
-    if residual is None or autocast_dtype_of(x) is None:
+    if residual is None or autocast_dtype(x) is None:
         return run(NormCall("norm_act", x, norm, act, residual, stats), backend)
     # As eager PyTorch under autocast: the norm in x's own dtype, the sum in the wider.
     call = NormCall("norm_act", x, norm, act, residual.to(x.dtype) if isinstance(residual, Tensor) else residual, stats)
