@@ -62,11 +62,11 @@ MUTATIONS = [
     # Survivors of the suite as it was.
     Mutation(
         "causal-end-of-first-tile-fwd", "long_fwd.cuh",
-        "p.causal ? min(int(p.S), queries.first + rows)", "p.causal ? min(int(p.S), rows)", LONG_CAUSAL,
+        "end_of_keys(p, score_rows.place, queries.first + rows)", "end_of_keys(p, score_rows.place, rows)", LONG_CAUSAL,
     ),
     Mutation(
         "causal-end-of-first-tile-dq", "long_bwd_dq.cuh",
-        "p.causal ? min(int(p.S), queries.first + rows)", "p.causal ? min(int(p.S), rows)", LONG_CAUSAL,
+        "end_of_keys(p, score_rows.place, queries.first + rows)", "end_of_keys(p, score_rows.place, rows)", LONG_CAUSAL,
     ),
     Mutation(
         "causal-rows-of-first-tile-dkdv", "long_bwd_dkdv.cuh",
@@ -178,7 +178,7 @@ MUTATIONS = [
     ),
     Mutation(
         "focus-of-first-clip", "long_sequences.cuh",
-        "p.focus_present + place.index[0] * p.stride_focus_b;", "p.focus_present;", STRIDED_MASK,
+        "p.focus_present.at(place.index[0], there)", "p.focus_present.at(0, there)", STRIDED_MASK,
     ),
     Mutation(
         "diagonal-past-the-keys", "long_bwd_bias.cuh",
@@ -263,8 +263,11 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
     for name in others:
         for path in csrc.rglob(f"instantiations/*_{name.lower()}.cu"):
             path.unlink()
-    for path in (csrc / "attention").rglob("*.cu"):
-        path.write_text(called.sub("", path.read_text()))
+    dispatch = csrc / "attention" / "cuda" / "plan.h"
+    left, removed = called.subn("", dispatch.read_text())
+    if removed != len(others):
+        raise ValueError(f"{dispatch.name}: {removed} dtypes of {others} could be taken out of dispatch_served")
+    dispatch.write_text(left)
     return csrc
 
 

@@ -24,6 +24,16 @@ void check_acc(const char* op, const char* name, const Tensor& tensor, const cha
       dtype_text(acc_scalar_type(like)));
 }
 
+void check_mask(
+    const char* op, const char* name, const Tensor& mask, const char* layout, std::initializer_list<int64_t> shape,
+    const char* like_name, const Tensor& like) {
+  check_device(op, name, mask, like_name, like);
+  STD_TORCH_CHECK(
+      mask.scalar_type() == torch::headeronly::ScalarType::Bool, op, ": ", name, " has dtype ", dtype_text(mask.scalar_type()),
+      "; expected bool");
+  check_shape(op, name, mask, layout, shape);
+}
+
 void fill_temporal_options(
     const char* op, const char* like_name, const Tensor& like, const TemporalArguments& a, TemporalAttentionParams& params) {
   const int64_t B = params.B, T = params.T, S = params.S, N = params.N, D = params.D;
@@ -36,11 +46,7 @@ void fill_temporal_options(
   params.scale = a.scale;
   params.causal = a.causal;
   if (a.focus_present) {
-    check_device(op, "focus_present", *a.focus_present, like_name, like);
-    STD_TORCH_CHECK(
-        a.focus_present->scalar_type() == torch::headeronly::ScalarType::Bool, op,
-        ": focus_present has dtype ", dtype_text(a.focus_present->scalar_type()), "; expected bool");
-    check_shape(op, "focus_present", *a.focus_present, "(B, T)", {B, T});
+    check_mask(op, "focus_present", *a.focus_present, "(B, T)", {B, T}, like_name, like);
     params.focus_present = static_cast<const bool*>(a.focus_present->const_data_ptr());
     params.stride_focus_b = a.focus_present->stride(0);
     params.stride_focus_t = a.focus_present->stride(1);

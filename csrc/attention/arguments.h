@@ -27,6 +27,11 @@ struct SpatialArguments {
 // The accumulators' dtype and like's device.
 void check_acc(const char* op, const char* name, const Tensor& tensor, const char* like_name, const Tensor& like);
 
+// A bool tensor of this shape on like's device.
+void check_mask(
+    const char* op, const char* name, const Tensor& mask, const char* layout, std::initializer_list<int64_t> shape,
+    const char* like_name, const Tensor& like);
+
 // params has its sizes; checks the arguments and fills in the rest.
 void fill_temporal_options(
     const char* op, const char* like_name, const Tensor& like, const TemporalArguments& arguments, TemporalAttentionParams& params);

@@ -157,7 +157,7 @@ void fill_temporal(
 
 void fill_spatial(
     const char* op, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias,
-    const OptionalTensor& rel_bias, double scale, SpatialAttentionParams& params) {
+    const OptionalTensor& rel_bias, double scale, const OptionalTensor& key_mask, SpatialAttentionParams& params) {
   check_qkv(op, q, k, v);
   const int64_t B = q.size(0), T = q.size(1), H = q.size(2), W = q.size(3), N = q.size(4), D = q.size(5);
   const int64_t rank = k.dim();
@@ -181,6 +181,12 @@ void fill_spatial(
   params.dtype = dtype_of(q);
   params.shared_context = rank == 4;
   fill_spatial_options(op, "q", q, {bias, rel_bias, scale}, params);
+  if (!key_mask) return;
+  STD_TORCH_CHECK(context, op, ": key_mask is given without context k, v; expected none");
+  check_mask(op, "key_mask", *key_mask, "(B, S)", {B, S}, "q", q);
+  params.key_mask = static_cast<const bool*>(key_mask->const_data_ptr());
+  params.stride_mask_b = key_mask->stride(0);
+  params.stride_mask_s = key_mask->stride(1);
 }
 
 // ------------------------------------------------------------------------------------------------------------------- runs
@@ -223,10 +229,10 @@ Gradients temporal_attention_backward(
 
 std::tuple<Tensor, Tensor> spatial_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
-    double scale, bool return_lse) {
+    double scale, const OptionalTensor& key_mask, bool return_lse) {
   const char* op = "spatial_attention_native";
   SpatialAttentionFwdParams params{};
-  fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
+  fill_spatial(op, q, k, v, bias, rel_bias, scale, key_mask, params);
   const auto results = new_results(q, return_lse, params);
   run(op, q, params, cpu_spatial_attention);
   return results;
@@ -234,10 +240,11 @@ std::tuple<Tensor, Tensor> spatial_attention(
 
 Gradients spatial_attention_backward(
     const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
-    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad) {
+    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, const OptionalTensor& key_mask, bool packed,
+    bool need_bias_grad) {
   const char* op = "spatial_attention_native_backward";
   SpatialAttentionBwdParams params{};
-  fill_spatial(op, q, k, v, bias, rel_bias, scale, params);
+  fill_spatial(op, q, k, v, bias, rel_bias, scale, key_mask, params);
   fill_incoming(op, grad_out, q, k, out, lse, packed, params);
   const Gradients gradients = new_gradients(q, k, v, bias, rel_bias, packed, need_bias_grad, params);
   run(op, q, params, cpu_spatial_attention_backward);

@@ -18,10 +18,11 @@ std::tuple<Tensor, Tensor, Tensor, Tensor> temporal_attention_backward(
 
 std::tuple<Tensor, Tensor> spatial_attention(
     const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& bias, const OptionalTensor& rel_bias,
-    double scale, bool return_lse);
+    double scale, const OptionalTensor& key_mask, bool return_lse);
 
 std::tuple<Tensor, Tensor, Tensor, Tensor> spatial_attention_backward(
     const Tensor& grad_out, const Tensor& q, const Tensor& k, const Tensor& v, const OptionalTensor& out, const OptionalTensor& lse,
-    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, bool packed, bool need_bias_grad);
+    const OptionalTensor& bias, const OptionalTensor& rel_bias, double scale, const OptionalTensor& key_mask, bool packed,
+    bool need_bias_grad);
 
 }  // namespace vdiff

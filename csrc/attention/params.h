@@ -58,6 +58,8 @@ struct SpatialAttentionParams {
   InputRows q;     // (B, T, H, W, N, D)
   InputRows k, v;  // (B, T, KH, KW, N, D): the frame's pixels (KH, KW) = (H, W), or context (1, S)
   AttentionBias bias;
+  const bool* key_mask;  // (B, S), true: may be attended; null: all may; context only
+  int64_t stride_mask_b, stride_mask_s;
   int64_t B, T, H, W, KH, KW, N, D;
   double scale;
   bool shared_context;  // k, v are the same for every frame

@@ -81,6 +81,17 @@ def test_a_described_call(kernels):
     assert served(explanation) == [("temporal_attention", "cuda")]
 
 
+def test_a_mask_of_keys_changes_who_serves_a_context(kernels):
+    q, k = torch.empty(2, 4, 8, 8, 2, 64).bfloat16(), torch.empty(2, 77, 2, 64).bfloat16()
+    seen = torch.ones(2, 77, dtype=torch.bool)
+
+    def call(q, k, key_mask=None):
+        return vdiff.spatial_attention(q, k, k, key_mask=key_mask)
+
+    assert served(vdiff.explain(call, q, k, device="sm_90")) == [("spatial_attention", "composed")]
+    assert served(vdiff.explain(call, q, k, seen, device="sm_90")) == [("spatial_attention", "cuda")]
+
+
 def test_nothing_is_computed(monkeypatch):
     for backend in registry.BACKENDS.values():
         for name in backend.kernels:

@@ -43,10 +43,11 @@ def calls():
     spatial = OPS.spatial_attention_native.default
     spatial_backward = OPS.spatial_attention_native_backward.default
     context = torch.randn(2, 4, 2, 8)
-    yield spatial, (q, k, v, None, torch.randn(2, 3, 5), 0.3, True)
-    yield spatial, (q, context, context.clone(), torch.randn(2, 6, 4), None, 0.3, False)
-    yield spatial_backward, (torch.randn_like(q), *packed, None, lse, None, torch.randn(2, 3, 5), 0.3, True, True)
-    yield spatial_backward, (torch.randn_like(q), q, context, context.clone(), q, lse, None, None, 0.3, False, False)
+    yield spatial, (q, k, v, None, torch.randn(2, 3, 5), 0.3, None, True)
+    yield spatial, (q, context, context.clone(), torch.randn(2, 6, 4), None, 0.3, torch.rand(2, 4) > 0.5, False)
+    yield spatial_backward, (torch.randn_like(q), *packed, None, lse, None, torch.randn(2, 3, 5), 0.3, None, True, True)
+    mask = torch.rand(2, 4) > 0.5
+    yield spatial_backward, (torch.randn_like(q), q, context, context.clone(), q, lse, None, None, 0.3, mask, False, False)
     yield from layer_calls()
     x = torch.randn(2, 3, 4, 5, 8)
     yield OPS.channel_stats_native.default, (x,)
@@ -142,6 +143,22 @@ def test_the_raw_operator_checks_what_it_reads(changes, message):
     arguments.update({"focus": None, "rotary": None, "return_lse": False})
     with pytest.raises(RuntimeError, match=message):
         OPS.temporal_attention_native(*{**arguments, **changes}.values())
+
+
+@pytest.mark.parametrize(
+    "key_mask, context, message",
+    [
+        (torch.rand(2, 5) > 0, True, r"key_mask has shape \(2, 5\); expected \(B, S\) = \(2, 4\)"),
+        (torch.rand(2, 4), True, "key_mask has dtype float32; expected bool"),
+        (torch.rand(2, 6) > 0, False, "key_mask is given without context k, v"),
+    ],
+    ids=["shape", "dtype", "pixels"],
+)
+def test_the_raw_operator_checks_the_mask_of_a_context(key_mask, context, message):
+    q, k, _ = attention_inputs()
+    k = torch.randn(2, 4, 2, 8) if context else k
+    with pytest.raises(RuntimeError, match=message):
+        OPS.spatial_attention_native(q, k, k, None, None, 1.0, key_mask, False)
 
 
 def test_log_sum_exp():

@@ -70,6 +70,27 @@ def test_focus_present_isolates_image_frames(backend):
     torch.testing.assert_close(out[1:], vdiff.temporal_attention(q[1:], k[1:], v[1:], backend="reference"))
 
 
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_key_mask_leaves_the_keys_that_are_true(backend, per_frame):
+    """Each sample's own, in any strides; the others get no gradient, and a sample without keys gets zeros."""
+    q, k, v = randn(3, 2, 3, 2, 2, 8, grad=True), randn(3, 2, 9, 2, 8, grad=True), randn(3, 2, 9, 2, 8, grad=True)
+    bias = randn(2, 6, 9, grad=True)
+    keys, values = (k, v) if per_frame else (k[:, 0], v[:, 0])
+    key_mask = torch.zeros(18, 6, dtype=torch.bool).T[::2, ::2]  # (3, 9)
+    key_mask[0, [0, 3, 4, 8]] = key_mask[1, [1, 2]] = True
+    out = vdiff.spatial_attention(q, keys, values, bias=bias, key_mask=key_mask, backend=backend)
+    out.square().sum().backward()
+    for b in (0, 1):
+        seen = [t[b : b + 1].index_select(-3, key_mask[b].nonzero()[:, 0]) for t in (keys, values)]
+        alone = vdiff.spatial_attention(q[b : b + 1], *seen, bias=bias[:, :, key_mask[b]], backend="reference")
+        torch.testing.assert_close(out[b : b + 1], alone)
+    assert (out[2] == 0).all() and (q.grad[2] == 0).all()
+    for gradient in (k.grad, v.grad):
+        hidden = (gradient if per_frame else gradient[:, :1]).transpose(1, 2)[~key_mask]
+        assert (hidden == 0).all() and not (gradient == 0).all()
+    assert (bias.grad[:, :, ~key_mask.any(0)] == 0).all() and (bias.grad[:, :, key_mask.any(0)] != 0).all()
+
+
 # -------------------------------------------------------------------------------------------- masked and non-finite rows
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=str)
 def test_a_fully_masked_row_gives_zeros(backend, dtype):

@@ -14,6 +14,7 @@ from vdiff_kernels import verify
 CASES = [
     verify.TemporalCase("all", B=2, T=5, H=2, W=3, N=2, D=8, bias="dense", causal=True, focus="frames", rotary=4),
     verify.SpatialCase("rel", T=2, H=3, W=2, bias="rel", layout="packed"),
+    verify.SpatialCase("padded", B=3, T=2, H=3, W=2, context="shared", S=5, key_mask="padding"),
     verify.NormCase("group", B=2, scope="clip", residual=True, modulated=True),
     verify.ConvCase("conv", B=2, temb="clip", residual=True, mix="frame"),
     verify.LayerCase("layer", attention=verify.TemporalCase("", T=4, N=2, D=6, bias="rel")),

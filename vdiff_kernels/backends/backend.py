@@ -32,7 +32,7 @@ class Variant(NamedTuple):
     rows: int = 0  # of the tile that a sequence fits into; 0: a long sequence, of several tiles
     D: int = 0  # of an attention's heads, or the channels of a norm
     bias: str | None = None  # "dense" or "rel"
-    masks: tuple[str, ...] = ()  # "causal", "focus", "rotary", and "shared" or "frames" of a context
+    masks: tuple[str, ...] = ()  # "causal", "focus", "rotary"; of a context "shared" or "frames", and "keys"
 
     def __str__(self) -> str:
         words = [self.operator, self.dtype, f"D {self.D}"]

@@ -49,8 +49,8 @@ LIBRARY_DEVICES = ("cuda",)
 
 
 def is_library_attention(call: AttentionCall) -> bool:
-    """Whether PyTorch's scaled_dot_product_attention is the same: it is for a softmax of the plain scores, or causal ones. A bias may
-    mask whole rows, of which the library makes what it likes.
+    """Whether PyTorch's scaled_dot_product_attention is the same: it is for a softmax of the plain scores, or causal ones, or of some
+    keys of a sample. A bias may mask whole rows, of which the library makes what it likes.
     """
     options = call.options
     is_plain = options.table is None and options.focus_present is None and options.rotary is None
@@ -62,11 +62,24 @@ def _attention(call: AttentionCall, definition, rows) -> Tensor:
     if not is_library_attention(call) or call.q.numel() == 0:
         return definition(**call.arguments(), compute_dtype=call.q.dtype)
     q, k, v = rows(call)
-    out = F.scaled_dot_product_attention(q, k, v, is_causal=call.options.causal, scale=call.scale)
+    seen, is_seen = _seen_keys(call, q.shape[0])
+    out = F.scaled_dot_product_attention(q, k, v, seen, is_causal=call.options.causal, scale=call.scale)
+    if is_seen is not None:
+        out = out.masked_fill(~is_seen, 0)
     if call.is_temporal:
         B, T, H, W, N, D = call.q.shape
         return out.view(B, H, W, N, T, D).permute(0, 4, 1, 2, 3, 5).contiguous()
     return out.transpose(1, 2).contiguous().view(call.q.shape)
+
+
+def _seen_keys(call: AttentionCall, sequences: int) -> tuple[Tensor | None, Tensor | None]:
+    """(the keys that each sequence's queries see, (sequences, 1, 1, S), all of them where they see none; whether they see any)."""
+    mask = call.options.key_mask
+    if mask is None:
+        return None, None
+    mask = mask.repeat_interleave(sequences // mask.shape[0], 0)[:, None, None]
+    is_seen = mask.any(-1, keepdim=True)
+    return mask | ~is_seen, is_seen
 
 
 def _temporal_rows(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:

@@ -97,7 +97,7 @@ class Cuda(Native):
         rows = next((rows for rows in (8, 16, 32) if longest <= rows), 0)
         kinds = {"causal": options.causal, "focus": options.focus_present is not None, "rotary": options.rotary is not None}
         if not call.is_temporal:
-            kinds = {"shared": call.k.dim() == 4, "frames": call.k.dim() == 5}
+            kinds = {"shared": call.k.dim() == 4, "frames": call.k.dim() == 5, "keys": options.key_mask is not None}
         bias = None if options.table is None else "dense" if options.rel_bias is None else "rel"
         masks = tuple(name for name, there in kinds.items() if there)
         return Variant(call.operator, dtype, index, rows, call.q.shape[-1], bias, masks)

@@ -235,12 +235,14 @@ def _auto(call: Call) -> str:
 
 def auto_order(call: Call) -> tuple[str, ...]:
     """Auto's order for a call. Half-precision attention over a frame's pixels without a bias goes to the library first: on an H200 it
-    takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay.
+    takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay; with a key_mask,
+    which rules out the library's fastest kernel, nothing is measured yet.
     """
     names = AUTO.get(call.main.device.type, ELSEWHERE)
     core = call.core() if OPERATORS[call.operator].parts else call
     if names is AUTO["cuda"] and core.operator == "spatial_attention" and core.main.dtype in checks.HALF:
-        return ("composed", *names) if is_library_attention(core) else names
+        is_measured = core.options.key_mask is None
+        return ("composed", *names) if is_measured and is_library_attention(core) else names
     return names
 
 

@@ -71,6 +71,15 @@ def require_table(op: str, name: str, value, like_name: str, like: Tensor) -> No
     require_floating(op, name, value)
 
 
+def require_mask(op: str, name: str, value, like_name: str, like: Tensor, letters: str, *allowed: tuple[int, ...]) -> None:
+    """A bool tensor of a shape as in `require_shape`, on the device of `like`."""
+    require_tensor(op, name, value)
+    require_device(op, name, value, like_name, like)
+    if value.dtype != torch.bool:
+        raise TypeError(f"{op}: {name} has dtype {value.dtype}; expected torch.bool")
+    require_shape(op, name, value, letters, *allowed)
+
+
 def require_parameter(op: str, name: str, value, like_name: str, like: Tensor, letters: str, *allowed: tuple[int, ...]) -> None:
     """A vector of parameters: of a shape as in `require_shape`, in the dtype of `like` or float32 beside a half `like`."""
     require_tensor(op, name, value)

@@ -175,6 +175,9 @@ class TemporalCase(AttentionCase):
 class SpatialCase(AttentionCase):
     context: str | None = None  # "shared" (B, S, N, D), "frames" (B, T, S, N, D)
     S: int = 1
+    # "padding": the first sample has all tokens, the last one none, others the first of them; "holes": every sample others, of which
+    # some are at neither end
+    key_mask: str | None = None
     operator = "spatial_attention"
 
     def _keys(self):
@@ -187,6 +190,14 @@ class SpatialCase(AttentionCase):
 
     def _rel_shape(self):
         return self.N, 2 * self.H - 1, 2 * self.W - 1
+
+    def constants(self):
+        if self.key_mask is None:
+            return {}
+        token, sample = torch.arange(self.S), torch.arange(self.B)[:, None]
+        if self.key_mask == "padding":
+            return {"key_mask": token < self.S * (self.B - 1 - sample) // max(1, self.B - 1)}
+        return {"key_mask": (token + sample) % 3 != 0}
 
 
 @dataclass(frozen=True)

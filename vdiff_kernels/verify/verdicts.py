@@ -60,7 +60,8 @@ def case_of(variant: Variant) -> Case:
     if variant.operator == "spatial_attention":
         context = next((kind for kind in ("shared", "frames") if kind in masks), None)
         H, W = {8: (2, 4), 16: (2, 7), 32: (4, 6)}.get(variant.rows, (3, 23))
-        return SpatialCase("first-use", B=2, T=2, H=H, W=W, context=context, S=variant.rows or 67, **options)
+        key_mask = "holes" if "keys" in masks else None
+        return SpatialCase("first-use", B=2, T=2, H=H, W=W, context=context, S=variant.rows or 67, key_mask=key_mask, **options)
     T = variant.rows or 67
     return TemporalCase(
         "first-use", B=2, T=T, H=1, W=3 if T > 32 else 9, causal="causal" in masks, focus="frames" if "focus" in masks else None,

@@ -6,6 +6,7 @@
 //            anew, S * D beside its kTaskQueries * S * D * 4 operations;
 //            backward: one head of a frame, or of all frames of a sample where these share their k and v; with dbias, of a
 //            chunk of such units, of bias_gradient.h
+//   masked   of k and v only the rows of the keys that a sample's queries see are copied, and all else is done of those
 //   scratch  a task's rows: q, k, v (and g, dq, dk, dv) of one sequence
 //   order    each query, each unit's gradients are computed by themselves, and chunks are set by shapes: bit-equal for every
 //            number of threads
@@ -36,6 +37,14 @@ FramePixels<T> frame_pixels(const PixelRows<Pointer>& rows, int64_t width, int64
   return {data + b * rows.stride_b + t * rows.stride_t + n * rows.stride_n, width, rows.stride_h, rows.stride_w};
 }
 
+template <class T>
+struct SeenPixels {
+  FramePixels<T> pixels;
+  const SeenKeys& keys;
+
+  T* operator[](int64_t i) const { return pixels[keys.get()[i]]; }
+};
+
 // Rows in scratch: (count, padded D).
 template <class A>
 class FrameRows {
@@ -46,8 +55,8 @@ class FrameRows {
   bool finite() const { return finite_; }
 
   // Pixels [begin, end), from row 0 on.
-  template <class T>
-  void load(const FramePixels<const T>& pixels, int64_t begin, int64_t end) {
+  template <class Pixels>
+  void load(const Pixels& pixels, int64_t begin, int64_t end) {
     Finite<A> finite;
     for (int64_t i = begin; i < end; ++i) load_row(pixels[i], D_, rows()[i - begin], finite);
     finite_ = finite.all();
@@ -56,6 +65,18 @@ class FrameRows {
   template <class T>
   void store(const FramePixels<T>& pixels, int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) store_row(rows()[i - begin], D_, pixels[i]);
+  }
+
+  // Zeros to those of `count` pixels that were not seen.
+  template <class T>
+  void store_seen(const SeenPixels<T>& seen, int64_t count) {
+    for (int64_t j = 0, i = 0; j < count; ++j) {
+      if (i < seen.keys.count() && seen.keys.get()[i] == j) {
+        store_row(rows()[i++], D_, seen.pixels[j]);
+      } else {
+        __builtin_memset(seen.pixels[j], 0, D_ * sizeof(T));
+      }
+    }
   }
 
  private:
@@ -75,11 +96,12 @@ void attention_forward(const SpatialAttentionFwdParams& p) {
     const int64_t begin = task % blocks * kTaskQueries, end = min_of(L, begin + kTaskQueries);
     const int64_t n = task / blocks % p.N, frame = task / blocks / p.N;
     const int64_t b = frame / p.T, t = frame % p.T;
-    SpatialForward<A> forward(p, bias);
-    FrameRows<A> q(end - begin, p.D), k(S, p.D), v(S, p.D);
+    const SeenKeys keys(p, b);
+    SpatialForward<A> forward(p, bias, keys);
+    FrameRows<A> q(end - begin, p.D), k(keys.count(), p.D), v(keys.count(), p.D);
     q.load(frame_pixels<const T>(p.q, p.W, b, t, n), begin, end);
-    k.load(frame_pixels<const T>(p.k, p.KW, b, t, n), 0, S);
-    v.load(frame_pixels<const T>(p.v, p.KW, b, t, n), 0, S);
+    k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, t, n), keys}, 0, keys.count());
+    v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, t, n), keys}, 0, keys.count());
     A* lse = p.lse ? static_cast<A*>(p.lse) + (frame * L + begin) * p.N + n : nullptr;
     forward.attend(n, begin, end, q.rows(), k.rows(), v.rows(), v.finite(), /*out=*/q.rows(), lse, p.N);
     q.store(frame_pixels<T>(p.out, p.W, b, t, n), begin, end);
@@ -99,22 +121,25 @@ void attention_backward(const SpatialAttentionBwdParams& p) {
   const SpatialBias<A> bias(p);
   parallel_for(0, dbias.chunks() * p.N, 5 * L * S * p.D, [&](int64_t task) {
     const int64_t n = task % p.N, chunk = task / p.N;
-    SpatialBackward<A> backward(p, bias);
     FrameRows<A> q(L, p.D), k(S, p.D), v(S, p.D), g(L, p.D), dq(L, p.D), dk(S, p.D), dv(S, p.D);
     for (int64_t unit = dbias.first_unit(chunk); unit < dbias.last_unit(chunk); ++unit) {
       const int64_t b = p.shared_context ? unit : unit / p.T, first = p.shared_context ? 0 : unit % p.T;
-      k.load(frame_pixels<const T>(p.k, p.KW, b, first, n), 0, S);
-      v.load(frame_pixels<const T>(p.v, p.KW, b, first, n), 0, S);
+      const SeenKeys keys(p, b);
+      SpatialBackward<A> backward(p, bias, keys);
+      BiasSums<A> sums = dbias.sums(chunk, n);
+      sums.column = table.columns(p, keys);
+      k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, first, n), keys}, 0, keys.count());
+      v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, first, n), keys}, 0, keys.count());
       for (int64_t t = first; t < first + frames; ++t) {
         q.load(frame_pixels<const T>(p.q, p.W, b, t, n), 0, L);
         g.load(frame_pixels<const T>(p.grad_out, p.W, b, t, n), 0, L);
         backward.differentiate(
-            n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, dbias.sums(chunk, n),
-            dq.rows(), dk.rows(), dv.rows(), /*out=*/{nullptr, 0}, /*adds=*/t > first);
+            n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, sums, dq.rows(),
+            dk.rows(), dv.rows(), /*out=*/{nullptr, 0}, /*adds=*/t > first);
         dq.store(frame_pixels<T>(p.dq, p.W, b, t, n), 0, L);
       }
-      dk.store(frame_pixels<T>(p.dk, p.KW, b, first, n), 0, S);
-      dv.store(frame_pixels<T>(p.dv, p.KW, b, first, n), 0, S);
+      dk.store_seen(SeenPixels<T>{frame_pixels<T>(p.dk, p.KW, b, first, n), keys}, S);
+      dv.store_seen(SeenPixels<T>{frame_pixels<T>(p.dv, p.KW, b, first, n), keys}, S);
     }
   });
   dbias.finish();

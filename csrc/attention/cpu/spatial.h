@@ -9,6 +9,27 @@
 namespace vdiff {
 inline namespace VDIFF_ISA {
 
+// The keys of a sample that its queries see, ascending: all, or those that key_mask leaves. Of the others the kernels never hear.
+class SeenKeys {
+ public:
+  SeenKeys(const SpatialAttentionParams& p, int64_t b) : keys_(p.KH * p.KW), bias_columns_(p.KH * p.KW) {
+    const bool* mask = p.key_mask ? p.key_mask + b * p.stride_mask_b : nullptr;
+    for (int64_t j = 0; j < p.KH * p.KW; ++j) {
+      if (mask && !mask[j * p.stride_mask_s]) continue;
+      keys_[count_] = j;
+      bias_columns_[count_++] = j * p.bias.stride_1;
+    }
+  }
+
+  int64_t count() const { return count_; }
+  const int64_t* get() const { return keys_.get(); }
+  const int64_t* bias_columns() const { return bias_columns_.get(); }  // of a dense bias
+
+ private:
+  int64_t count_ = 0;
+  Scratch<int64_t> keys_, bias_columns_;  // (count,)
+};
+
 // Tiles of a table of offsets, read in place where a vector's queries lie in one line of the image, else made.
 //
 // In the table turned round, entry (iy - jy + H - 1, ix - jx + W - 1), neighbouring queries of a line lie side by side.
@@ -53,11 +74,9 @@ class SpatialBias {
   explicit SpatialBias(const SpatialAttentionParams& p)
       : p_(p),
         L_(p.H * p.W),
-        S_(p.KH * p.KW),
         entries_((2 * p.H - 1) * (2 * p.W - 1)),
         row_(L_, p.W, p.W * p.bias.stride_0, p.bias.stride_0),
-        column_(S_, S_, 0, p.bias.stride_1),
-        key_(S_, p.KW, 2 * p.W - 1, 1),
+        key_(p.KH * p.KW, p.KW, 2 * p.W - 1, 1),
         turned_(in_offsets() ? p.N * entries_ + kLanes<A> : 0) {
     if (!in_offsets()) return;
     for (int64_t n = 0; n < p.N; ++n) turn(n, turned_ + n * entries_);
@@ -67,14 +86,14 @@ class SpatialBias {
   bool any() const { return p_.bias.data != nullptr; }
   int64_t scratch_size(int64_t keys) const { return any() ? keys * kMaxBlock<A> : 0; }
 
-  // body(source), the source that of head n; scratch: scratch_size(keys at once).
+  // body(source), the source that of head n and the keys seen; scratch: scratch_size(keys at once).
   template <class Body>
-  void with(int64_t n, A* scratch, const Body& body) const {
+  void with(int64_t n, const SeenKeys& keys, A* scratch, const Body& body) const {
     if (!any()) return body(BiasSource<A>());
     if (in_offsets()) return body(OffsetTiles<A>(turned_.get() + n * entries_, key_.get(), p_.H, p_.W, scratch));
     const int64_t bytes = p_.bias.dtype == DType::Float64 ? 8 : p_.bias.dtype == DType::Float32 ? 4 : 2;
     const void* data = static_cast<const char*>(p_.bias.data) + n * p_.bias.stride_n * bytes;
-    body(MadeTiles<A>({data, p_.bias.dtype, row_.get(), column_.get(), false, nullptr, 0, L_}, scratch));
+    body(MadeTiles<A>({data, p_.bias.dtype, row_.get(), keys.bias_columns(), false, nullptr, 0, L_}, scratch));
   }
 
  private:
@@ -90,8 +109,8 @@ class SpatialBias {
   }
 
   const SpatialAttentionParams& p_;
-  int64_t L_, S_, entries_;
-  TableIndex row_, column_, key_;
+  int64_t L_, entries_;
+  TableIndex row_, key_;
   Scratch<A> turned_;  // (N, entries) where the bias is of offsets, and a vector's lanes
 };
 
@@ -105,40 +124,49 @@ struct SpatialTable {
         origin(p.bias.relative ? (p.H - 1) * (2 * p.W - 1) + p.W - 1 : 0),
         row(p.H * p.W, p.W, p.bias.relative ? 1 - 2 * p.W : p.W * p.KH * p.KW, p.bias.relative ? -1 : p.KH * p.KW),
         column(p.KH * p.KW, p.KW, p.bias.relative ? 2 * p.W - 1 : p.KW, 1) {}
+
+  // Of the keys that a sample's queries see; a context's have columns of their own.
+  const int64_t* columns(const SpatialAttentionParams& p, const SeenKeys& keys) const {
+    return p.key_mask ? keys.get() : column.get();
+  }
 };
 
 // A task's forward.
 template <class A>
 class SpatialForward {
  public:
-  SpatialForward(const SpatialAttentionParams& p, const SpatialBias<A>& bias)
-      : S_(p.KH * p.KW),
-        bias_(bias),
-        sequence_({p.H * p.W, S_, p.D, A(p.scale)}),
+  SpatialForward(const SpatialAttentionParams& p, const SpatialBias<A>& bias, const SeenKeys& keys)
+      : bias_(bias),
+        keys_(keys),
+        sequence_({p.H * p.W, keys.count(), p.D, A(p.scale)}),
         scratch_(bias.scratch_size(sequence_.keys_at_once())) {}
 
-  // Queries [begin, end) of head n. Rows in scratch, q's and out's from query `begin` on; out may be q. finite: v's values.
+  // Queries [begin, end) of head n. Rows in scratch, q's and out's from query `begin` on, of k and v those of the keys seen; out may
+  // be q. finite: v's values.
   // lse: query begin + i at lse[i * stride_lse], null: not wanted.
   void attend(
       int64_t n, int64_t begin, int64_t end, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, bool finite,
       const Rows<A>& out, A* lse, int64_t stride_lse) {
-    bias_.with(n, scratch_, [&](const BiasSource<A>& bias) {
+    const int64_t S = keys_.count();
+    bias_.with(n, keys_, scratch_, [&](const BiasSource<A>& bias) {
       for (int64_t query = begin; query < end; query += kQueries) {
         const int64_t i = query - begin;
         sequence_.begin(query, min_of(kQueries, end - query), {q[i], q.stride});
-        for (int64_t key = 0; key < S_; key += sequence_.keys_at_once()) {
-          const int64_t count = min_of(sequence_.keys_at_once(), S_ - key);
+        int64_t key = 0;
+        do {  // once where no key is seen, for the zeros that the queries get
+          const int64_t count = min_of(sequence_.keys_at_once(), S - key);
           sequence_.attend(
               key, count, {k[key], k.stride}, {v[key], v.stride}, finite, bias, {out[i], out.stride},
               lse ? lse + i * stride_lse : nullptr, stride_lse);
-        }
+          key += count;
+        } while (key < S);
       }
     });
   }
 
  private:
-  const int64_t S_;
   const SpatialBias<A>& bias_;
+  const SeenKeys& keys_;
   SequenceForward<A> sequence_;
   Scratch<A> scratch_;
 };
@@ -147,21 +175,25 @@ class SpatialForward {
 template <class A>
 class SpatialBackward {
  public:
-  SpatialBackward(const SpatialAttentionParams& p, const SpatialBias<A>& bias)
-      : bias_(bias), sequence_({p.H * p.W, p.KH * p.KW, p.D, A(p.scale)}), scratch_(bias.scratch_size(p.KH * p.KW)) {}
+  SpatialBackward(const SpatialAttentionParams& p, const SpatialBias<A>& bias, const SeenKeys& keys)
+      : bias_(bias),
+        keys_(keys),
+        sequence_({p.H * p.W, keys.count(), p.D, A(p.scale)}),
+        scratch_(bias.scratch_size(keys.count())) {}
 
-  // SequenceBackward::differentiate of head n.
+  // SequenceBackward::differentiate of head n and the keys seen.
   void differentiate(
       int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
       const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}, bool adds = false) {
-    bias_.with(n, scratch_, [&](const BiasSource<A>& bias) {
+    bias_.with(n, keys_, scratch_, [&](const BiasSource<A>& bias) {
       sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out, adds);
     });
   }
 
  private:
   const SpatialBias<A>& bias_;
+  const SeenKeys& keys_;
   SequenceBackward<A> sequence_;
   Scratch<A> scratch_;
 };

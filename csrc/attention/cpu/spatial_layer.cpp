@@ -13,7 +13,7 @@ namespace {
 template <class acc>
 class SpatialSequences {
  public:
-  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W), bias_(p), table_(p) {}
+  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W), keys_(p, 0), bias_(p), table_(p) {}
 
   const SpatialAttentionParams& params() const { return p_; }
   int64_t blocks() const { return p_.B * p_.T; }
@@ -36,7 +36,7 @@ class SpatialSequences {
   // A task's attention to sequences.
   class Forward {
    public:
-    explicit Forward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_) {}
+    explicit Forward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_, s.keys_) {}
 
     bool masks() const { return s_.bias_.any(); }
 
@@ -53,7 +53,7 @@ class SpatialSequences {
 
   class Backward {
    public:
-    explicit Backward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_) {}
+    explicit Backward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_, s.keys_) {}
 
     bool masks() const { return s_.bias_.any(); }
 
@@ -70,6 +70,7 @@ class SpatialSequences {
  private:
   const SpatialAttentionParams& p_;
   const int64_t pixels_;
+  const SeenKeys keys_;  // all
   const SpatialBias<acc> bias_;
   const SpatialTable table_;
 };

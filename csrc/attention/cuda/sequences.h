@@ -94,12 +94,20 @@ struct BiasGradient {
   bool relative;  // several (i, j) share an entry
 };
 
+// A flag of each row i of the sequences at index[0].
+struct RowFlags {
+  const bool* data;  // null: none
+  int64_t stride_index, stride_i;
+
+  __host__ __device__ bool at(int64_t index, int64_t i) const { return data[index * stride_index + i * stride_i]; }
+};
+
 struct SequenceAttention {
   SequenceRows q, k, v;
   BiasTable bias;
-  const bool* focus_present;                  // (size[0], L), null: none
+  RowFlags focus_present;                     // (size[0], L): sees itself alone, and nobody else sees it
+  RowFlags key_mask;                          // (size[0], S): may be attended; all may where there is none
   const float2* rotary;                       // (L, R/2) cosine and sine, null: none
-  int64_t stride_focus_b, stride_focus_i;
   int64_t size[3], N, L, S, D, R;             // L queries, S keys a sequence
   Divisor by_heads, by_size[3];               // N, size
   int64_t vector_bytes;                       // what every row can be moved in: 16, 4 or an element

@@ -65,9 +65,7 @@ void fill(SequenceAttention& s, const TemporalAttentionParams& p, const float2* 
   s.R = p.rotary ? p.R : 0;
   s.scale = float(p.scale);
   s.causal = p.causal;
-  s.focus_present = p.focus_present;
-  s.stride_focus_b = p.stride_focus_b;
-  s.stride_focus_i = p.stride_focus_t;
+  s.focus_present = {p.focus_present, p.stride_focus_b, p.stride_focus_t};
   s.rotary = p.rotary ? rotary_table : nullptr;
   if (p.bias.data == nullptr) return;
   const AttentionBias& b = p.bias;
@@ -90,6 +88,7 @@ void fill(SequenceAttention& s, const SpatialAttentionParams& p) {
   s.v = pixels(p.v, p.KH, p.KW);
   fill(s, attention::sizes_of(p));
   s.scale = float(p.scale);
+  s.key_mask = {p.key_mask, p.stride_mask_b, p.stride_mask_s};
   if (p.bias.data == nullptr) return;
   const AttentionBias& b = p.bias;
   s.bias = b.relative ? BiasTable{moved(b, (p.H - 1) * b.stride_0 + (p.W - 1) * b.stride_1), b.dtype, b.stride_n,

@@ -76,12 +76,12 @@ class SimulatedKernels:
 
     # ------------------------------------------------------------------------------------------------------------- spatial
 
-    def spatial(self, q, k, v, bias, rel_bias, scale, return_lse):
-        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
+    def spatial(self, q, k, v, bias, rel_bias, scale, key_mask, return_lse):
+        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale, key_mask)
         return self._forward("spatial", format, values, tensors, q, return_lse)
 
-    def spatial_backward(self, grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad):
-        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale)
+    def spatial_backward(self, grad_out, q, k, v, out, lse, bias, rel_bias, scale, key_mask, packed, need_bias_grad):
+        format, values, tensors = _spatial(q, k, v, bias, rel_bias, scale, key_mask)
         return self._backward(
             "spatial", format, values, tensors, grad_out, q, k, v, out, lse, bias, rel_bias, packed, need_bias_grad
         )
@@ -136,13 +136,18 @@ def _temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary):
     return f"{3 * _ROWS}{_BIAS}QQ4q8qd?3xi", values, _present(q, k, v, bias, rel_bias, focus_present, rotary)
 
 
-def _spatial(q, k, v, bias, rel_bias, scale):
+def _spatial(q, k, v, bias, rel_bias, scale, key_mask):
     """(format, values, tensors) of SpatialAttentionParams."""
     B, T, H, W, N, D = q.shape
     KH, KW = (H, W) if k.dim() == 6 else (1, k.shape[-3])
     sizes = (B, T, H, W, KH, KW, N, D)
-    values = [*_rows(q), *_rows(k), *_rows(v), *_bias(bias, rel_bias), *sizes, scale, k.dim() == 4, DTYPES.index(q.dtype)]
-    return f"{3 * _ROWS}{_BIAS}8qd?3xi", values, _present(q, k, v, bias, rel_bias)
+    mask = 0, 0, 0
+    if key_mask is not None:
+        mask = key_mask, *key_mask.stride()
+    values = [
+        *_rows(q), *_rows(k), *_rows(v), *_bias(bias, rel_bias), *mask, *sizes, scale, k.dim() == 4, DTYPES.index(q.dtype)
+    ]  # fmt: skip
+    return f"{3 * _ROWS}{_BIAS}Q2q8qd?3xi", values, _present(q, k, v, bias, rel_bias, key_mask)
 
 
 def _rows(tensor):

@@ -191,6 +191,21 @@ SPATIAL = table(
     ),
     wrong("both-biases", ValueError, "bias and rel_bias are both given", "at most one of them",
           bias=ones(N, L, L), rel_bias=ones(N, 2 * H - 1, 2 * W - 1)),
+    # key_mask
+    *(row for row in no_tensor("key_mask", put=lambda name, value: {name: value, **keys(B, S, N, D)})),
+    *of_dtypes("key_mask", (B, S), (torch.float32, torch.int64, torch.uint8), "torch.bool",
+               put=lambda name, value: {name: value, **keys(B, S, N, D)}),
+    *(
+        wrong(f"key_mask-{label}", ValueError, f"key_mask has shape {shape}", f"(B, S) = {(B, S)}",
+              key_mask=ones(*shape, dtype=torch.bool), **keys(B, S, N, D))
+        for label, shape in {"B": (B + 1, S), "S": (B, S + 1), "transposed": (S, B), "keys-only": (S,), "0-d": (),
+                             "frames": (B, T, S), "broadcast": (1, S), "queries": (B, 1, S), "bias": (N, L, S)}.items()
+    ),
+    wrong("key_mask-frame-context-S", ValueError, f"key_mask has shape {(B, S + 1)}", f"(B, S) = {(B, S)}",
+          key_mask=ones(B, S + 1, dtype=torch.bool), **keys(B, T, S, N, D)),
+    wrong("key_mask-pixels", ValueError, "key_mask is given without context k, v", "bias (N, H*W, S) with -inf, or none",
+          key_mask=ones(B, L, dtype=torch.bool)),
+    elsewhere("key_mask", (B, S), "q", put=lambda name, value: {name: value, **keys(B, S, N, D)}, dtype=torch.bool),
     *(
         wrong(f"rel_bias-context-{len(shape)}-d", ValueError, "rel_bias is given with context k, v", "bias (N, H*W, S) or none",
               rel_bias=ones(N, 2 * H - 1, 2 * W - 1), **keys(*shape))

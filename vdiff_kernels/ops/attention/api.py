@@ -56,6 +56,7 @@ def spatial_attention(
     bias: Tensor | None = None,
     rel_bias: Tensor | None = None,
     scale: float | None = None,
+    key_mask: Tensor | None = None,
     backend: str | None = None,
 ) -> Tensor:
     """Attention over the pixels of each frame, or from each pixel to a context.
@@ -66,16 +67,18 @@ def spatial_attention(
         bias: (N, H*W, S), any floating dtype, S = H*W without context; expanded views allowed; -inf masks.
         rel_bias: (N, 2H-1, 2W-1), entry [n, jy - iy + H - 1, jx - ix + W - 1]; instead of bias, not with context.
         scale: default D ** -0.5.
+        key_mask: (B, S) bool, with context only; a sample's queries see the keys that are True, as those of a padded text.
         backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
-    Returns (B, T, H, W, N, D), contiguous, q's dtype. Differentiable once in q, k, v, bias and rel_bias, saving what
-    `temporal_attention` saves.
+    Returns (B, T, H, W, N, D), contiguous, q's dtype. A fully masked row gives zeros and zero gradients. Differentiable once in q, k,
+    v, bias and rel_bias, saving what `temporal_attention` saves.
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
     """
     q, k, v = autocast(q, k, v)
-    return run(AttentionCall("spatial_attention", q, k, v, AttentionOptions(bias, rel_bias, scale)), backend)
+    options = AttentionOptions(bias, rel_bias, scale, key_mask=key_mask)
+    return run(AttentionCall("spatial_attention", q, k, v, options), backend)
 
 
 def temporal_layer(

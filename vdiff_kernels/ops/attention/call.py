@@ -24,6 +24,7 @@ class AttentionOptions:
     causal: bool = False
     focus_present: Tensor | None = None
     rotary: Tensor | None = None
+    key_mask: Tensor | None = None
 
     @property
     def table(self) -> Tensor | None:
@@ -323,11 +324,7 @@ def _require_temporal(op, like_name, like, sizes, options):
 
 
 def require_focus_present(op, focus_present, like_name, like, B, T):
-    checks.require_tensor(op, "focus_present", focus_present)
-    checks.require_device(op, "focus_present", focus_present, like_name, like)
-    if focus_present.dtype != torch.bool:
-        raise TypeError(f"{op}: focus_present has dtype {focus_present.dtype}; expected torch.bool")
-    checks.require_shape(op, "focus_present", focus_present, "(B,) or (B, T)", (B,), (B, T))
+    checks.require_mask(op, "focus_present", focus_present, like_name, like, "(B,) or (B, T)", (B,), (B, T))
 
 
 def _require_spatial(op, like_name, like, sizes, options, context):
@@ -336,3 +333,7 @@ def _require_spatial(op, like_name, like, sizes, options, context):
         raise ValueError(f"{op}: rel_bias is given with context k, v; expected bias (N, H*W, S) or none")
     rel_sizes = (N, 2 * H - 1, 2 * W - 1)
     _require_bias(op, like_name, like, options, "(N, H*W, S)", (N, H * W, S), "(N, 2H-1, 2W-1)", rel_sizes)
+    if options.key_mask is not None:
+        if not context:
+            raise ValueError(f"{op}: key_mask is given without context k, v; expected bias (N, H*W, S) with -inf, or none")
+        checks.require_mask(op, "key_mask", options.key_mask, like_name, like, "(B, S)", (like.shape[0], S))

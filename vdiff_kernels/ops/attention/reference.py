@@ -66,12 +66,14 @@ def spatial_attention(
     bias: Tensor | None = None,
     rel_bias: Tensor | None = None,
     scale: float | None = None,
+    key_mask: Tensor | None = None,
     compute_dtype: torch.dtype | None = None,
 ) -> Tensor:
     """Attention over the pixels of each frame, or from each pixel to a context.
 
     q: (B, T, H, W, N, D); k, v: the same, or context (B, S, N, D) shared by the frames, or (B, T, S, N, D) per frame;
-    bias: (N, H*W, S); rel_bias: (N, 2H-1, 2W-1), not with context. Returns (B, T, H, W, N, D) in q's dtype.
+    bias: (N, H*W, S); rel_bias: (N, 2H-1, 2W-1), not with context; key_mask: (B, S), True may be attended, with context only.
+    Returns (B, T, H, W, N, D) in q's dtype. A fully masked row gives zeros.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3; per-offset bias as in Liu et al. 2021 (Swin).
     """
     dtype = compute_dtype or acc_dtype(q.dtype)
@@ -91,7 +93,10 @@ def spatial_attention(
             rows = slice(start, stop)
             return (y[None] - y[rows, None] + (H - 1)) * (2 * W - 1) + (x[None] - x[rows, None] + (W - 1))
 
-        return add_bias(scores, bias, None if rel_bias is None else rel_bias.flatten(1), start, stop, entry)
+        scores = add_bias(scores, bias, None if rel_bias is None else rel_bias.flatten(1), start, stop, entry)
+        if key_mask is not None:
+            scores = scores.masked_fill(~key_mask[:, None, None, None], -torch.inf)
+        return scores
 
     out = attend(*map(sequences, (q, k, v)), q.shape[-1] ** -0.5 if scale is None else scale, modify)
     return out.transpose(2, 3).to(q.dtype).contiguous().view(q.shape)

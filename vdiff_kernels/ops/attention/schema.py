@@ -10,6 +10,7 @@ from .call import AttentionCall, LayerCall
 
 _TEMPORAL = "Tensor? bias, Tensor? rel_bias, float scale, bool causal, Tensor? focus_present, Tensor? rotary"
 _SPATIAL = "Tensor? bias, Tensor? rel_bias, float scale"
+_SPATIAL_OR_CONTEXT = f"{_SPATIAL}, Tensor? key_mask"
 
 
 # ---------------------------------------------------------------------------------------------------------- attention
@@ -53,19 +54,19 @@ def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present,
 # k, v (B, T, H, W, N, D), or context (B, S, N, D) shared by the frames, or (B, T, S, N, D) per frame.
 @define(
     "spatial_attention_native",
-    f"Tensor q, Tensor k, Tensor v, {_SPATIAL}, bool return_lse",
+    f"Tensor q, Tensor k, Tensor v, {_SPATIAL_OR_CONTEXT}, bool return_lse",
     "(Tensor out, Tensor lse)",
 )
-def _(q, k, v, bias, rel_bias, scale, return_lse):
+def _(q, k, v, bias, rel_bias, scale, key_mask, return_lse):
     return _attention_forward(q, return_lse)
 
 
 @define(
     "spatial_attention_native_backward",
-    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_SPATIAL}, bool packed, bool need_bias_grad",
+    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_SPATIAL_OR_CONTEXT}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
 )
-def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, packed, need_bias_grad):
+def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, key_mask, packed, need_bias_grad):
     return _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad)
 
 
@@ -120,16 +121,17 @@ def _(grad_out, *rest):
 # --------------------------------------------------------------------------------------------- calls, taken apart and served
 
 def _options(call: AttentionCall | LayerCall, scale: float) -> tuple:
-    """The schemas' _TEMPORAL or _SPATIAL."""
+    """The schemas' _TEMPORAL, _SPATIAL_OR_CONTEXT or, of a layer, _SPATIAL."""
     options = call.options
     if call.is_temporal:
         return options.bias, options.rel_bias, scale, options.causal, options.focus_present, options.rotary
-    return options.bias, options.rel_bias, scale
+    spatial = options.bias, options.rel_bias, scale
+    return spatial if isinstance(call, LayerCall) else (*spatial, options.key_mask)
 
 
 def _option_gradients(call: AttentionCall | LayerCall, dtable: Tensor | None) -> tuple:
     """In the order of the options' tensors: that of whichever bias there is."""
-    return like_parameter(dtable, call.options.bias), like_parameter(dtable, call.options.rel_bias), None, None
+    return like_parameter(dtable, call.options.bias), like_parameter(dtable, call.options.rel_bias), None, None, None
 
 
 def _needs_table(call: AttentionCall | LayerCall, needs) -> bool:

@@ -67,7 +67,10 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   // Tiles of queries, of one member after the other; causal keys are seen by none before theirs.
   const int64_t first_tile = p.causal ? min(keys.first, int(p.L)) / kQueries : 0;
   const int64_t tiles = (p.L + kQueries - 1) / kQueries - first_tile;
-  const int64_t steps = max(int64_t(0), end_member - first_member) * tiles;
+  const SequenceIndex first_place = sequence_index(p, groups.sequence(p, group, 0));
+  uint32_t seen = 0;
+  for (int j = 0; j < rows; j += kWarp) seen |= seen_keys(p, first_place.index[0], keys.first + j);
+  const int64_t steps = seen == 0 ? 0 : max(int64_t(0), end_member - first_member) * tiles;
   Mover<T> mover(this_block(), p, 1);
   const auto load_queries = [&](int64_t step, int stage) {
     const int64_t member = divide(step, tiles);
@@ -77,7 +80,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
     mover.load(p.grad_out, queries, SharedTile<T>{shared.sG.row(stage * kQueries), sK.ld});
   };
 
-  mover.go_to(sequence_index(p, groups.sequence(p, group, 0)));
+  mover.go_to(first_place);
   mover.load(p.k, keys, shared.sK);
   mover.load(p.v, keys, shared.sV);
   if (steps > 0) load_queries(0, 0);
@@ -176,7 +179,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   }
   __syncthreads();
   Mover<T> out(this_block(), p, 1, first_column, kClass);
-  out.go_to(sequence_index(p, groups.sequence(p, group, 0)));
+  out.go_to(first_place);
   out.store(p.dk, keys, shared.sK);
   out.store(p.dv, keys, shared.sV);
 }

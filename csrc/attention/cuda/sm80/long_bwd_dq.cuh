@@ -49,7 +49,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, 2)
   const SharedTile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld}, sG{shared.sG.row(kWarpRows * warp), sQ.ld};
   const int columns = padded_columns(p.D);
   const ScoreRows<S, false> score_rows(p, sequence, queries.first + kWarpRows * warp);
-  const int end = p.causal ? min(int(p.S), queries.first + rows) : int(p.S);
+  const int end = end_of_keys(p, score_rows.place, queries.first + rows);
 
   // (1) delta = rowsum(dout * out), with out where q will be
   Mover<T> mover(this_block(), p, 1);

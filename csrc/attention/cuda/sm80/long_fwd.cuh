@@ -43,7 +43,7 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass == 64 ? 3 : 2)
   const SharedTile<T> sQ{shared.sQ.row(kWarpRows * warp), shared.sQ.ld};
   const int columns = padded_columns(p.D);
   const ScoreRows<S, false> score_rows(p, sequence, queries.first + kWarpRows * warp);
-  const int end = p.causal ? min(int(p.S), queries.first + rows) : int(p.S);  // no key beyond is seen
+  const int end = end_of_keys(p, score_rows.place, queries.first + rows);
 
   Mover<T> mover(this_block(), p, 1);
   mover.go_to(score_rows.place);

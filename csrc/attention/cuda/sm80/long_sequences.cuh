@@ -6,6 +6,7 @@
 #include "attention/cuda/sm80/bias_entries.cuh"
 #include "attention/cuda/sm80/rotary.cuh"
 #include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/row_flags.cuh"
 #include "attention/cuda/sm80/softmax.cuh"
 #include "common/cuda/products.cuh"
 
@@ -58,17 +59,16 @@ struct ScoreRows {
   SequenceIndex place;
   int row[2];             // of the lane's two rows
   int64_t row_offset[2];  // into the head's bias table
-  const bool* focus;      // null: none
-  bool isolated[2];
+  bool isolated[2], seen[2];  // of the two rows; seen: of keys
 
   __device__ ScoreRows(const SequenceAttention& p, int64_t sequence, int first_row) : place(sequence_index(p, sequence)) {
     const RowLine& line = kTransposed ? p.bias.key : p.bias.query;
-    focus = p.focus_present == nullptr ? nullptr : p.focus_present + place.index[0] * p.stride_focus_b;
     for (int half = 0; half < 2; ++half) {
       row[half] = first_row + lane_id() / 4 + 8 * half;
       const int64_t there = min(row[half], int(kTransposed ? p.S : p.L) - 1);
       row_offset[half] = p.bias.data == nullptr ? 0 : line.at(there);
-      isolated[half] = focus != nullptr && focus[there * p.stride_focus_i];
+      isolated[half] = p.focus_present.data != nullptr && p.focus_present.at(place.index[0], there);
+      seen[half] = !kTransposed || p.key_mask.data == nullptr || p.key_mask.at(place.index[0], there);
     }
   }
 
@@ -101,17 +101,38 @@ struct ScoreRows {
         x = fmaf(x, p.scale, load_bias(p.bias, head + row_offset[half] + part.table_offsets()[c]));
       });
     }
+    if (p.key_mask.data != nullptr) {
+      if constexpr (kTransposed) {
+        for_each([&](float& x, int, int half) { x = seen[half] ? x : -INFINITY; });
+      } else {
+        constexpr int kWords = (kColumns + kWarp - 1) / kWarp;
+        uint32_t bits[kWords];
+#pragma unroll
+        for (int word = 0; word < kWords; ++word) bits[word] = seen_keys(p, place.index[0], first_column + kWarp * word);
+        for_each([&](float& x, int c, int) { x = bits[c / kWarp] >> c % kWarp & 1 ? x : -INFINITY; });
+      }
+    }
     const int columns = int(kTransposed ? p.L : p.S);
-    if (first_column + kColumns <= columns && !p.causal && focus == nullptr) return;
+    const bool has_focus = p.focus_present.data != nullptr;
+    if (first_column + kColumns <= columns && !p.causal && !has_focus) return;
     for_each([&](float& x, int c, int half) {
       const int column = first_column + c;
       const int i = kTransposed ? column : row[half], j = kTransposed ? row[half] : column;
       bool hidden = column >= columns || (p.causal && j > i);
-      if (focus != nullptr && !hidden && i != j) hidden = isolated[half] || focus[column * p.stride_focus_i];
+      if (has_focus && !hidden && i != j) hidden = isolated[half] || p.focus_present.at(place.index[0], column);
       if (hidden) x = -INFINITY;
     });
   }
 };
+
+// Up to which key, exclusive, queries before end_query see any; at least 1. What lies behind the last of a padded text is left out.
+__device__ inline int end_of_keys(const SequenceAttention& p, const SequenceIndex& place, int end_query) {
+  const int end = p.causal ? min(int(p.S), end_query) : int(p.S);
+  if (p.key_mask.data == nullptr) return end;
+  int first = (end - 1) / kWarp * kWarp;
+  while (first > 0 && seen_keys(p, place.index[0], first) == 0) first -= kWarp;
+  return min(end, first + kWarp);
+}
 
 // The log-sum-exp or delta of a row, `absent` where the row is not there.
 __device__ inline float row_value(

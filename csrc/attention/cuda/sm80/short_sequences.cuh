@@ -8,6 +8,7 @@
 #include "attention/cuda/sm80/bias_entries.cuh"
 #include "attention/cuda/sm80/rotary.cuh"
 #include "attention/cuda/sm80/row_copies.cuh"
+#include "attention/cuda/sm80/row_flags.cuh"
 #include "attention/cuda/sm80/softmax.cuh"
 #include "common/cuda/products.cuh"
 
@@ -17,7 +18,7 @@ namespace vdiff::attention {
 template <class S>
 struct TileMask {
   int64_t bias_head[S::kPaired ? 2 : 1];
-  uint32_t isolated[S::kPaired ? 2 : 1];  // bit i: frame i sees itself alone, and nobody else sees it
+  uint32_t isolated[S::kPaired ? 2 : 1], seen[S::kPaired ? 2 : 1];  // bit i: isolated_frames, bit j: seen_keys
 
   // first: the place of the tile's first sequence. there: how many are.
   __device__ TileMask(const SequenceAttention& p, const SequenceIndex& first, int there) {
@@ -25,17 +26,14 @@ struct TileMask {
     for (int s = 0; s < (S::kPaired ? 2 : 1); ++s) {
       const SequenceIndex place = s < there ? neighbour(p, first, s) : first;
       bias_head[s] = place.n * p.bias.stride_n;
-      isolated[s] = 0;
-      if (p.focus_present == nullptr) continue;
-      const bool* focus = p.focus_present + place.index[0] * p.stride_focus_b;
-      const bool mine = lane_id() < p.L && focus[min(int64_t(lane_id()), p.L - 1) * p.stride_focus_i];
-      isolated[s] = __ballot_sync(~0u, mine);
+      isolated[s] = isolated_frames(p, place.index[0]);
+      seen[s] = seen_keys(p, place.index[0], 0);
     }
   }
 
-  // Of a query and a key that are there.
+  // Of a query that is there.
   __device__ bool hides(const SequenceAttention& p, int s, int i, int j) const {
-    return (p.causal && j > i) || (i != j && ((isolated[s] >> i | isolated[s] >> j) & 1));
+    return !(seen[s] >> j & 1) || (p.causal && j > i) || (i != j && ((isolated[s] >> i | isolated[s] >> j) & 1));
   }
 };
 
@@ -86,9 +84,11 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
       }
     });
   }
-  if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present == nullptr) return;
+  if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present.data == nullptr &&
+      p.key_mask.data == nullptr)
+    return;
   for_each([&](float& x, int s, int i, int j) {
-    if (i > last_query || j > last_key || mask.hides(p, s, i, j)) x = -INFINITY;
+    if (i > last_query || mask.hides(p, s, i, j)) x = -INFINITY;
   });
 }
 
