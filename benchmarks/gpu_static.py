@@ -20,7 +20,7 @@ from vdiff_kernels.bench.gpus import GPUS
 from vdiff_kernels.bench.rivals import Frames, Pixels, eager, efficient
 from vdiff_kernels.library import longest_short_backward
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
-from vdiff_kernels.ops.attention.schema import cuda_backward_needs
+from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
@@ -219,23 +219,21 @@ class Row:
 
 
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:
-    kernels = SimulatedKernels(recorder)
+    simulated = SimulatedKernels(recorder)
+    kernels = attention_kernels(simulated.forward[call.kind], simulated.backward[call.kind], cuda_backward_needs)
     (q, k, v), (bias, rel_bias) = call.tensors(), call.table()
     made = AttentionCall(f"{call.kind}_attention", q, k, v, AttentionOptions(bias, rel_bias))
-    need_out, need_lse = cuda_backward_needs(made)
-    options = (call.D**-0.5, False, None, None) if call.kind == "temporal" else (call.D**-0.5,)
     recorder.launches = []
     forward = direction == "forward"
-    out, lse = kernels.forward[call.kind](q, k, v, bias, rel_bias, *options, not forward and need_lse)
+    out, saved = kernels.forward(made, not forward)
     sequences, L, S = call.lengths
     table = bias if rel_bias is None else rel_bias
     if forward:
         operands = [q, k, v, out] + ([] if table is None else [table])
     else:
         recorder.launches = []
-        needed = out if need_out else None, lse if need_lse else None
-        kernels.backward[call.kind](torch.randn_like(q), q, k, v, *needed, bias, rel_bias, *options, False, table is not None)
-        operands = [q, k, v, q, q, k, v] + [t for t in needed if t is not None] + ([] if table is None else [table, table])
+        kernels.backward(made, saved, torch.randn_like(q), [True] * len(made.tensors()))
+        operands = [q, k, v, q, q, k, v] + [t for t in saved if t is not None] + ([] if table is None else [table, table])
     floor = sum(t.numel() * t.element_size() for t in operands)
     flops = (4 if forward else 10) * sequences * L * S * call.D
 

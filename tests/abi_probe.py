@@ -77,7 +77,7 @@ def check_cuda_arguments():
         refused("k has shape (3, 9, 2, 8)", vdiff.spatial_attention, fake(*q), fake(3, 9, 2, 8), fake(3, 9, 2, 8), backend="cuda")
 
     temporal = lambda q, k, v, *more: ops.temporal_attention_native(q, k, v, *(more or (None, None)), 1.0, False, None, None, False)  # noqa: E731
-    spatial = lambda q, k, v, *more: ops.spatial_attention_native(q, k, v, *(more or (None, None)), 1.0, False)  # noqa: E731
+    spatial = lambda q, k, v, *more: ops.spatial_attention_native(q, k, v, *(more or (None, None)), 1.0, None, False)  # noqa: E731
     T = WithoutMemory
     with torch._C._DisableTorchDispatch():
         refused("v has shape (2, 6, 3, 4, 2, 7); expected (B, S, H, W, N, D)", temporal, T(*q), T(*k), T(*short))

@@ -7,7 +7,7 @@ import pytest
 
 from .compile import TritonKernel, from_cuda
 from .golden import FOLDER, Golden, figures, name_of
-from .launcher import Launchers, plain_name
+from .launcher import COUNTED, Launchers, plain_name
 from .module import Module, tensors_of
 from .registers import Resources, resources
 from .report import Report
@@ -64,7 +64,7 @@ class Simulate:
 
     def assert_none_stale(self) -> None:
         """After the test: the golden file has no counts of launches that it did not make."""
-        if self._rewritten is None:
+        if COUNTED and self._rewritten is None:
             self.golden.assert_none_stale(self.test, self._cases)
 
     def launcher(

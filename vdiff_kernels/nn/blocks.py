@@ -63,8 +63,7 @@ class ResnetBlock3D(nn.Module):
         if temb is not None and E is None:
             raise ValueError(f"{name}: temb is given; expected None, as temb_channels is None")
         if E is not None:
-            checks.require_tensor(name, "temb", temb)
-            checks.require_floating(name, "temb", temb)
+            checks.require_floating_tensor(name, "temb", temb)
             checks.require_shape(name, "temb", temb, "(B, E) or (B, T, E)", (B, E), (B, T, E))
             require_fits(self, "temb", temb, self.time_emb_proj)
             temb = self.time_emb_proj(F.silu(temb))

@@ -38,8 +38,7 @@ class FeedForward(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: (..., C). Returns (..., dim_out)."""
         name = type(self).__name__
-        checks.require_tensor(name, "x", x)
-        checks.require_floating(name, "x", x)
+        checks.require_floating_tensor(name, "x", x)
         if x.dim() < 1 or x.shape[-1] != self.dim:
             raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected (..., C) with C = {self.dim}")
         projection = self.net[0].proj

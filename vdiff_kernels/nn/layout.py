@@ -11,9 +11,7 @@ from ..backends.registry import BACKENDS
 def require_input(module, x, letters: str, channel_dim: int, channels: int, child) -> None:
     """Raises unless x is a floating tensor of the dimensions in `letters` with `channels` at channel_dim, that fits the child."""
     name = type(module).__name__
-    checks.require_tensor(name, "x", x)
-    checks.require_floating(name, "x", x)
-    checks.require_rank(name, "x", x, letters)
+    checks.require_floating_tensor(name, "x", x, letters)
     if x.shape[channel_dim] != channels:
         raise ValueError(f"{name}: x has shape {tuple(x.shape)}; expected {letters} with C = {channels}")
     require_fits(module, "x", x, child)

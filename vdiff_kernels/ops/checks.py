@@ -25,6 +25,14 @@ def require_floating(op: str, name: str, tensor: Tensor) -> None:
         raise TypeError(f"{op}: {name} has dtype {tensor.dtype}; expected float32, float64, float16 or bfloat16")
 
 
+def require_floating_tensor(op: str, name: str, value, letters: str | None = None) -> None:
+    """A tensor of any dtype that operators take; letters: its dimensions, as in `require_rank`."""
+    require_tensor(op, name, value)
+    require_floating(op, name, value)
+    if letters is not None:
+        require_rank(op, name, value, letters)
+
+
 def require_rank(op: str, name: str, tensor: Tensor, letters: str) -> None:
     """letters: the dimensions in the project's letters, "(B, T, C)"."""
     rank = letters.count(",") + 1

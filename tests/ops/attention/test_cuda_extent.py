@@ -74,7 +74,7 @@ def test_offsets_past_2_to_the_31_of_long_sequences(simulate):
     assert qkv.numel() > 2**31
     qkv[:, -1:] = torch.randn(1, 1, H, W, 3, N, D)
     q, k, v = qkv.unbind(4)
-    out, _ = last_blocks(simulate, 2).forward["spatial"](q, k, v, None, None, D**-0.5, False)
+    out, _ = last_blocks(simulate, 2).forward["spatial"](q, k, v, None, None, D**-0.5, None, False)
     nearly(out[:, -1:], spatial_attention(*(t[:, -1:] for t in (q, k, v))))
 
 

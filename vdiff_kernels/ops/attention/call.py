@@ -61,8 +61,23 @@ class AttentionOptions:
 _OPTION_TENSORS = tuple(field.name for field in dataclasses.fields(AttentionOptions) if "Tensor" in str(field.type))
 
 
+class OptionsCall(Call):
+    """What a call of attention and one of its layer have in common: `operator`, `options` and `head_dim`, D."""
+
+    __slots__ = ()
+
+    @property
+    def is_temporal(self) -> bool:
+        return self.operator.startswith("temporal")
+
+    @property
+    def scale(self) -> float:
+        scale = self.options.scale
+        return self.head_dim**-0.5 if scale is None else float(scale)
+
+
 @dataclass(slots=True)
-class AttentionCall(Call):
+class AttentionCall(OptionsCall):
     """temporal_attention or spatial_attention. With qkv (B, T, H, W, 3, N, D), q, k and v are its slices, and their gradient is one."""
 
     operator: str
@@ -83,13 +98,8 @@ class AttentionCall(Call):
         return self.q
 
     @property
-    def is_temporal(self) -> bool:
-        return self.operator == "temporal_attention"
-
-    @property
-    def scale(self) -> float:
-        scale = self.options.scale
-        return self.q.shape[-1] ** -0.5 if scale is None else float(scale)
+    def head_dim(self) -> int:
+        return self.q.shape[-1]
 
     @property
     def lengths(self) -> tuple[int, int]:
@@ -129,9 +139,7 @@ class AttentionCall(Call):
 
     def check(self):
         op, q, k, v, options = self.operator, self.q, self.k, self.v, self.options
-        checks.require_tensor(op, "q", q)
-        checks.require_floating(op, "q", q)
-        checks.require_rank(op, "q", q, _Q)
+        checks.require_floating_tensor(op, "q", q, _Q)
         checks.require_like(op, "k", k, "q", q)
         checks.require_like(op, "v", v, "q", q)
         _require_head_dim(op, "q", q.shape, q.shape[-1])
@@ -167,7 +175,7 @@ class AttentionCall(Call):
 
 
 @dataclass(slots=True)
-class LayerCall(Call):
+class LayerCall(OptionsCall):
     """temporal_layer or spatial_layer: gate * linear(attention(linear(norm(x) + pos_emb))) + residual."""
 
     operator: str
@@ -188,13 +196,8 @@ class LayerCall(Call):
     tables = (12, 13)
 
     @property
-    def is_temporal(self) -> bool:
-        return self.operator == "temporal_layer"
-
-    @property
-    def scale(self) -> float:
-        scale = self.options.scale
-        return (self.w_out.shape[1] // self.num_heads) ** -0.5 if scale is None else float(scale)
+    def head_dim(self) -> int:
+        return self.w_out.shape[1] // self.num_heads
 
     def arguments(self):
         around = {name: getattr(self, name) for name in LayerCall.__slots__ if name not in ("operator", "options", "residual_is_x")}
@@ -227,16 +230,15 @@ class LayerCall(Call):
     def core(self) -> AttentionCall:
         """The attention within, of tensors that are not there yet."""
         B, T, H, W, _ = self.x.shape
-        D = self.w_out.shape[1] // self.num_heads
         differentiable = any(t is not None and t.requires_grad for t in (self.x, self.w_qkv, self.b_qkv))
-        rows = Described((B, T, H, W, self.num_heads, D), self.x.dtype, self.x.device, differentiable)
+        rows = Described((B, T, H, W, self.num_heads, self.head_dim), self.x.dtype, self.x.device, differentiable)
         return AttentionCall(self.operator.replace("layer", "attention"), rows, rows, rows, self.options)
 
     def check(self):
         op, x = self.operator, self.x
         D = self._check_layer()
         B, T, H, W, _ = x.shape
-        if op == "temporal_layer":
+        if self.is_temporal:
             checks.require_extents(op, "x", x, T=T)
             _require_temporal(op, "x", x, (B, T, T, self.num_heads, D), self.options)
         else:
@@ -246,9 +248,7 @@ class LayerCall(Call):
     def _check_layer(self) -> int:
         """Returns D."""
         op, x, N = self.operator, self.x, self.num_heads
-        checks.require_tensor(op, "x", x)
-        checks.require_floating(op, "x", x)
-        checks.require_rank(op, "x", x, "(B, T, H, W, C)")
+        checks.require_floating_tensor(op, "x", x, "(B, T, H, W, C)")
         B, T, H, W, C = x.shape
         checks.require_positive_int(op, "num_heads", N)
         checks.require_like(op, "w_qkv", self.w_qkv, "x", x)

@@ -51,9 +51,7 @@ class ConvCall(Call):
 
     def check(self):
         op, x = self.operator, self.x
-        checks.require_tensor(op, "x", x)
-        checks.require_floating(op, "x", x)
-        checks.require_rank(op, "x", x, _X)
+        checks.require_floating_tensor(op, "x", x, _X)
         B, Ci, T, H, W = x.shape
         checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
         Co = _require_weight(op, "weight", self.weight, x, Ci, tuple(_KERNELS))
@@ -100,9 +98,7 @@ class Pseudo3DCall(Call):
 
     def check(self):
         op, x = self.operator, self.x
-        checks.require_tensor(op, "x", x)
-        checks.require_floating(op, "x", x)
-        checks.require_rank(op, "x", x, _X)
+        checks.require_floating_tensor(op, "x", x, _X)
         _, Ci, T, H, W = x.shape
         checks.require_extents(op, "x", x, Ci=Ci, T=T, H=H, W=W)
         Cm = _require_weight(op, "w_spatial", self.w_spatial, x, Ci, ((1, 3, 3),))

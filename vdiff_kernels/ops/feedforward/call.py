@@ -34,8 +34,7 @@ class GegluCall(Call):
 
     def check(self):
         op, x, weight = self.operator, self.x, self.weight
-        checks.require_tensor(op, "x", x)
-        checks.require_floating(op, "x", x)
+        checks.require_floating_tensor(op, "x", x)
         if x.dim() < 1:
             raise ValueError(f"{op}: x has shape (); expected at least 1 dimension (..., C)")
         checks.require_extents(op, "x", x, C=x.shape[-1])

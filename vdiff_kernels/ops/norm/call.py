@@ -92,9 +92,7 @@ class NormCall(Call):
 
     def check(self):
         op, x = self.operator, self.x
-        checks.require_tensor(op, "x", x)
-        checks.require_floating(op, "x", x)
-        checks.require_rank(op, "x", x, "(B, C, T, H, W)")
+        checks.require_floating_tensor(op, "x", x, "(B, C, T, H, W)")
         B, C, T = x.shape[:3]
         require_norm(op, self.norm, x, C)
         checks.require_choice(op, "act", self.act, ACTIVATIONS)
@@ -122,9 +120,7 @@ class StatsCall(Call):
         return StatsCall(self.operator, channels_innermost(self.x))
 
     def check(self):
-        checks.require_tensor(self.operator, "x", self.x)
-        checks.require_floating(self.operator, "x", self.x)
-        checks.require_rank(self.operator, "x", self.x, "(B, C, T, H, W)")
+        checks.require_floating_tensor(self.operator, "x", self.x, "(B, C, T, H, W)")
 
 
 # ---------------------------------------------------------------------------------------------------------------- checks
