@@ -86,17 +86,11 @@ MUTATIONS = [
         "heads-share-a-partial", "plan.h",
         "int64_t period = max_of<int64_t>(1, s.N);", "int64_t period = 1;", (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
     ),
-    Mutation(
-        "focus-stride-of-rows", "long_sequences.cuh",
-        "focus[there * p.stride_focus_i]", "focus[there]", STRIDED_MASK,
-    ),
-    Mutation(
-        "focus-stride-of-columns", "long_sequences.cuh",
-        "focus[column * p.stride_focus_i]", "focus[column]", STRIDED_MASK,
-    ),
+    Mutation("stride-of-flags", "sequences.h", "+ i * stride_i];", "+ i];", STRIDED_MASK),
+    Mutation("stride-of-clips-flags", "sequences.h", "data[index * stride_index", "data[index", STRIDED_MASK),
     Mutation(
         "causal-or-focus", "long_sequences.cuh",
-        "(p.causal && j > i);", "(p.causal && focus == nullptr && j > i);", (edge("temporal_attention-long-causal-images"),),
+        "(p.causal && j > i);", "(p.causal && !has_focus && j > i);", (edge("temporal_attention-long-causal-images"),),
     ),
     Mutation(
         "vector-of-lines", "to_sequences.cu",
@@ -179,6 +173,27 @@ MUTATIONS = [
     Mutation(
         "focus-of-first-clip", "long_sequences.cuh",
         "p.focus_present.at(place.index[0], there)", "p.focus_present.at(0, there)", STRIDED_MASK,
+    ),
+    Mutation(
+        "keys-of-first-sample", "row_flags.cuh",
+        "p.key_mask.at(index, j)", "p.key_mask.at(0, j)", (hostile("spatial_attention-padded-context"),),
+    ),
+    Mutation(
+        "keys-of-first-word", "long_sequences.cuh",
+        "first_column + kWarp * word", "first_column", (hostile("spatial_attention-long-holed-context"),),
+    ),
+    Mutation(
+        "keys-of-first-row", "long_sequences.cuh",
+        "x = seen[half] ? x : -INFINITY;", "x = seen[0] ? x : -INFINITY;", (hostile("spatial_attention-long-holed-context"),),
+    ),
+    Mutation(
+        "end-of-seen-keys", "long_sequences.cuh",
+        "return min(end, first + kWarp);", "return min(end, max(kWarp, first));", (hostile("spatial_attention-long-padded-context"),),
+    ),
+    Mutation(
+        "keys-seen-late-in-a-block", "long_bwd_dkdv.cuh",
+        "for (int j = 0; j < rows; j += kWarp) seen", "for (int j = 0; j < kWarp; j += kWarp) seen",
+        (edge("spatial_attention-late-keys"),),
     ),
     Mutation(
         "diagonal-past-the-keys", "long_bwd_bias.cuh",

@@ -175,8 +175,8 @@ class TemporalCase(AttentionCase):
 class SpatialCase(AttentionCase):
     context: str | None = None  # "shared" (B, S, N, D), "frames" (B, T, S, N, D)
     S: int = 1
-    # "padding": the first sample has all tokens, the last one none, others the first of them; "holes": every sample others, of which
-    # some are at neither end
+    # "padding": the first sample has all tokens, the last one none, others the first of them; "holes": two of three, in every sample
+    # others; "late": the last third
     key_mask: str | None = None
     operator = "spatial_attention"
 
@@ -197,7 +197,9 @@ class SpatialCase(AttentionCase):
         token, sample = torch.arange(self.S), torch.arange(self.B)[:, None]
         if self.key_mask == "padding":
             return {"key_mask": token < self.S * (self.B - 1 - sample) // max(1, self.B - 1)}
-        return {"key_mask": (token + sample) % 3 != 0}
+        if self.key_mask == "holes":
+            return {"key_mask": (token + sample) % 3 != 0}
+        return {"key_mask": (token >= self.S - self.S // 3).expand(self.B, self.S)}
 
 
 @dataclass(frozen=True)

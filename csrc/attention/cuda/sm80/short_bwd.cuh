@@ -113,9 +113,9 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
       const SharedTile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
 
       // (1) p = softmax(scale * q k^T + bias)
-      const TileMask<S> mask(p, neighbour(p, place, c), there - c);
       Scores<S> rP;
       scores<S>(rP, sQ, sK, columns);
+      const TileMask<S> mask(p, neighbour(p, place, c), there - c);
       mask_scores(p, mask, rP);
       softmax_rows<S>(rP);
 

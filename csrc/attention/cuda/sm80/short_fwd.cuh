@@ -67,9 +67,9 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
     const T* sV = shared.sV.row(c, kRows, 0);
 
     // (1) s = scale * q k^T + bias
-    const TileMask<S> mask(p, neighbour(p, place, c), there - c);
     Scores<S> rP;
     scores<S>(rP, sQ, sK, columns);
+    const TileMask<S> mask(p, neighbour(p, place, c), there - c);
     mask_scores(p, mask, rP);
 
     // (2) p = softmax(s)

@@ -31,28 +31,26 @@ struct TileMask {
     }
   }
 
-  // Of a query that is there.
-  __device__ bool hides(const SequenceAttention& p, int s, int i, int j) const {
-    return !(seen[s] >> j & 1) || (p.causal && j > i) || (i != j && ((isolated[s] >> i | isolated[s] >> j) & 1));
+  // Bit j: query i sees key j.
+  __device__ uint32_t keys_of(const SequenceAttention& p, int s, int i) const {
+    const uint32_t own = 1u << i, others = isolated[s] & own ? 0 : ~isolated[s];
+    return seen[s] & (own | others) & (p.causal ? own | (own - 1) : ~0u);
   }
 };
 
 // s = scale * s + bias, -inf where hidden
 template <class S>
 __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
-  const auto for_each = [&](const auto& body) {  // body(score, sequence of the pair, query, key)
+  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
+  if (p.bias.data == nullptr) {
 #pragma unroll
     for (int m = 0; m < S::kM; ++m) {
 #pragma unroll
       for (int n = 0; n < S::kN; ++n) {
 #pragma unroll
-        for (int e = 0; e < 4; ++e) body(rS[m][n][e], Element<S>::sequence(e), Element<S>::query(m, e), Element<S>::key(n, e));
+        for (int e = 0; e < 4; ++e) rS[m][n][e] *= p.scale;
       }
     }
-  };
-  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
-  if (p.bias.data == nullptr) {
-    for_each([&](float& x, int, int, int) { x *= p.scale; });
   } else {
     const int end_query = ptx::opaque(last_query), end_key = ptx::opaque(last_key);
     int64_t query_at[S::kM][2], key_at[S::kN][2];
@@ -87,9 +85,21 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
   if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present.data == nullptr &&
       p.key_mask.data == nullptr)
     return;
-  for_each([&](float& x, int s, int i, int j) {
-    if (i > last_query || mask.hides(p, s, i, j)) x = -INFINITY;
-  });
+#pragma unroll
+  for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int i = Element<S>::query(m, 2 * half);
+      const uint32_t keys = i > last_query ? 0 : mask.keys_of(p, Element<S>::sequence(2 * half), i) >> Element<S>::key(0, 0);
+#pragma unroll
+      for (int n = 0; n < S::kN; ++n) {
+#pragma unroll
+        for (int e = 0; e < 2; ++e) {
+          if ((keys >> (8 * n + e) & 1) == 0) rS[m][n][2 * half + e] = -INFINITY;
+        }
+      }
+    }
+  }
 }
 
 // Of each of a lane's rows: what is subtracted from its scores, and the sum of the exponentials of what is left.
