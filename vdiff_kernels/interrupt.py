@@ -1,4 +1,4 @@
-"""Ctrl-C while the command `vdiff` imports what it needs, which takes seconds: one line and status 130, not a traceback."""
+"""Ctrl-C before a command of `vdiff` begins, whose imports take seconds: one line and status 130, not a traceback."""
 
 import os
 import signal
@@ -31,6 +31,12 @@ class ending_quietly:
     def __exit__(self, *_):
         if self.wanted:
             signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def raise_again() -> None:
+    """Within `ending_quietly`: Ctrl-C raises KeyboardInterrupt from here on."""
+    if signal.getsignal(signal.SIGINT) is _end:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _end(*_):

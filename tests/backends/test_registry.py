@@ -10,7 +10,7 @@ import torch
 
 import vdiff_kernels as vdiff
 from vdiff_kernels import verify
-from vdiff_kernels.backends import registry
+from vdiff_kernels.backends import gpu, registry
 from vdiff_kernels.backends.backend import Backend
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, LayerCall
 from vdiff_kernels.ops.call import Described
@@ -238,3 +238,14 @@ def test_works_without_triton_and_without_the_library():
 def test_a_missing_library_says_so():
     code = "import pathlib, vdiff_kernels.library as l; l.LIBRARY_FILE = pathlib.Path('/nonexistent/_C.so'); print(l.load())"
     assert "the compiled library is missing" in python(code).stdout
+
+
+def test_the_import_leaves_the_compiler_alone():
+    """It takes as long as that of all of torch."""
+    code = "import sys, vdiff_kernels, vdiff_kernels.nn; sys.exit('torch._dynamo' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code]).returncode == 0
+
+
+def test_what_is_constant_in_graphs_is_so_by_torchs_own_mark():
+    marked = torch.compiler.assume_constant_result(lambda: None)
+    assert gpu.constant_in_graphs(lambda: None).__dict__ == marked.__dict__ != {}

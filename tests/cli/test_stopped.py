@@ -51,7 +51,6 @@ def interruptible():
     signal.signal(signal.SIGINT, before)
 
 
-
 @pytest.fixture
 def start():
     """Starts a process, which does not outlive its test."""
@@ -74,16 +73,16 @@ def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command):
     script.write_text("import sys\nfrom vdiff_kernels.cli import main\nsys.exit(main())\n")
     run = VDIFF if command == "module" else (sys.executable, script)
     arguments = ["sample", "a seven", "-o", tmp_path / "a.gif", "--steps", 1000, "--frames", 64]
-    seen = {"importing": 0, "running": 0}
-    for delay in (0.4, 0.8, 1.2, 1.8, 2.5, 3.2):
+    seen = []
+    for delay in (0.3, 0.6, 1.0, 1.5, 2.0, 2.6, 3.2):
         process = start(*run, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=SECONDS)
         assert process.returncode == 130 and output == "", (delay, errors)
         assert errors in ("vdiff: interrupted\n", "vdiff sample: interrupted\n"), (delay, errors)
-        seen["importing" if errors == "vdiff: interrupted\n" else "running"] += 1
-    assert seen["importing"] >= 3
+        seen.append(errors)
+    assert seen.count("vdiff: interrupted\n") >= 3
     assert os.listdir(tmp_path) == ["vdiff"]
 
 

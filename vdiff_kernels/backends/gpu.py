@@ -10,7 +10,15 @@ MINIMUM_DRIVER = {13: "580"}  # the first NVIDIA driver of a major version of CU
 _answers: dict[int | None, str | None] = {}
 
 
-@torch.compiler.assume_constant_result
+def constant_in_graphs(function):
+    """Decorates a function that torch.compile is to call while it traces, in place of tracing it. It does what
+    torch.compiler.assume_constant_result does, without that one's import of the compiler, as long as that of all of torch.
+    """
+    function._dynamo_marked_constant = True
+    return function
+
+
+@constant_in_graphs
 def why_not(index: int | None) -> str | None:
     """Why the compiled CUDA kernels cannot run on that GPU, or None; asked once a process. index None: the current one."""
     if index not in _answers:

@@ -34,6 +34,7 @@ from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
 from .backend import Availability, Backend, Variant, missing
 from .composed import Composed, is_library_attention
+from .gpu import constant_in_graphs
 from .native import Cpu, Cuda
 from .reference import Reference
 from .triton import Triton
@@ -255,7 +256,7 @@ def _why_not_trusted(name: str, call: Call) -> str | None:
     return None if variant is None else _checked_first(name, variant)
 
 
-@torch.compiler.assume_constant_result
+@constant_in_graphs
 def _checked_first(name: str, variant: Variant) -> str | None:
     if first_use_check is None:
         return "nothing is registered that checks it before its first use"

@@ -11,7 +11,8 @@ def main() -> None:
     try:
         with ending_quietly():
             from .app import app
-        app(prog_name="vdiff")
+
+            app(prog_name="vdiff")  # which lets a command see Ctrl-C once it begins
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:

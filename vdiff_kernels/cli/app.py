@@ -7,7 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from .. import __version__
-from ..interrupt import STATUS
+from ..interrupt import STATUS, raise_again
 from .sample import sample
 from .train import train
 
@@ -18,9 +18,6 @@ class OneLineErrors(TyperGroup):
     def main(self, *args, standalone_mode: bool = True, **kwargs):
         try:
             sys.exit(super().main(*args, standalone_mode=False, **kwargs))
-        except (KeyboardInterrupt, typer.Abort):  # where no command had begun
-            print("vdiff: interrupted", file=sys.stderr)
-            sys.exit(STATUS)
         except Exception as error:
             if not hasattr(error, "format_message"):  # as a Refusal and all errors of typer have, wherever it keeps them
                 raise
@@ -31,6 +28,7 @@ class OneLineErrors(TyperGroup):
 
     def invoke(self, context):
         try:
+            raise_again()
             return super().invoke(context)
         except KeyboardInterrupt:
             print(f"{context.command_path} {context.invoked_subcommand}: interrupted", file=sys.stderr)
