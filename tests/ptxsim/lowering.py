@@ -1,5 +1,7 @@
 """From a parsed kernel to what the core decodes: control flow, registers in few places, operands as numbers."""
 
+import functools
+import heapq
 import re
 from dataclasses import dataclass, replace
 
@@ -186,33 +188,26 @@ class _Lowering:
                 use |= define  # where the guard does not hold, the old value stays
             uses.append(use)
             kills.append(define)
-        live = _live_out(uses, kills, successors)
+        size = {register: TYPE_BYTES[type_] for register, type_ in self.registers.items()}
+        intervals, most = _lifetimes(uses, kills, successors, size)
         slots: dict[str, int] = {}
         end = self.specials_bytes
-        most = 0
-        intervals: dict[str, list[int]] = {}
-        for at in range(len(self.statements)):
-            for register in live[at] | uses[at] | kills[at]:
-                interval = intervals.setdefault(register, [at, at])
-                interval[1] = at
-            most = max(most, sum((self._bytes(register) + 3) // 4 for register in live[at] if self._bytes(register) > 1))
         free: dict[int, list[int]] = {}
-        ending: dict[int, list[str]] = {}
+        ending: list[tuple[int, str]] = []
         starts = {function.first for function in self.functions}
         for register, (start, stop) in sorted(intervals.items(), key=lambda item: item[1][0]):
             if starts and start >= min(starts):  # a function runs while its caller's registers live: it shares none of them
                 starts = {at for at in starts if at > start}
                 free.clear(), ending.clear()
-            for at in [a for a in ending if a < start]:
-                for done in ending.pop(at):
-                    free.setdefault(self._bytes(done), []).append(slots[done])
-            size = self._bytes(register)
-            if free.get(size):
-                slots[register] = free[size].pop()
+            while ending and ending[0][0] < start:
+                _, done = heapq.heappop(ending)
+                free.setdefault(size[done], []).append(slots[done])
+            if free.get(size[register]):
+                slots[register] = free[size[register]].pop()
             else:
                 slots[register] = end
-                end += 32 * max(size, 1)
-            ending.setdefault(stop, []).append(register)
+                end += 32 * max(size[register], 1)
+            heapq.heappush(ending, (stop, register))
         return slots, end, most
 
     def _register(self, at: int, name: str) -> str:
@@ -280,6 +275,7 @@ def _operand(text: str) -> list[tuple[int, object, int, bool, bool]]:
     return [_atom(text)]
 
 
+@functools.lru_cache(1 << 17)
 def _atom(text: str) -> tuple[int, object, int, bool, bool]:
     negated = text.startswith("!")
     text = text.lstrip("!").strip()
@@ -376,8 +372,9 @@ def joins_of(successors: list[list[int]], branches: list[int]) -> dict[int, int]
     return {at: -1 if dominator.get(at, end) == end else dominator[at] for at in branches}
 
 
-def _live_out(uses, kills, successors) -> list[set[str]]:
-    """The registers whose values are still read after each statement."""
+def _lifetimes(uses, kills, successors, size) -> tuple[dict[str, tuple[int, int]], int]:
+    """The first and last statement of each register between which it holds something, or is written; and how many words of registers
+    are live at once, at the most."""
     count = len(uses)
     starts = sorted({0, *(s for at in range(count) for s in successors[at] if successors[at] != [at + 1]),
                      *(at + 1 for at in range(count - 1) if successors[at] != [at + 1])})  # fmt: skip
@@ -404,10 +401,26 @@ def _live_out(uses, kills, successors) -> list[set[str]]:
                 out[number] = after
                 into[number] = generated[number] | (after - killed[number])
                 changed = True
-    live: list[set[str]] = [set()] * count
-    for number, (start, stop) in enumerate(blocks):
-        current = out[number]
+    words = {register: (bytes + 3) // 4 if bytes > 1 else 0 for register, bytes in size.items()}  # predicates are not counted
+    first: dict[str, int] = {}
+    last: dict[str, int] = {}
+
+    def reach(registers: set[str], at: int) -> None:  # from the last statement to the first
+        first.update(dict.fromkeys(registers, at))
+        for register in registers:
+            last.setdefault(register, at)
+
+    most = 0
+    for number, (start, stop) in reversed(list(enumerate(blocks))):
+        live = set(out[number])
+        reach(live, stop - 1)
+        now = sum(words[register] for register in live)
         for at in reversed(range(start, stop)):
-            live[at] = current
-            current = (current - (kills[at] - uses[at])) | uses[at]
-    return live
+            most = max(most, now)
+            reach(uses[at] | kills[at], at)
+            ended, begun = (kills[at] - uses[at]) & live, uses[at] - live
+            live -= ended
+            live |= begun
+            now += sum(map(words.__getitem__, begun)) - sum(map(words.__getitem__, ended))
+        reach(into[number], start)
+    return {register: (first[register], last[register]) for register in first}, most

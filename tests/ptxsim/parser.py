@@ -251,8 +251,11 @@ class _Parser:
         if match is None:
             raise PtxError(f"PTX line {line}: not understood: {text!r}")
         guard, opcode, rest = match.groups()
-        operands = [self._renamed(operand) for operand in split_operands(rest)]
-        guard = self._renamed(guard) if guard else ""
+        operands = split_operands(rest)
+        if any(self.scopes):
+            operands = [self._renamed(operand) for operand in operands]
+            guard = self._renamed(guard) if guard else guard
+        guard = guard or ""
         self.function.statements.append(Statement(opcode, operands, guard, line, self.source))
 
     def _label(self, name: str) -> None:
@@ -260,8 +263,6 @@ class _Parser:
 
     def _renamed(self, operand: str) -> str:
         """The operand with the registers of inner blocks under names of their own."""
-        if not any(self.scopes):
-            return operand
 
         def replace(match):
             for scope in reversed(self.scopes):
@@ -321,8 +322,13 @@ class _Parser:
         target.append(variable)
 
 
+_OPENING = re.compile(r"[{\[(]")
+
+
 def split_operands(text: str) -> list[str]:
     """At the commas that are not within brackets."""
+    if not _OPENING.search(text):
+        return [operand.strip() for operand in text.split(",")] if text.strip() else []
     operands, depth, start = [], 0, 0
     for place, character in enumerate(text):
         if character in "{[(":
