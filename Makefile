@@ -20,6 +20,9 @@ WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
 # The CUDA compiler, for the tests that simulate kernels, where there is none on PATH.
 NVCC = $(addsuffix ==13.0.*,nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl)
 
+# Tests that share what takes long to make, the truth of the cases and the kernels' PTX, are one worker's.
+WORKERS = -n 2 --dist loadgroup
+
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
@@ -34,10 +37,10 @@ sample: build ## build, then a video from the weights that ship
 	.venv/bin/vdiff sample '$(PROMPT)' -o '$(OUT)'
 
 test: build $(INSTALLED_TESTS) ## build, then run the tests
-	$(VENV_PYTHON) -m pytest -n 2 $(PYTEST_ARGS)
+	$(VENV_PYTHON) -m pytest $(WORKERS) $(PYTEST_ARGS)
 
 test-full: build $(INSTALLED_TESTS) ## the same with the slow tests
-	$(VENV_PYTHON) -m pytest -n 2 -m '' $(PYTEST_ARGS)
+	$(VENV_PYTHON) -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
 
 golden: build $(INSTALLED_TESTS) ## accept the counts of the simulated kernels as they are now
 	$(VENV_PYTHON) -m pytest --rewrite-golden tests

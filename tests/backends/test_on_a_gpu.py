@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import torch
 
+pytestmark = pytest.mark.xdist_group("on_a_gpu")
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """What was dispatched of each module, by its name and "training" or "inference": (operator, dtype of its first argument)."""

@@ -10,6 +10,8 @@ import vdiff_kernels
 from vdiff_kernels import verify
 from vdiff_kernels import library
 
+pytestmark = pytest.mark.xdist_group("cases")
+
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("case", verify.CASES, ids=str)

@@ -73,11 +73,22 @@ def on_gpu(monkeypatch, tmp_path):
     registry.forget()
 
 
-def test_a_right_kernel_is_checked_once_and_kept(on_gpu, caplog):
-    caplog.set_level(logging.INFO, "vdiff_kernels")
+@pytest.fixture
+def messages(monkeypatch):
+    """What the package logs."""
+    logger, messages = logging.getLogger("vdiff_kernels"), []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())
+    monkeypatch.setattr(logger, "level", logging.INFO)
+    logger.addHandler(handler)
+    yield messages
+    logger.removeHandler(handler)
+
+
+def test_a_right_kernel_is_checked_once_and_kept(on_gpu, messages):
     operators = on_gpu(Operators())
     assert registry._auto(on_a_gpu()) == "cuda"
-    (said,) = caplog.messages
+    (said,) = messages
     assert "checked temporal_attention, float32, D 8, up to 8 rows of backend 'cuda'" in said
     assert "NVIDIA H100 (sm_90): right" in said and str(verdicts.cache_file()) in said
     calls = operators.calls
