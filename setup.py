@@ -33,9 +33,9 @@ TORCH_MINIMUM = (2, 10)
 DEFINES = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]
 FLAGS = ["-O3", "-std=c++17", "-Icsrc"]
 CXX_FLAGS = ["-fPIC", "-fvisibility=hidden", "-Wall", *MORE_CXX_FLAGS]
-# The CPU kernels, csrc/<family>/cpu, are compiled once for each of these, and the best that the processor has is chosen at run time.
-# No errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning. GCC 12 takes a loop over
-# the first lanes of a vector, unrolled, to read beyond it.
+# The CPU kernels, csrc/<family>/cpu, are compiled once for each of these, and the best that the processor has is chosen at run
+# time. No errno and no traps, so that loops with math in them vectorise; NaN and infinity keep their meaning. GCC 12 takes a loop
+# over the first lanes of a vector, unrolled, to read beyond it.
 KERNEL_FLAGS = ["-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast", "-Wno-maybe-uninitialized"]
 X86_64 = platform.machine() in ("x86_64", "AMD64")
 AVX2 = ["-mavx2", "-mfma", "-mf16c"]

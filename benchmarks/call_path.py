@@ -1,9 +1,9 @@
-"""The trip of a layer's tensors from nn.TemporalAttention.forward to its kernel: the files that hand them on, and how often the list of
-the attention's arguments is written on the way.
+"""The trip of a layer's tensors from nn.TemporalAttention.forward to its kernel: the files that hand them on, and how often the
+list of the attention's arguments is written on the way.
 
-A file hands them on where a function that was given them, or the call that holds them, gives them to another file or to the kernel, once
-every choice is made; what only looks at them, and returns None, does not. A list is written where a definition, a call, a tuple or the fields of a class name four or more of the arguments, in code that runs on the
-first trip.
+A file hands them on where a function that was given them, or the call that holds them, gives them to another file or to the
+kernel, once every choice is made; what only looks at them, and returns None, does not. A list is written where a definition, a
+call, a tuple or the fields of a class name four or more of the arguments, in code that runs on the first trip.
 Run: python -m benchmarks.call_path
 """
 

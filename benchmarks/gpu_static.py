@@ -213,9 +213,7 @@ class Row:
     def misses(self) -> dict[str, int | None]:
         """The bars that it misses, and the number of the reason in REASONS, from 1; None where there is none."""
         missed = [name for name, bar in BARS.items() if round(getattr(self, name), 3) > bar]
-        return {
-            name: next((i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)), None) for name in missed
-        }
+        return {name: next((i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)), None) for name in missed}
 
 
 def measure(call: Call, direction: str, recorder: Recorder) -> Row:

@@ -76,7 +76,9 @@ def check_cuda_arguments():
         refused("v has shape (2, 6, 3, 4, 2, 7)", vdiff.temporal_attention, fake(*q), fake(*k), fake(*short), backend="cuda")
         refused("k has shape (3, 9, 2, 8)", vdiff.spatial_attention, fake(*q), fake(3, 9, 2, 8), fake(3, 9, 2, 8), backend="cuda")
 
-    temporal = lambda q, k, v, *more: ops.temporal_attention_native(q, k, v, *(more or (None, None)), 1.0, False, None, None, False)  # noqa: E731
+    temporal = lambda q, k, v, *more: ops.temporal_attention_native(
+        q, k, v, *(more or (None, None)), 1.0, False, None, None, False
+    )  # noqa: E731
     spatial = lambda q, k, v, *more: ops.spatial_attention_native(q, k, v, *(more or (None, None)), 1.0, None, False)  # noqa: E731
     T = WithoutMemory
     with torch._C._DisableTorchDispatch():
@@ -89,7 +91,24 @@ def check_cuda_arguments():
         big = T(*q[:5], 257)
         refused("q has D = 257; expected 1 to 256", spatial, big, big, big)
         backward = ops.temporal_attention_native_backward
-        refused("grad_out has shape", backward, T(*k), T(*q), T(*k), T(*k), None, None, None, None, 1.0, False, None, None, False, False)
+        refused(
+            "grad_out has shape",
+            backward,
+            T(*k),
+            T(*q),
+            T(*k),
+            T(*k),
+            None,
+            None,
+            None,
+            None,
+            1.0,
+            False,
+            None,
+            None,
+            False,
+            False,
+        )
         double = T(*q, dtype=torch.float64)
         refused("q is float64", lambda: spatial(double, double, double))
 

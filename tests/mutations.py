@@ -84,7 +84,8 @@ MUTATIONS = [
     ),
     Mutation(
         "heads-share-a-partial", "plan.h",
-        "int64_t period = max_of<int64_t>(1, s.N);", "int64_t period = 1;", (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
+        "int64_t period = max_of<int64_t>(1, s.N);", "int64_t period = 1;",
+        (f"{ATTENTION}warps_with_several_units_keep_their_heads_apart",),
     ),
     Mutation("stride-of-flags", "sequences.h", "+ i * stride_i];", "+ i];", STRIDED_MASK),
     Mutation("stride-of-clips-flags", "sequences.h", "data[index * stride_index", "data[index", STRIDED_MASK),
@@ -188,7 +189,8 @@ MUTATIONS = [
     ),
     Mutation(
         "end-of-seen-keys", "long_sequences.cuh",
-        "return min(end, first + kWarp);", "return min(end, max(kWarp, first));", (hostile("spatial_attention-long-padded-context"),),
+        "return min(end, first + kWarp);", "return min(end, max(kWarp, first));",
+        (hostile("spatial_attention-long-padded-context"),),
     ),
     Mutation(
         "keys-seen-late-in-a-block", "long_bwd_dkdv.cuh",

@@ -13,7 +13,7 @@ def family(name: str) -> str:
 
 
 def room(name: str) -> str | None:
-    """"cpu" or "cuda"; None for what stands above both."""
+    """ "cpu" or "cuda"; None for what stands above both."""
     return name.split("/")[1] if name.count("/") > 1 else None
 
 
@@ -40,7 +40,9 @@ def test_the_rooms_of_a_device_do_not_know_the_other():
 
 
 def test_kernels_and_plans_know_no_torch():
-    kernels = [name for name in SOURCES if name.endswith((".cu", ".cuh", "plan.h")) or room(name) == "cpu" and family(name) != "common"]
+    kernels = [
+        name for name in SOURCES if name.endswith((".cu", ".cuh", "plan.h")) or room(name) == "cpu" and family(name) != "common"
+    ]
     assert len(kernels) > 50 and not [name for name in kernels if "#include <torch" in SOURCES[name]]
 
 
@@ -55,4 +57,6 @@ def test_plans_need_no_cuda():
 
 
 def test_inline_ptx_stands_in_one_file():
-    assert [name for name, text in SOURCES.items() if re.search(r"\basm\b", text) and room(name) == "cuda"] == ["common/cuda/ptx.cuh"]
+    assert [name for name, text in SOURCES.items() if re.search(r"\basm\b", text) and room(name) == "cuda"] == [
+        "common/cuda/ptx.cuh"
+    ]

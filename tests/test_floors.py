@@ -11,7 +11,20 @@ PACKAGE = Path(__file__).resolve().parent.parent / "vdiff_kernels"
 
 # From the ground up. A family's call, definition and schema stand below the backends; its public functions above them.
 FLOORS = [
-    ("arrays", "files", "interrupt", "library", "streams", "ops.call", "ops.checks", "ops.tensors", "ops.schema", "ops.*.call", "ops.*.reference", "ops.*.schema"),
+    (
+        "arrays",
+        "files",
+        "interrupt",
+        "library",
+        "streams",
+        "ops.call",
+        "ops.checks",
+        "ops.tensors",
+        "ops.schema",
+        "ops.*.call",
+        "ops.*.reference",
+        "ops.*.schema",
+    ),
     ("backends",),
     ("ops",),
     ("nn",),

@@ -11,8 +11,8 @@ NAMESPACE = "vdiff_kernels"
 LIBRARY_FILE = Path(__file__).resolve().parent / "_C.so"
 
 # By (bytes of an element, whether frames share their keys), then by head dim: the longest sequences whose CUDA backward needs of
-# forward neither out nor lse. csrc/attention/cuda/plan.h has the rule; `load` asks it for all, because torch.compile cannot trace a
-# call by ctypes, while it reads a table, and compares symbolic lengths with what it finds there.
+# forward neither out nor lse. csrc/attention/cuda/plan.h has the rule; `load` asks it for all, because torch.compile cannot trace
+# a call by ctypes, while it reads a table, and compares symbolic lengths with what it finds there.
 longest_short_backward: dict[tuple[int, bool], tuple[int, ...]] = {}
 _MAX_HEAD_DIM = 256
 

@@ -1,6 +1,9 @@
 """Prints what modules dispatch on a fake GPU, as JSON: a process of test_on_a_gpu.py, which says how."""
 
-import ctypes, json, sys
+import ctypes
+import json
+import sys
+
 import torch
 from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
@@ -60,6 +63,7 @@ def modules(half):
 
 found = {}
 with FakeTensorMode():
+
     def half(*shape):
         return torch.empty(*shape, device="cuda", dtype=torch.bfloat16, requires_grad=True)
 

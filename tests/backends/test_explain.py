@@ -1,4 +1,4 @@
-"""explain says who serves each part of a module, a function or a call, and why better ones do not, for GPUs that are not here too."""
+"""explain says who serves each part of a module, a function or a call, and why better ones do not, for absent GPUs too."""
 
 import pytest
 import torch

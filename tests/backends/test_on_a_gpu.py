@@ -1,6 +1,6 @@
-"""What a GPU user's modules run, proved without a GPU: fake CUDA tensors, in a process that lets torch switch to a device that is not
-there. The library's CUDA kernels are taken to be there and right; what runs is recorded where it is dispatched. Autograd's engine would
-need a real device, so of backward the nodes of our own rule are called one by one.
+"""What a GPU user's modules run, proved without a GPU: fake CUDA tensors, in a process that lets torch switch to a device that is
+not there. The library's CUDA kernels are taken to be there and right; what runs is recorded where it is dispatched. Autograd's
+engine would need a real device, so of backward the nodes of our own rule are called one by one.
 """
 
 import json
@@ -13,6 +13,7 @@ import pytest
 import torch
 
 pytestmark = pytest.mark.xdist_group("on_a_gpu")
+
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
@@ -35,7 +36,10 @@ def operators(ran, module: str) -> set[str]:
 def test_temporal_attention_reaches_its_kernels(ran):
     assert "vdiff_kernels.temporal_attention_native.default" in operators(ran, "temporal inference")
     training = operators(ran, "temporal training")
-    assert {"vdiff_kernels.temporal_attention_native.default", "vdiff_kernels.temporal_attention_native_backward.default"} <= training
+    assert {
+        "vdiff_kernels.temporal_attention_native.default",
+        "vdiff_kernels.temporal_attention_native_backward.default",
+    } <= training
     assert "vdiff_kernels.temporal_attention_native_backward.default" in operators(ran, "seed training")
 
 

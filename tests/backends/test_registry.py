@@ -84,14 +84,19 @@ def test_a_layer_is_served_wherever_its_attention_is(monkeypatch):
     monkeypatch.setitem(registry.AUTO, "cpu", ("partial", *registry.AUTO["cpu"]))
     layer = vdiff.nn.TemporalAttention(8, 2)
     x, norm = torch.randn(1, 3, 2, 2, 8), vdiff.Norm("layer", torch.rand(8), torch.rand(8))
-    call = LayerCall("temporal_layer", x, layer.to_qkv.weight, None, layer.proj_out.weight, None, 2, norm, None, None, None, AttentionOptions())
+    call = LayerCall(
+        "temporal_layer", x, layer.to_qkv.weight, None, layer.proj_out.weight, None, 2, norm, None, None, None, AttentionOptions()
+    )
     choice = registry.choose(call, None)
     assert (choice.backend, choice.kernels) == ("partial", None)
     torch.testing.assert_close(layer(x, norm=norm, residual=x), call_with(layer, x, norm, "reference"))
     wide = vdiff.nn.TemporalAttention(16, 2)
     call.w_qkv, call.w_out, call.x, call.norm = wide.to_qkv.weight, wide.proj_out.weight, torch.randn(1, 3, 2, 2, 16), None
     assert registry.choose(call, None).backend == "cpu"
-    with pytest.raises(ValueError, match="backend is 'partial', which cannot serve this call: D is above 4; expected one of 'reference', 'composed', 'cpu'"):
+    with pytest.raises(
+        ValueError,
+        match="backend is 'partial', which cannot serve this call: D is above 4; expected one of 'reference', 'composed', 'cpu'",
+    ):
         registry.choose(call, "partial")
 
 
@@ -113,7 +118,9 @@ def test_availability_gives_the_reason():
     for name in ("cuda", "triton"):
         state = vdiff.availability(name)
         assert not state and state.reason and name in str(state)
-    with pytest.raises(ValueError, match="availability: name is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'"):
+    with pytest.raises(
+        ValueError, match="availability: name is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'"
+    ):
         vdiff.availability("gpu")
     with pytest.raises(ValueError, match="backend: name is 'gpu'"):
         vdiff.backend("gpu")
@@ -137,7 +144,10 @@ def gpu_with(monkeypatch, kernels):
 
 def test_auto_on_a_gpu_without_its_kernels_warns_once(monkeypatch):
     gpu_with(monkeypatch, {})
-    with pytest.warns(UserWarning, match="PyTorch's own library serves geglu on this GPU \\(cuda: the compiled library has no operator for cuda\\)"):
+    with pytest.warns(
+        UserWarning,
+        match="PyTorch's own library serves geglu on this GPU \\(cuda: the compiled library has no operator for cuda\\)",
+    ):
         assert registry._auto(on_gpu("geglu", 2, 4)) == "composed"
     with warnings.catch_warnings():
         warnings.simplefilter("error")

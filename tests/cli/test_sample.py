@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from vdiff_kernels.backends import registry
 from vdiff_kernels.diffusion import VideoDiffusion
 from vdiff_kernels.diffusion.sampler import SAMPLERS
 from vdiff_kernels.media import save_video
-from vdiff_kernels.backends import registry
 
 from .conftest import tiny
 
@@ -165,7 +165,10 @@ REFUSED = {
     "fps": ([PROMPT, "--fps", "0"], "--fps is '0'; expected a number from 0.1 to 50"),
     "scale": ([PROMPT, "--scale", "0"], "--scale is '0'; expected a whole number from 1"),
     "scale too large": ([PROMPT, "--scale", "513"], "--scale: save_video: scale is 513 for frames of 16 x 16; expected at most"),
-    "backend": ([PROMPT, "--backend", "gpu"], "--backend is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'"),
+    "backend": (
+        [PROMPT, "--backend", "gpu"],
+        "--backend is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'",
+    ),
     "triton": ([PROMPT, "--backend", "triton"], "--backend is 'triton', which cannot run here: this version has no"),
     "extension": ([PROMPT, "-o", "out.avi"], "--output: 'out.avi' ends in '.avi'; expected .gif, .mp4 or .png"),
     "no folder": ([PROMPT, "-o", "nowhere/out.gif"], "--output: 'nowhere/out.gif': no folder 'nowhere'; expected one"),
@@ -211,7 +214,9 @@ def test_cuda_gives_its_reason(refused, weights, out, never_sampled):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     line = refused("sample", PROMPT, "-o", out, "--weights", weights, "--backend", "cuda")
-    assert re.fullmatch(r"vdiff: --backend is 'cuda', which cannot run here: .*; expected one of 'reference', 'composed', 'cpu'", line)
+    assert re.fullmatch(
+        r"vdiff: --backend is 'cuda', which cannot run here: .*; expected one of 'reference', 'composed', 'cpu'", line
+    )
 
 
 def test_a_default_backend_that_does_not_exist(refused, weights, out, never_sampled, monkeypatch):

@@ -74,7 +74,7 @@ def test_ancestral_variance_is_exact_at_both_ends_of_gamma(monkeypatch, gamma, d
 
 
 def test_sde_noise_is_that_of_the_process_given_x():
-    """One step from z = 0 with x = 0: the deviation of z_s given z_t and x, Kingma et al. 2021 (arXiv 2107.00630), equation 25."""
+    """One step from z = 0, x = 0: the deviation of z_s given z_t and x, Kingma et al. 2021 (arXiv 2107.00630), equation 25."""
     (alpha, sigma), (alpha_s, sigma_s) = levels(-1.0), levels(2.0)
     variance = (sigma**2 - (alpha / alpha_s) ** 2 * sigma_s**2) * sigma_s**2 / sigma**2
     z = torch.zeros(8, 3, dtype=torch.float64)

@@ -260,8 +260,8 @@ def test_valid(label):
 
 @pytest.mark.parametrize("label", [label for label in TABLES if not label.startswith("RelativePositionBias")])
 def test_valid_under_autocast(label):
-    """Weights stay float32 and x may be either: what modules ask of dtypes holds outside autocast. A sum with a float32 residual is
-    float32, as eager PyTorch's.
+    """Weights stay float32 and x may be either: what modules ask of dtypes holds outside autocast. A sum with a float32 residual
+    is float32, as eager PyTorch's.
     """
     _, arguments, _ = TABLES[label]
     adds_x = label in ("FactorizedAttention", "ResnetBlock3D-plain")

@@ -67,7 +67,8 @@ CLIP, FRAMES = torch.randn(1, 8, 3, 4, 4), torch.randn(1, 3, 4, 4, 8)
 NORM = vdiff.Norm("layer", torch.rand(8), torch.rand(8))
 
 MODULES = {
-    "temporal-attention": (lambda: vdiff.nn.TemporalAttention(8, 2), lambda m: m(FRAMES, norm=NORM, residual=FRAMES), ["to_qkv", "proj_out"]),
+    "temporal-attention": (lambda: vdiff.nn.TemporalAttention(8, 2), lambda m: m(FRAMES, norm=NORM, residual=FRAMES),
+                           ["to_qkv", "proj_out"]),
     "spatial-attention": (lambda: vdiff.nn.SpatialAttention(8, 2, (4, 4)), lambda m: m(FRAMES), ["to_qkv", "proj_out"]),
     "t5": (lambda: vdiff.nn.TemporalAttention(8, 2, position="t5"), lambda m: m(FRAMES), ["position.relative_attention_bias"]),
     "factorized": (
@@ -91,12 +92,22 @@ MODULES = {
     "feed-forward": (lambda: vdiff.nn.FeedForward(8, mult=2), lambda m: m(FRAMES), ["net.0.proj", "net.2"]),
     "stage": (lambda: Stage(8, 8, 6, 2, 2, None), lambda m: m(CLIP, torch.ones(1, 3, 6), None), ["motion", "block.conv2"]),
     "aligned": (
-        lambda: AlignedAttention(8, 2, 2, None), lambda m: m(CLIP, torch.zeros(1, 3, 2), None), ["attention_norm", "enter", "norm"],
+        lambda: AlignedAttention(8, 2, 2, None), lambda m: m(CLIP, torch.zeros(1, 3, 2), None),
+        ["attention_norm", "enter", "norm"],
     ),
 }  # fmt: skip
 
 
-NOT_LINEAR = ("norm", "attention_norm", "norm1", "norm2", "spatial_norm", "temporal_norm", "spatial_conv.1", "position.relative_attention_bias")
+NOT_LINEAR = (
+    "norm",
+    "attention_norm",
+    "norm1",
+    "norm2",
+    "spatial_norm",
+    "temporal_norm",
+    "spatial_conv.1",
+    "position.relative_attention_bias",
+)
 
 
 def everywhere():
@@ -136,7 +147,7 @@ def doubles(monkeypatch):
 
 @pytest.mark.parametrize("kind, child, change", everywhere())
 def test_a_changed_child_is_honoured(kind, child, change):
-    """A child that does more is as good as weights that say the same: all of these changes are a factor of its output or input."""
+    """A child that does more is as good as weights that say the same: all of these are a factor of its output or input."""
     module = made(kind)
     before = ran(kind, module, "cpu")
     expected = copy.deepcopy(module)
@@ -157,10 +168,16 @@ def test_a_changed_child_is_honoured(kind, child, change):
 def test_a_plain_child_is_never_called(kind, monkeypatch):
     """It is fused: calling it would cost what the operator saves."""
     module = made(kind, torch.float64)
-    fused = [child for child in MODULES[kind][2] if child not in ("time_emb_proj", "conv_shortcut", "net.2", "enter", "norm" * (kind == "aligned"))]
+    fused = [
+        child
+        for child in MODULES[kind][2]
+        if child not in ("time_emb_proj", "conv_shortcut", "net.2", "enter", "norm" * (kind == "aligned"))
+    ]
     called = []
     for child in map(module.get_submodule, fused):
-        monkeypatch.setattr(type(child), "__call__", lambda self, *inputs: called.append(self) or type(self).forward(self, *inputs))
+        monkeypatch.setattr(
+            type(child), "__call__", lambda self, *inputs: called.append(self) or type(self).forward(self, *inputs)
+        )
     ran(kind, module, "cpu")
     assert not [child for child in map(module.get_submodule, fused) if any(child is one for one in called)]
 

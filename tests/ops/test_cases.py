@@ -7,8 +7,7 @@ import sys
 import pytest
 
 import vdiff_kernels
-from vdiff_kernels import verify
-from vdiff_kernels import library
+from vdiff_kernels import library, verify
 
 pytestmark = pytest.mark.xdist_group("cases")
 

@@ -189,9 +189,14 @@ AUTOCAST = {
 def eager_twin(kind, module, x):
     """What the module says, in PyTorch's own layers."""
     if kind == "resnet":
+
         def half(norm, conv, h):
             frames = torch.nn.functional.silu(norm(h.transpose(1, 2).flatten(0, 1)))
-            return torch.nn.functional.conv2d(frames, conv.weight[:, :, 0], conv.bias, padding=1).unflatten(0, (1, 4)).transpose(1, 2)
+            return (
+                torch.nn.functional.conv2d(frames, conv.weight[:, :, 0], conv.bias, padding=1)
+                .unflatten(0, (1, 4))
+                .transpose(1, 2)
+            )
 
         return x + half(module.norm2, module.conv2, half(module.norm1, module.conv1, x))
 

@@ -131,7 +131,9 @@ class Format:
             exact = 10**400 * (-1 if exact < 0 else 1) if math.isinf(exact) else exact
         numerator, denominator = exact.as_integer_ratio()
         negative = numerator < 0 or (numerator == 0 and zero_is_negative)
-        bits = self._magnitude(abs(numerator), denominator, {"rm": "up" if negative else "rz", "rp": "rz" if negative else "up"}.get(mode, mode))
+        bits = self._magnitude(
+            abs(numerator), denominator, {"rm": "up" if negative else "rz", "rp": "rz" if negative else "up"}.get(mode, mode)
+        )
         if bits >= self.infinity:
             away = not finite and (mode in ("rn", "rna") or mode == ("rm" if negative else "rp"))
             bits = self.infinity - (not away)

@@ -373,8 +373,8 @@ def joins_of(successors: list[list[int]], branches: list[int]) -> dict[int, int]
 
 
 def _lifetimes(uses, kills, successors, size) -> tuple[dict[str, tuple[int, int]], int]:
-    """The first and last statement of each register between which it holds something, or is written; and how many words of registers
-    are live at once, at the most."""
+    """The first and last statement of each register between which it holds something, or is written; and how many words of
+    registers are live at once, at the most."""
     count = len(uses)
     starts = sorted({0, *(s for at in range(count) for s in successors[at] if successors[at] != [at + 1]),
                      *(at + 1 for at in range(count - 1) if successors[at] != [at + 1])})  # fmt: skip

@@ -1,5 +1,5 @@
-"""Auto on a GPU: a kernel is held to its definition once, the verdict is kept and said. No GPU here: its facts are given, and the CPU
-kernels stand in for its own."""
+"""Auto on a GPU: a kernel is held to its definition once, the verdict is kept and said. No GPU here: its facts are given, and the
+CPU kernels stand in for its own."""
 
 import json
 import logging

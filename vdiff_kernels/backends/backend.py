@@ -68,7 +68,7 @@ class Backend:
         raise NotImplementedError
 
     def supports(self, call: Call) -> str | None:
-        """Why it cannot serve this call, or None. Looks at the call alone, whose tensors may be described, never at this machine."""
+        """Why it cannot serve this call, or None. Looks at the call, whose tensors may be described, never at this machine."""
         raise NotImplementedError
 
     def why_not_here(self, call: Call) -> str | None:

@@ -1,8 +1,8 @@
 """PyTorch's own library calls, in the user's dtype, on views that cost nothing: what serves where no kernel of this package does,
 and on a GPU also where the library's are the faster ones.
 
-Half types stay half, as in the code that a layer replaces; statistics and sums within a library call are float32. Everything here is
-differentiable by PyTorch, and as deterministic as torch.use_deterministic_algorithms asks.
+Half types stay half, as in the code that a layer replaces; statistics and sums within a library call are float32. Everything here
+is differentiable by PyTorch, and as deterministic as torch.use_deterministic_algorithms asks.
 """
 
 import torch
@@ -50,8 +50,8 @@ LIBRARY_DEVICES = ("cuda",)
 
 
 def is_library_attention(call: AttentionCall) -> bool:
-    """Whether PyTorch's scaled_dot_product_attention is the same: it is for a softmax of the plain scores, or causal ones, or of some
-    keys of a sample. A bias may mask whole rows, of which the library makes what it likes.
+    """Whether PyTorch's scaled_dot_product_attention is the same: it is for a softmax of the plain scores, or causal ones, or of
+    some keys of a sample. A bias may mask whole rows, of which the library makes what it likes.
     """
     options = call.options
     is_plain = options.table is None and options.focus_present is None and options.rotary is None
@@ -74,7 +74,7 @@ def _attention(call: AttentionCall, definition, rows) -> Tensor:
 
 
 def _seen_keys(call: AttentionCall, sequences: int) -> tuple[Tensor | None, Tensor | None]:
-    """(the keys that each sequence's queries see, (sequences, 1, 1, S), all of them where they see none; whether they see any)."""
+    """(the keys that each sequence's queries see, (sequences, 1, 1, S), all where they see none; whether they see any)."""
     mask = call.options.key_mask
     if mask is None:
         return None, None
@@ -89,7 +89,7 @@ def _temporal_rows(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _spatial_rows(call: AttentionCall) -> tuple[Tensor, Tensor, Tensor]:
-    """Of frames (B*T, N, L, D), views of any slices of a packed qkv; of a context that the frames share (B, N, T*L, D), as it is one."""
+    """Of frames (B*T, N, L, D), views of any slices of a packed qkv; of a context that the frames share (B, N, T*L, D)."""
     q, k, v = call.q, call.k, call.v
     if call.is_shared_context:
         return tuple(t.transpose(1, 2) for t in (q.flatten(1, 3), k, v))
@@ -107,8 +107,8 @@ def _norm_act(call: NormCall) -> Tensor:
     return norm.norm_act(call.x, call.norm, act=call.act, residual=call.residual, compute_dtype=call.x.dtype)
 
 
-# Measured on an H200 (docs/performance-gpu.md): cuDNN's convolution of frames takes 0.55 to 1.0 of the time of the one of clips. That of
-# frames (T, H*W) with a 3x1 kernel takes 0.7 where there are few channels and nothing to differentiate, else 1.15 to 1.8.
+# Measured on an H200 (docs/performance-gpu.md): cuDNN's convolution of frames takes 0.55 to 1.0 of the time of the one of clips.
+# That of frames (T, H*W) with a 3x1 kernel takes 0.7 where there are few channels and nothing to differentiate, else 1.15 to 1.8.
 FEW_CHANNELS = 128
 
 

@@ -19,10 +19,10 @@ class Part:
     """One call of an operator."""
 
     operator: str
-    shape: tuple[int, ...]   # of its main tensor
+    shape: tuple[int, ...]  # of its main tensor
     dtype: torch.dtype
     backend: str
-    in_parts: bool           # the backend serves its core; the parts follow
+    in_parts: bool  # the backend serves its core; the parts follow
     is_part: bool
     reasons: dict[str, str]  # why each backend that auto would rather take does not serve it
 
@@ -54,7 +54,7 @@ class Explanation:
 
 
 def explain(target, *inputs, device: str | None = None, gradients: bool | None = None, **keywords) -> Explanation:
-    """Who serves each operator that `target(*inputs, **keywords)` would call, and why better ones do not. Its result is not computed.
+    """Who serves each operator that `target(*inputs, **keywords)` would call, and why better ones do not. Nothing is computed.
 
     Args:
         target: a module or function, or a call (ops/call.py), which takes no inputs; its tensors may be `Described`.

@@ -45,7 +45,8 @@ def _why_no_driver() -> str | None:
     if driver // 1000 < runtime // 1000:
         first = MINIMUM_DRIVER.get(runtime // 1000)
         newer = f" ({first} or newer)" if first else ""
-        return f"the NVIDIA driver is too old: it serves {_cuda(driver)}, and the kernels need one that serves {_cuda(runtime)}{newer}"
+        needed = f"the kernels need one that serves {_cuda(runtime)}{newer}"
+        return f"the NVIDIA driver is too old: it serves {_cuda(driver)}, and {needed}"
     if not torch.cuda.is_available():
         return f"there is an NVIDIA driver ({_cuda(driver)}), but torch finds no GPU"
     return None

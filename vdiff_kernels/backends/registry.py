@@ -1,8 +1,8 @@
 """One table of the operators, one of the backends, and which backend serves a call.
 
 An explicit backend that cannot serve a call raises with the reason; nothing falls back silently. `None` means auto: the first of
-`AUTO` that serves the call, on a GPU as far as its first use there was found right. A composed operator is served wherever its core
-is: its other parts pick their own.
+`AUTO` that serves the call, on a GPU as far as its first use there was found right. A composed operator is served wherever its
+core is: its other parts pick their own.
 
 The default is plain module state, because a ContextVar or a warning would break `torch.compile(fullgraph=True)`.
 """
@@ -81,8 +81,8 @@ BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 AUTO = {"cpu": ("cpu", "composed", "reference"), "cuda": ("cuda", "triton", "composed", "reference")}
 ELSEWHERE = ("composed", "reference")
 
-# (backend, its variant for a call) to a reason why auto may not take it, or None: registered by vdiff_kernels/__init__.py, because
-# what knows how to check stands above the backends. Without it auto takes no backend that needs a check.
+# (backend, its variant for a call) to a reason why auto may not take it, or None: registered by vdiff_kernels/__init__.py,
+# because what knows how to check stands above the backends. Without it auto takes no backend that needs a check.
 first_use_check: Callable[[str, Variant], str | None] | None = None
 
 _default: str | None = os.environ.get("VDIFF_BACKEND") or None
@@ -235,9 +235,9 @@ def _auto(call: Call) -> str:
 
 
 def auto_order(call: Call) -> tuple[str, ...]:
-    """Auto's order for a call. Half-precision attention over a frame's pixels without a bias goes to the library first: on an H200 it
-    takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay; with a key_mask,
-    which rules out the library's fastest kernel, nothing is measured yet.
+    """Auto's order for a call. Half-precision attention over a frame's pixels without a bias goes to the library first: on an
+    H200 it takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay; with a
+    key_mask, which rules out the library's fastest kernel, nothing is measured yet.
     """
     names = AUTO.get(call.main.device.type, ELSEWHERE)
     core = call.core() if OPERATORS[call.operator].parts else call
@@ -278,8 +278,8 @@ _place: Place | None = None
 
 @contextlib.contextmanager
 def observed(observer: Callable, place: Place) -> Iterator[None]:
-    """Within, every choice is made anew, as if the calls were at that place, and the observer told: observer(call, choice, is_part,
-    reasons), the last why each backend that auto would rather take does not serve the call.
+    """Within, every choice is made anew, as if the calls were at that place, and the observer told: observer(call, choice,
+    is_part, reasons), the last why each backend that auto would rather take does not serve the call.
     """
     global _observer, _place
     before, _observer, _place = (_observer, _place), observer, place

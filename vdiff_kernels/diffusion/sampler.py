@@ -123,7 +123,6 @@ def require_generator(op: str, generator: Generators, B: int) -> None:
         raise ValueError(f"{op}: generator is a list of {len(generator)}; expected one a clip, {B}")
 
 
-
 def _alpha(logsnr: float) -> float:
     return math.sqrt(1 / (1 + math.exp(-logsnr)))
 

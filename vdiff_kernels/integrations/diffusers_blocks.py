@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ..nn.layout import keep_format
 from ..ops.attention.api import spatial_attention, temporal_attention, temporal_layer
-from ..ops.tensors import wants_grad
 from ..ops.conv.api import norm_act_conv
 from ..ops.feedforward.api import geglu
 from ..ops.norm.call import Norm
+from ..ops.tensors import wants_grad
 from .common import (
     channels_last,
     norm_of,
@@ -59,7 +59,7 @@ def self_attention(attn: nn.Module, x: Tensor, layer, *, backend: str | None, **
     weights, biases = zip(*map(weight_and_bias, (attn.to_q, attn.to_k, attn.to_v)))
     b_qkv = None if biases[0] is None else torch.cat(biases)
     w_out, b_out = weight_and_bias(attn.to_out[0])
-    # Joined every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version that a kept copy could see.
+    # Joined every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version for a kept copy to see.
     w_qkv = torch.cat(weights)
     return layer(x, w_qkv, b_qkv, w_out, b_out, num_heads=attn.heads, scale=attn.scale, backend=backend, **around)
 

@@ -32,7 +32,7 @@ class AlignedAttention(nn.Module):
         nn.init.zeros_(self.leave.bias)
 
     def forward(self, x: Tensor, places: Tensor, focus_present: Tensor | None) -> Tensor:
-        """x: (B, C, T, H, W) of patch x patch pixels a position; places: (B, T, 2), as of `centres`, in pixels. Returns x's shape."""
+        """x: (B, C, T, H, W) of patch x patch pixels a position; places: (B, T, 2), of `centres`, in pixels. Returns as x."""
         x = x.movedim(1, -1)
         h = shifted(self.enter(self.norm(x)), places, self.patch)
         normal, norm = normed(self.attention_norm, h)
@@ -41,7 +41,7 @@ class AlignedAttention(nn.Module):
 
 
 def centres(scores: Tensor) -> Tensor:
-    """The mean place of each frame's softmax of scores (B, T, H, W): (B, T, 2), y and x from the middle, float32 (of float64: it).
+    """The mean place of each frame's softmax of scores (B, T, H, W): (B, T, 2), y and x from the middle, acc.
 
     Finn et al. 2016 (arXiv 1509.06113), section V: feature points by a spatial softmax.
     """

@@ -20,10 +20,10 @@ class VideoUNet(nn.Module):
 
     Factorized: residual blocks of 1x3x3 convolutions, each followed by a 3x1x1 over the frames (as in Make-A-Video, Singer et al.
     2022, arXiv 2209.14792: the paper's own has none), then attention over each frame's pixels, then over the frames at each pixel
-    with a relative position bias. Space is down- and upsampled, time never. After each block of the last level, temporal attention
-    also follows what moves, where `place` finds it in each frame (`AlignedAttention`; none in the paper), so that a shape stays the
-    same while it moves. A clip may carry single images as its last frames, which no other frame sees (`focus_present`): joint
-    training on videos and images, section 3 of the paper.
+    with a relative position bias. Space is down- and upsampled, time never. After each block of the last level, temporal
+    attention also follows what moves, where `place` finds it in each frame (`AlignedAttention`; none in the paper), so that a
+    shape stays the same while it moves. A clip may carry single images as its last frames, which no other frame sees
+    (`focus_present`): joint training on videos and images, section 3 of the paper.
     """
 
     def __init__(

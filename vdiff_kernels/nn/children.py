@@ -1,7 +1,7 @@
 """The operators on a module's children, honouring what each child has become.
 
-A fused operator reads a child's weight and never calls the child. So where calling it would do anything else than its weight says (an
-adapter in its place, a hook, pruning, quantised or offloaded weights), the operator is called in parts, the child among them.
+A fused operator reads a child's weight and never calls the child. So where calling it would do anything else than its weight says
+(an adapter in its place, a hook, pruning, quantised or offloaded weights), the operator is called in parts, the child among them.
 """
 
 import torch

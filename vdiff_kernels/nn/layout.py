@@ -2,10 +2,10 @@
 
 from torch import Tensor
 
+from ..backends.registry import BACKENDS
 from ..ops import checks
 from ..ops.tensors import autocast_dtype
 from .children import is_plain
-from ..backends.registry import BACKENDS
 
 
 def require_input(module, x, letters: str, channel_dim: int, channels: int, child) -> None:
@@ -18,7 +18,7 @@ def require_input(module, x, letters: str, channel_dim: int, channels: int, chil
 
 
 def require_fits(module, argument: str, x: Tensor, child) -> None:
-    """Raises unless x has the device and, outside autocast, the dtype of the child's weight. One that is called sees to that itself."""
+    """Raises unless x has the device and, outside autocast, the dtype of the child's weight; what is called sees to it itself."""
     if not is_plain(child):
         return
     name, weight = type(module).__name__, child.weight

@@ -17,8 +17,8 @@ from .call import Call
 def run(call: Call, backend: str | None, in_parts=None, is_part: bool = False):
     """The result of a call by the backend that serves it: `backend`, or auto's choice.
 
-    in_parts(call, backend): what calls the parts of a composed operator, where the backend has no kernel of the whole. is_part: of
-        such a call: the backend serves it if it can.
+    in_parts(call, backend): what calls the parts of a composed operator, where the backend has no kernel of the whole.
+    is_part: of such a call: the backend serves it if it can.
     """
     choice = registry.choose(call, backend, is_part)
     kernels = choice.kernels

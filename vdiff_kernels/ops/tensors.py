@@ -37,8 +37,8 @@ def like_parameter(gradient: Tensor | None, parameter: Tensor | None) -> Tensor 
 
 
 def autocast_dtype(tensor) -> torch.dtype | None:
-    """The dtype that autocast asks of this tensor's device, None outside autocast and of what is no tensor, for the checks to find.
-    float64 is left alone, as PyTorch does.
+    """The dtype that autocast asks of this tensor's device, None outside autocast and of what is no tensor, for the checks to
+    find. float64 is left alone, as PyTorch does.
     """
     if not isinstance(tensor, Tensor):
         return None

@@ -11,6 +11,8 @@ from .budget import assert_within_budget, poisoned_memory
 from .inputs import PUBLIC, Case
 
 DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+
+
 def functions(case: Case):
     """(the public operator, its definition)."""
     return PUBLIC[case.operator], OPERATORS[case.operator].definition

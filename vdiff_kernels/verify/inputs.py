@@ -175,8 +175,8 @@ class TemporalCase(AttentionCase):
 class SpatialCase(AttentionCase):
     context: str | None = None  # "shared" (B, S, N, D), "frames" (B, T, S, N, D)
     S: int = 1
-    # "padding": the first sample has all tokens, the last one none, others the first of them; "holes": two of three, in every sample
-    # others; "late": the last third
+    # "padding": the first sample has all tokens, the last one none, others the first of them; "holes": two of three, in every
+    # sample others; "late": the last third
     key_mask: str | None = None
     operator = "spatial_attention"
 

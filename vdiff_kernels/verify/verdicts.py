@@ -1,9 +1,9 @@
 """Whether auto may take a GPU backend's kernels: held to the definition here, at their first use, and the verdict kept.
 
-The GPU kernels are tested without a GPU (tests/ptxsim runs them on the CPU), and few kinds of GPU have run them. So before auto first
-takes a variant of one, it runs a small case of that variant, forward and every gradient, within the budget that the tests use. The
-verdict is kept in the user's cache for this library, torch and GPU; a log line or, where it is bad, a warning says so. An explicit
-backend is not asked about. VDIFF_FIRST_USE_CHECK=0 turns it off.
+The GPU kernels are tested without a GPU (tests/ptxsim runs them on the CPU), and few kinds of GPU have run them. So before auto
+first takes a variant of one, it runs a small case of that variant, forward and every gradient, within the budget that the tests
+use. The verdict is kept in the user's cache for this library, torch and GPU; a log line or, where it is bad, a warning says so.
+An explicit backend is not asked about. VDIFF_FIRST_USE_CHECK=0 turns it off.
 """
 
 import contextlib
@@ -90,8 +90,8 @@ def _verdict(backend: str, variant: Variant) -> str:
             _log.info("%s: right, so auto takes it; %s", what, kept)
         else:
             warnings.warn(
-                f"{what}: it differs, so auto leaves it alone: {_verdicts[key]}; {kept}. Please report it; backend={backend!r} takes "
-                "it all the same, and VDIFF_FIRST_USE_CHECK=0 makes auto do so",
+                f"{what}: it differs, so auto leaves it alone: {_verdicts[key]}; {kept}. Please report it; backend={backend!r} "
+                "takes it all the same, and VDIFF_FIRST_USE_CHECK=0 makes auto do so",
                 stacklevel=2,
             )
     return _verdicts[key]
@@ -110,10 +110,12 @@ def _checked(backend: str, variant: Variant) -> str:
 
 @contextlib.contextmanager
 def _spoiled(device: torch.device) -> Iterator[None]:
-    """The allocator's next blocks are filled with NaN, as far as it hands out again what was freed: what a kernel forgets to write
-    shows. No switch of torch's is touched: another thread may be running a model.
+    """The allocator's next blocks are filled with NaN, as far as it hands out again what was freed: what a kernel forgets to
+    write shows. No switch of torch's is touched: another thread may be running a model.
     """
-    blocks = [torch.full((elements,), torch.nan, device=device) for elements in (1 << 8, 1 << 12, 1 << 16, 1 << 20) for _ in range(8)]
+    blocks = [
+        torch.full((elements,), torch.nan, device=device) for elements in (1 << 8, 1 << 12, 1 << 16, 1 << 20) for _ in range(8)
+    ]
     del blocks
     yield
 

@@ -1,4 +1,4 @@
-"""A larger sweep of the CUDA attention kernels, simulated: drawn shapes, layouts and arguments, more interleavings. `make test-full`."""
+"""A larger sweep of the CUDA attention kernels, simulated: drawn shapes, layouts, arguments, more interleavings."""
 
 import random
 
@@ -21,7 +21,8 @@ def drawn_temporal(draw, number):
     S = draw.choice(LENGTHS) if layout == "contiguous" and draw.random() < 0.3 else None
     square = S in (None, T)
     return TemporalCase(
-        f"drawn-{number}", B=draw.choice((1, 2)), T=T, S=S, H=draw.choice((1, 3)), W=draw.choice((1, 2)), N=draw.choice((1, 2, 3)), D=D,
+        f"drawn-{number}", B=draw.choice((1, 2)), T=T, S=S,
+        H=draw.choice((1, 3)), W=draw.choice((1, 2)), N=draw.choice((1, 2, 3)), D=D,
         bias=draw.choice((None, "rel", "dense", "expanded", "masked")), causal=draw.random() < 0.3, layout=layout,
         focus=draw.choice((None, "clips", "frames")) if square else None,
         rotary=draw.choice((None, D // 2 * 2 or None)) if square else None,
@@ -32,7 +33,8 @@ def drawn_spatial(draw, number):
     context = draw.choice((None, None, "shared", "frames"))
     bias = draw.choice((None, "dense", "expanded") if context else (None, "rel", "dense", "expanded", "masked"))
     return SpatialCase(
-        f"drawn-{number}", B=draw.choice((1, 2)), T=draw.choice((1, 2, 3)), H=draw.choice((1, 3, 6, 9)), W=draw.choice((1, 5, 8, 11)),
+        f"drawn-{number}", B=draw.choice((1, 2)), T=draw.choice((1, 2, 3)),
+        H=draw.choice((1, 3, 6, 9)), W=draw.choice((1, 5, 8, 11)),
         N=draw.choice((1, 2, 3)), D=draw.choice(HEAD_DIMS), bias=bias, context=context, S=draw.choice(LENGTHS),
         layout="contiguous" if context else draw.choice(("contiguous", "packed", "channels_first", "sliced")),
     )  # fmt: skip

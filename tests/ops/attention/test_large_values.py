@@ -25,9 +25,7 @@ def test_temporal(dtype, T, backend):
 def test_spatial(dtype, H, W, backend):
     q, k = torch.randn(2, 1, 1, H, W, 1, 8).to(dtype)
     v = torch.full_like(q, LARGE)
-    torch.testing.assert_close(
-        spatial_attention(q, k, v, backend=backend), v, rtol=1e-5 if dtype == torch.float32 else 0, atol=0
-    )
+    torch.testing.assert_close(spatial_attention(q, k, v, backend=backend), v, rtol=1e-5 if dtype == torch.float32 else 0, atol=0)
 
 
 def test_a_layer(backend):

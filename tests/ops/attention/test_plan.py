@@ -1,4 +1,4 @@
-"""What the CUDA backward needs of forward: Python's answer is that of csrc/attention/cuda/plan.h, for any shape and traced too."""
+"""What the CUDA backward needs of forward: Python's answer is that of csrc/attention/cuda/plan.h, of any shape, and traced."""
 
 import ctypes
 import itertools

@@ -3,8 +3,7 @@
 import pytest
 import torch
 
-from vdiff_kernels import temporal_attention
-from vdiff_kernels import library
+from vdiff_kernels import library, temporal_attention
 
 T, H, W, N, PARTS = 8, 64, 64, 4, 8  # with D = 32 in float32: 64 MiB of q, k, v and out, of which 16 are streamed
 

@@ -70,8 +70,8 @@ def spatial_attention(
         key_mask: (B, S) bool, with context only; a sample's queries see the keys that are True, as those of a padded text.
         backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
-    Returns (B, T, H, W, N, D), contiguous, q's dtype. A fully masked row gives zeros and zero gradients. Differentiable once in q, k,
-    v, bias and rel_bias, saving what `temporal_attention` saves.
+    Returns (B, T, H, W, N, D), contiguous, q's dtype. A fully masked row gives zeros and zero gradients. Differentiable once in
+    q, k, v, bias and rel_bias, saving what `temporal_attention` saves.
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3.
@@ -113,10 +113,10 @@ def temporal_layer(
         residual: (B, T, H, W, Co), x's dtype.
         bias, rel_bias, scale, causal, focus_present, rotary, backend: as in `temporal_attention`, with S = T.
 
-    Returns (B, T, H, W, Co) in x's dtype. "cpu" computes the whole in blocks that stay in the cache and saves x alone: q, k, v and
-    the scores are never in memory, and backward computes them again. A group norm, or one with scale and shift, goes
-    before it. In parts, norm_act, linear, attention on one packed qkv and linear, each by what serves it best: every other backend,
-    a layer with a gate, and one whose bias wants the gradient of more than 2^18 entries (`explain` says which).
+    Returns (B, T, H, W, Co) in x's dtype. "cpu" computes the whole in blocks that stay in the cache and saves x alone: q, k, v
+    and the scores are never in memory, and backward computes them again. A group norm, or one with scale and shift, goes
+    before it. In parts, norm_act, linear, attention on one packed qkv and linear, each by what serves it best: every other
+    backend, a layer with a gate, and one whose bias wants the gradient of more than 2^18 entries (`explain` says which).
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: Ho et al. 2022 (arXiv 2204.03458), section 3; seeds' TemporalAttention.
@@ -156,7 +156,7 @@ def _layer(operator, x, w_qkv, b_qkv, w_out, b_out, num_heads, norm, pos_emb, ga
     if cast[0] is x and cast[5] is residual:
         return run(call, backend, layer)
     call.check()
-    # As eager PyTorch under autocast: the norm in x's own dtype, the products in autocast's, the sum with the residual in the wider.
+    # As eager PyTorch under autocast: the norm in x's own dtype, the products in autocast's, the sum in the wider.
     if norm is not None and cast[0] is not x:
         call.x, call.norm = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1).to(call.x.dtype), None
     call.residual = None

@@ -78,7 +78,7 @@ class OptionsCall(Call):
 
 @dataclass(slots=True)
 class AttentionCall(OptionsCall):
-    """temporal_attention or spatial_attention. With qkv (B, T, H, W, 3, N, D), q, k and v are its slices, and their gradient is one."""
+    """temporal_attention or spatial_attention. With qkv (B, T, H, W, 3, N, D), q, k, v are its slices; their gradient is one."""
 
     operator: str
     q: Tensor
@@ -200,7 +200,9 @@ class LayerCall(OptionsCall):
         return self.w_out.shape[1] // self.num_heads
 
     def arguments(self):
-        around = {name: getattr(self, name) for name in LayerCall.__slots__ if name not in ("operator", "options", "residual_is_x")}
+        around = {
+            name: getattr(self, name) for name in LayerCall.__slots__ if name not in ("operator", "options", "residual_is_x")
+        }
         return {**around, **self.options.given()}
 
     def tensors(self):

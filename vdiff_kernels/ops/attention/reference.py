@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tensors import acc_dtype
-from ..norm.reference import normalize
 from ..norm.call import Norm
+from ..norm.reference import normalize
+from ..tensors import acc_dtype
 
 # Queries are taken in blocks whose scores stay below this many elements, so that a long clip or a large frame needs no
 # score matrix of its whole length at once.

@@ -63,7 +63,8 @@ def _(q, k, v, bias, rel_bias, scale, key_mask, return_lse):
 
 @define(
     "spatial_attention_native_backward",
-    f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_SPATIAL_OR_CONTEXT}, bool packed, bool need_bias_grad",
+    "Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, "
+    f"{_SPATIAL_OR_CONTEXT}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
 )
 def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, key_mask, packed, need_bias_grad):
@@ -71,9 +72,9 @@ def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, key_mask, packed, need
 
 
 # ----------------------------------------------------------------------------------------------------- attention layers
-# x (B, T, H, W, C); w_qkv (3*N*D, C), w_out (Co, N*D); pos_emb (T, C); residual and out (B, T, H, W, Co). norm_kind "layer", "rms"
-# or "none". Backward computes all again from x; residual_is_x: x was the residual too, and dx is of both. dx is in x's dtype, the
-# other gradients acc; absent where the argument is, dbias unless need_bias_grad.
+# x (B, T, H, W, C); w_qkv (3*N*D, C), w_out (Co, N*D); pos_emb (T, C); residual and out (B, T, H, W, Co). norm_kind "layer",
+# "rms" or "none". Backward computes all again from x; residual_is_x: x was the residual too, and dx is of both. dx is in x's
+# dtype, the other gradients acc; absent where the argument is, dbias unless need_bias_grad.
 _LAYER = (
     "Tensor x, Tensor w_qkv, Tensor? b_qkv, Tensor w_out, Tensor? b_out, int num_heads, str norm_kind, Tensor? norm_weight, "
     "Tensor? norm_bias, float norm_eps, Tensor? pos_emb"
@@ -101,7 +102,11 @@ def _(x, *rest):
     return _layer_forward(x, *rest)
 
 
-@define("temporal_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+@define(
+    "temporal_layer_native_backward",
+    f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad",
+    _LAYER_GRADIENTS,
+)
 def _(grad_out, *rest):
     *layer, bias, rel_bias, _scale, _causal, _focus_present, _rotary, _residual_is_x, need_bias_grad = rest
     return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
@@ -112,13 +117,18 @@ def _(x, *rest):
     return _layer_forward(x, *rest)
 
 
-@define("spatial_layer_native_backward", f"Tensor grad_out, {_LAYER}, {_SPATIAL}, bool residual_is_x, bool need_bias_grad", _LAYER_GRADIENTS)
+@define(
+    "spatial_layer_native_backward",
+    f"Tensor grad_out, {_LAYER}, {_SPATIAL}, bool residual_is_x, bool need_bias_grad",
+    _LAYER_GRADIENTS,
+)
 def _(grad_out, *rest):
     *layer, bias, rel_bias, _scale, _residual_is_x, need_bias_grad = rest
     return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
 
 
 # --------------------------------------------------------------------------------------------- calls, taken apart and served
+
 
 def _options(call: AttentionCall | LayerCall, scale: float) -> tuple:
     """The schemas' _TEMPORAL, _SPATIAL_OR_CONTEXT or, of a layer, _SPATIAL."""

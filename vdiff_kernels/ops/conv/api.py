@@ -60,7 +60,7 @@ def norm_act_conv(
 
 
 def _under_autocast(call: ConvCall, x: Tensor, residual: Tensor | None, backend: str | None):
-    """As eager PyTorch: norm and activation in x's own dtype, the convolution in autocast's, the sum with the residual in the wider."""
+    """As eager PyTorch: norm and activation in x's own dtype, the convolution in autocast's, the sum in the wider."""
     mix, return_stats = call.mix, call.return_stats
     call.residual, call.mix, call.return_stats = None, None, False
     if call.x is not x:

@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..tensors import acc_dtype
-from ..norm.reference import activate, channel_stats, normalize
 from ..norm.call import Norm
+from ..norm.reference import activate, channel_stats, normalize
+from ..tensors import acc_dtype
 
 
 def norm_act_conv(

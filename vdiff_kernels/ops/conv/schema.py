@@ -103,7 +103,5 @@ def _norm_act_conv_gradients(call: ConvCall, saved, grad_out, needs):
 
 
 NATIVE = {
-    "norm_act_conv": Kernels(
-        _norm_act_conv, _norm_act_conv_gradients, ("norm_act_conv_native", "norm_act_conv_native_backward")
-    ),
+    "norm_act_conv": Kernels(_norm_act_conv, _norm_act_conv_gradients, ("norm_act_conv_native", "norm_act_conv_native_backward")),
 }

@@ -56,7 +56,7 @@ def norm_arguments(norm: Norm | None, act: str | None, stats: Tensor | None) -> 
 
 
 def kept_stats(x: Tensor, norm: Norm | None, stats: Tensor | None, save: bool) -> Tensor | None:
-    """The channel statistics of x (B, T, H, W, C): those given, or, where backward is to have them too, those that the norm needs."""
+    """The channel statistics of x (B, T, H, W, C): those given, or, where backward is to have them, those that the norm needs."""
     if stats is not None or not save or norm is None or norm.kind != "group":
         return stats
     return _stats(x)
