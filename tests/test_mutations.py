@@ -1,8 +1,11 @@
 """The table of tests/mutations.py still fits the sources. To plant its faults takes minutes: `python -m tests.mutations`."""
 
+import re
+from dataclasses import replace
+
 import pytest
 
-from tests.mutations import MUTATIONS, ROOT
+from tests.mutations import MUTATIONS, ROOT, TYPES, copy_with
 from tests.ptxsim.compile import CSRC
 
 
@@ -13,3 +16,12 @@ def test_the_fault_can_be_planted(mutation):
     for test in mutation.tests:
         file, _, name = test.partition("[")[0].partition("::")
         assert f"def {name}(" in (ROOT / file).read_text()
+
+
+@pytest.mark.parametrize("dtype, name", TYPES.items())
+def test_a_copy_has_the_kernels_of_one_dtype(tmp_path, dtype, name):
+    csrc = copy_with(replace(MUTATIONS[0], dtype=dtype), tmp_path)
+    plan = (csrc / "attention" / "cuda" / "plan.h").read_text()
+    assert re.findall(r"return body\(TypeTag<(\w+)>", plan) == [name]
+    units = {path.stem for path in csrc.rglob("instantiations/*.cu")}
+    assert units == {f"{kind}_{way}_{name.lower()}" for kind in ("short", "long") for way in ("fwd", "bwd")}

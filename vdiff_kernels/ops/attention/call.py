@@ -61,7 +61,7 @@ class AttentionOptions:
 _OPTION_TENSORS = tuple(field.name for field in dataclasses.fields(AttentionOptions) if "Tensor" in str(field.type))
 
 
-class OptionsCall(Call):
+class AttentionFamily(Call):
     """What a call of attention and one of its layer have in common: `operator`, `options` and `head_dim`, D."""
 
     __slots__ = ()
@@ -77,7 +77,7 @@ class OptionsCall(Call):
 
 
 @dataclass(slots=True)
-class AttentionCall(OptionsCall):
+class AttentionCall(AttentionFamily):
     """temporal_attention or spatial_attention. With qkv (B, T, H, W, 3, N, D), q, k, v are its slices; their gradient is one."""
 
     operator: str
@@ -175,7 +175,7 @@ class AttentionCall(OptionsCall):
 
 
 @dataclass(slots=True)
-class LayerCall(OptionsCall):
+class LayerCall(AttentionFamily):
     """temporal_layer or spatial_layer: gate * linear(attention(linear(norm(x) + pos_emb))) + residual."""
 
     operator: str

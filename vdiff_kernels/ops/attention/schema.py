@@ -6,7 +6,7 @@ from torch import Tensor
 from ...library import longest_short_backward
 from ..schema import Kernels, absent, contiguous, define, shape_of, sums
 from ..tensors import like_parameter, unit_stride
-from .call import AttentionCall, LayerCall
+from .call import AttentionCall, AttentionFamily, LayerCall
 
 _TEMPORAL = "Tensor? bias, Tensor? rel_bias, float scale, bool causal, Tensor? focus_present, Tensor? rotary"
 _SPATIAL = "Tensor? bias, Tensor? rel_bias, float scale"
@@ -130,21 +130,21 @@ def _(grad_out, *rest):
 # --------------------------------------------------------------------------------------------- calls, taken apart and served
 
 
-def _options(call: AttentionCall | LayerCall, scale: float) -> tuple:
+def _options(call: AttentionFamily) -> tuple:
     """The schemas' _TEMPORAL, _SPATIAL_OR_CONTEXT or, of a layer, _SPATIAL."""
     options = call.options
+    biases = options.bias, options.rel_bias, call.scale
     if call.is_temporal:
-        return options.bias, options.rel_bias, scale, options.causal, options.focus_present, options.rotary
-    spatial = options.bias, options.rel_bias, scale
-    return spatial if isinstance(call, LayerCall) else (*spatial, options.key_mask)
+        return *biases, options.causal, options.focus_present, options.rotary
+    return biases if isinstance(call, LayerCall) else (*biases, options.key_mask)
 
 
-def _option_gradients(call: AttentionCall | LayerCall, dtable: Tensor | None) -> tuple:
+def _option_gradients(call: AttentionFamily, dtable: Tensor | None) -> tuple:
     """In the order of the options' tensors: that of whichever bias there is."""
     return like_parameter(dtable, call.options.bias), like_parameter(dtable, call.options.rel_bias), None, None, None
 
 
-def _needs_table(call: AttentionCall | LayerCall, needs) -> bool:
+def _needs_table(call: AttentionFamily, needs) -> bool:
     return any(needs[place] for place in call.tables)
 
 
@@ -153,13 +153,13 @@ def attention_kernels(forward, backward, backward_needs, schemas=()) -> Kernels:
 
     def run(call: AttentionCall, save: bool):
         need_out, need_lse = backward_needs(call) if save else (False, False)
-        out, lse = forward(call.q, call.k, call.v, *_options(call, call.scale), need_lse)
+        out, lse = forward(call.q, call.k, call.v, *_options(call), need_lse)
         return out, (out if need_out else None, lse if need_lse else None)
 
     def differentiate(call: AttentionCall, saved, grad_out, needs):
         is_packed, need_bias_grad = call.qkv is not None, _needs_table(call, needs)
         dq, dk, dv, dtable = backward(
-            unit_stride(grad_out), call.q, call.k, call.v, *saved, *_options(call, call.scale), is_packed, need_bias_grad
+            unit_stride(grad_out), call.q, call.k, call.v, *saved, *_options(call), is_packed, need_bias_grad
         )
         if is_packed:
             dk = dv = None
@@ -181,12 +181,12 @@ def layer_kernels(forward, backward, schemas=()) -> Kernels:
 
     def run(call: LayerCall, save: bool):
         residual = call.x if call.residual_is_x else call.residual
-        return forward(*_layer_arguments(call), residual, *_options(call, call.scale)), ()
+        return forward(*_layer_arguments(call), residual, *_options(call)), ()
 
     def differentiate(call: LayerCall, saved, grad_out, needs):
         need_bias_grad, grad_out = _needs_table(call, needs), unit_stride(grad_out)
         dx, *found, dtable = backward(
-            grad_out, *_layer_arguments(call), *_options(call, call.scale), call.residual_is_x, need_bias_grad
+            grad_out, *_layer_arguments(call), *_options(call), call.residual_is_x, need_bias_grad
         )
         norm_weight, norm_bias = (None, None) if call.norm is None else (call.norm.weight, call.norm.bias)
         parameters = call.w_qkv, call.b_qkv, call.w_out, call.b_out, norm_weight, norm_bias, call.pos_emb
