@@ -132,7 +132,7 @@ MUTATIONS = [
     Mutation(
         "carry-into-clips", "row_copies.cuh",
         "  s.index[0] += carry(s.index[1], p.by_size[1]);\n", "  carry(s.index[1], p.by_size[1]);\n",
-        (hostile("temporal_attention-focus-clips"),),
+        (edge("temporal_attention-odd-clips"),),
     ),
     Mutation(
         "angle-of-row-in-tile", "rotary.cuh",
@@ -164,7 +164,7 @@ MUTATIONS = [
     ),
     Mutation(
         "v-before-it-is-there", "short_fwd.cuh",
-        "    ptx::copy_wait<0>();\n", "", (hostile("temporal_attention-one-frame"),),
+        "    ptx::copy_wait<0>();\n", "", (hostile("temporal_attention-eight-rel"),),
     ),
     Mutation(
         "window-across-lines", "long_sequences.cuh",

@@ -54,10 +54,12 @@ TILE_CASES = [
     # More than one tile of queries and of keys; of each query, the keys at the diagonal have all the weight.
     TemporalCase("long-causal", T=72, H=1, W=1, N=1, D=8, bias="banded", causal=True),
     TemporalCase("long-causal-images", T=40, H=1, W=1, N=1, D=8, causal=True, focus="frames"),
-    # A tile of queries that begins within a line of pixels and ends in another one.
-    SpatialCase("lines-across-tiles", T=1, H=11, W=7, N=1, D=8, bias="rel"),
+    # A tile that begins within a line of pixels and ends in another one, whose first pixel has the first entry of the table.
+    SpatialCase("lines-across-tiles", T=1, H=11, W=7, N=1, D=8, bias="rel_transposed"),
     # A tile of keys whose first half nobody sees.
     SpatialCase("late-keys", T=1, H=1, W=3, N=1, D=8, context="shared", S=77, key_mask="late"),
+    # A pair of short sequences of two clips.
+    TemporalCase("odd-clips", B=3, T=4, H=1, W=3, N=1, D=8, focus="clips"),
     # A pair of short sequences of which one is missing; of an odd number of channels, with chunks of frames that are merged.
     TemporalCase("lone-sequence", T=4, H=1, W=1, N=1, D=8, focus="frames"),
     SpatialCase("odd-shared-context", T=3, H=2, W=2, N=1, D=5, context="shared", S=5, bias="dense"),

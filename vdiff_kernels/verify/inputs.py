@@ -59,8 +59,9 @@ class AttentionCase(Case):
     W: int = 3
     N: int = 2
     D: int = 8
-    # "dense", "rel", "rel_sliced" (every second entry), "expanded" (stride 0 over heads and queries), "masked" (-inf, whole rows
-    # too), "banded" (-inf for keys more than 3 before the query: whole tiles of a row, and no key is one of many)
+    # "dense", "rel", "rel_sliced" (every second entry), "rel_transposed" (lines of an image beside each other), "expanded"
+    # (stride 0 over heads and queries), "masked" (-inf, whole rows too), "banded" (-inf for keys more than 3 before the query:
+    # whole tiles of a row, and no key is one of many)
     bias: str | None = None
     # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
     # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes
@@ -98,6 +99,8 @@ class AttentionCase(Case):
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "rel_sliced":
             leaves["rel_bias"] = rand(generator, *self._rel_shape()[:-1], 2 * self._rel_shape()[-1])
+        elif self.bias == "rel_transposed":
+            leaves["rel_bias"] = rand(generator, *self._rel_shape()).mT.contiguous()
         elif self.bias == "expanded":
             leaves["bias"] = rand(generator, 1, 1, S)  # a bias that is the same for all keys does nothing
         elif self.bias:
@@ -123,6 +126,8 @@ class AttentionCase(Case):
                 leaves[name] = leaves[name][..., : self.D]
         if self.bias == "rel_sliced":
             leaves["rel_bias"] = leaves["rel_bias"][..., ::2]
+        elif self.bias == "rel_transposed":
+            leaves["rel_bias"] = leaves["rel_bias"].mT
         elif self.bias == "expanded":
             leaves["bias"] = leaves["bias"].expand(self.N, L, S)
         elif self.bias == "masked":
