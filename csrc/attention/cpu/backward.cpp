@@ -5,9 +5,8 @@ inline namespace VDIFF_ISA {
 
 template <class A>
 template <int64_t kVectors>
-void SequenceBackward<A>::score_gradients(const Rows<const A>& k, const Rows<const A>& v, const BiasTile<A>& bias) {
+void SequenceBackward<A>::score_gradients(int64_t S, const Rows<const A>& k, const Rows<const A>& v, const BiasTile<A>& bias) {
   constexpr int64_t kBlock = kVectors * kLanes<A>;
-  const int64_t S = shape_.S;
   Vec<A> best[kVectors], total[kVectors], delta[kVectors];
   for (int64_t w = 0; w < kVectors; ++w) {
     best[w] = splat(A(-INFINITY));
@@ -42,12 +41,12 @@ void SequenceBackward<A>::score_gradients(const Rows<const A>& k, const Rows<con
 template <class A>
 template <int64_t kBlock>
 void SequenceBackward<A>::weigh_queries(
-    const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to) {
+    int64_t S, const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to) {
   for_vector_tiles(ceil_div(shape_.D, kLanes<A>), [&](auto vectors, int64_t first) {
     constexpr int64_t kWidth = decltype(vectors)::kValue;
     const int64_t d = first * kLanes<A>;
-    for_row_tiles<kWidth>(shape_.S, [&](auto number, int64_t j) {
-      const int64_t have = shape_.S - j;
+    for_row_tiles<kWidth>(S, [&](auto number, int64_t j) {
+      const int64_t have = S - j;
       RegisterTile<A, decltype(number)::kValue, kWidth> tile;
       tile.zero();
       if (finite) {
@@ -65,7 +64,8 @@ void SequenceBackward<A>::weigh_queries(
 
 template <class A>
 template <int64_t kBlock>
-void SequenceBackward<A>::weigh_keys(const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, const Rows<A>& to) {
+void SequenceBackward<A>::weigh_keys(
+    int64_t S, const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, const Rows<A>& to) {
   for_vector_tiles(ceil_div(shape_.D, kLanes<A>), [&](auto vectors, int64_t first) {
     constexpr int64_t kWidth = decltype(vectors)::kValue;
     const int64_t d = first * kLanes<A>;
@@ -73,8 +73,8 @@ void SequenceBackward<A>::weigh_keys(const A* weights, const Rows<const A>& rows
       using Sums = RegisterTile<A, decltype(number)::kValue, kWidth>;
       Sums total;
       total.zero();
-      for (int64_t key = 0; key < shape_.S; key += kKeyTerms) {
-        const int64_t count = min_of(kKeyTerms, shape_.S - key);
+      for (int64_t key = 0; key < S; key += kKeyTerms) {
+        const int64_t count = min_of(kKeyTerms, S - key);
         const A* weight = weights + key * kBlock + i;
         Sums part;
         part.zero();
@@ -94,7 +94,7 @@ void SequenceBackward<A>::weigh_keys(const A* weights, const Rows<const A>& rows
 
 template <class A>
 void SequenceBackward<A>::differentiate(
-    const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
+    int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
     const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
     const Rows<A>& out, bool adds) {
   for_query_blocks<A>(shape_.L, [&](auto vectors, int64_t query) {
@@ -103,13 +103,13 @@ void SequenceBackward<A>::differentiate(
     const Rows<const A> q_block{q[query], q.stride}, g_block{g[query], g.stride};
     to_columns(q_block, queries, kBlock, shape_.D, shape_.scale, q_columns_.get());
     to_columns(g_block, queries, kBlock, shape_.D, A(1), g_columns_.get());
-    score_gradients<kVectors>(k, v, bias.block(query, kBlock, 0, shape_.S));
+    score_gradients<kVectors>(S, k, v, bias.block(query, kBlock, 0, S));
     const bool holds = adds || query > 0;
-    weigh_queries<kBlock>(p_, g_block, queries, finite.g, A(1), holds, dv);           // (4)
-    weigh_queries<kBlock>(ds_, q_block, queries, finite.q, shape_.scale, holds, dk);  // (6)
-    weigh_keys<kBlock>(ds_, k, queries, finite.k, shape_.scale, dq.from(query));
-    if (out.data) weigh_keys<kBlock>(p_, v, queries, finite.v, A(1), out.from(query));
-    sums.add(query, queries, kBlock, shape_.S, ds_.get());
+    weigh_queries<kBlock>(S, p_, g_block, queries, finite.g, A(1), holds, dv);           // (4)
+    weigh_queries<kBlock>(S, ds_, q_block, queries, finite.q, shape_.scale, holds, dk);  // (6)
+    weigh_keys<kBlock>(S, ds_, k, queries, finite.k, shape_.scale, dq.from(query));
+    if (out.data) weigh_keys<kBlock>(S, p_, v, queries, finite.v, A(1), out.from(query));
+    sums.add(query, queries, kBlock, S, ds_.get());
   });
 }
 

@@ -57,26 +57,27 @@ class SequenceBackward {
     ds_.zero(shape.S * kMaxBlock<A> + kMaxTileRows);
   }
 
-  // Rows of all L queries and S keys in scratch. Writes dq, and forward's result to out where that is not null; writes dk and
+  // Rows of all L queries and of S keys, no more than the shape's, in scratch. Writes dq, and forward's result to out where that is not null; writes dk and
   // dv, or adds to what they hold; adds to sums what the bias gets.
   void differentiate(
-      const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
+      int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
       const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out, bool adds);
 
  private:
   // p and (5) of the block in the columns.
   template <int64_t kVectors>
-  void score_gradients(const Rows<const A>& k, const Rows<const A>& v, const BiasTile<A>& bias);
+  void score_gradients(int64_t S, const Rows<const A>& k, const Rows<const A>& v, const BiasTile<A>& bias);
 
   // to_j = or, if it adds, += scale * sum over the block's queries of weight[j, i] rows_i.
   template <int64_t kBlock>
   void weigh_queries(
-      const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to);
+      int64_t S, const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, bool adds, const Rows<A>& to);
 
   // to_i = scale * sum over the keys of weight[j, i] rows_j.
   template <int64_t kBlock>
-  void weigh_keys(const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, const Rows<A>& to);
+  void weigh_keys(
+      int64_t S, const A* weights, const Rows<const A>& rows, int64_t queries, bool finite, A scale, const Rows<A>& to);
 
   const SequenceShape<A> shape_;
   Scratch<A> q_columns_, g_columns_;  // (D, block)

@@ -40,9 +40,9 @@ FramePixels<T> frame_pixels(const PixelRows<Pointer>& rows, int64_t width, int64
 template <class T>
 struct SeenPixels {
   FramePixels<T> pixels;
-  const SeenKeys& keys;
+  SeenKeys seen;
 
-  T* operator[](int64_t i) const { return pixels[keys.get()[i]]; }
+  T* operator[](int64_t i) const { return pixels[seen.keys[i]]; }
 };
 
 // Rows in scratch: (count, padded D).
@@ -69,12 +69,12 @@ class FrameRows {
 
   // Zeros to those of `count` pixels that were not seen.
   template <class T>
-  void store_seen(const SeenPixels<T>& seen, int64_t count) {
+  void store_seen(const SeenPixels<T>& to, int64_t count) {
     for (int64_t j = 0, i = 0; j < count; ++j) {
-      if (i < seen.keys.count() && seen.keys.get()[i] == j) {
-        store_row(rows()[i++], D_, seen.pixels[j]);
+      if (i < to.seen.count && to.seen.keys[i] == j) {
+        store_row(rows()[i++], D_, to.pixels[j]);
       } else {
-        __builtin_memset(seen.pixels[j], 0, D_ * sizeof(T));
+        __builtin_memset(to.pixels[j], 0, D_ * sizeof(T));
       }
     }
   }
@@ -91,17 +91,18 @@ void attention_forward(const SpatialAttentionFwdParams& p) {
   const int64_t L = p.H * p.W, S = p.KH * p.KW, blocks = ceil_div(L, kTaskQueries);
   const int64_t tasks = p.B * p.T * p.N * blocks;
   if (tasks == 0) return;
+  const AllSeenKeys all_keys(p);
   const SpatialBias<A> bias(p);
   parallel_for(0, tasks, 2 * min_of(kTaskQueries, L) * S * p.D, [&](int64_t task) {
     const int64_t begin = task % blocks * kTaskQueries, end = min_of(L, begin + kTaskQueries);
     const int64_t n = task / blocks % p.N, frame = task / blocks / p.N;
     const int64_t b = frame / p.T, t = frame % p.T;
-    const SeenKeys keys(p, b);
+    const SeenKeys keys = all_keys.of(b);
     SpatialForward<A> forward(p, bias, keys);
-    FrameRows<A> q(end - begin, p.D), k(keys.count(), p.D), v(keys.count(), p.D);
+    FrameRows<A> q(end - begin, p.D), k(keys.count, p.D), v(keys.count, p.D);
     q.load(frame_pixels<const T>(p.q, p.W, b, t, n), begin, end);
-    k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, t, n), keys}, 0, keys.count());
-    v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, t, n), keys}, 0, keys.count());
+    k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, t, n), keys}, 0, keys.count);
+    v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, t, n), keys}, 0, keys.count);
     A* lse = p.lse ? static_cast<A*>(p.lse) + (frame * L + begin) * p.N + n : nullptr;
     forward.attend(n, begin, end, q.rows(), k.rows(), v.rows(), v.finite(), /*out=*/q.rows(), lse, p.N);
     q.store(frame_pixels<T>(p.out, p.W, b, t, n), begin, end);
@@ -118,23 +119,24 @@ void attention_backward(const SpatialAttentionBwdParams& p) {
   BiasGradient<A> dbias(
       p.dbias, p.N, table.entries, table.origin, table.row.get(), table.column.get(), units, /*unwanted_units=*/1);
   if (units * p.N == 0 || L == 0) return dbias.finish();
+  const AllSeenKeys all_keys(p);
   const SpatialBias<A> bias(p);
   parallel_for(0, dbias.chunks() * p.N, 5 * L * S * p.D, [&](int64_t task) {
     const int64_t n = task % p.N, chunk = task / p.N;
+    SpatialBackward<A> backward(p, bias);
     FrameRows<A> q(L, p.D), k(S, p.D), v(S, p.D), g(L, p.D), dq(L, p.D), dk(S, p.D), dv(S, p.D);
     for (int64_t unit = dbias.first_unit(chunk); unit < dbias.last_unit(chunk); ++unit) {
       const int64_t b = p.shared_context ? unit : unit / p.T, first = p.shared_context ? 0 : unit % p.T;
-      const SeenKeys keys(p, b);
-      SpatialBackward<A> backward(p, bias, keys);
+      const SeenKeys keys = all_keys.of(b);
       BiasSums<A> sums = dbias.sums(chunk, n);
       sums.column = table.columns(p, keys);
-      k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, first, n), keys}, 0, keys.count());
-      v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, first, n), keys}, 0, keys.count());
+      k.load(SeenPixels<const T>{frame_pixels<const T>(p.k, p.KW, b, first, n), keys}, 0, keys.count);
+      v.load(SeenPixels<const T>{frame_pixels<const T>(p.v, p.KW, b, first, n), keys}, 0, keys.count);
       for (int64_t t = first; t < first + frames; ++t) {
         q.load(frame_pixels<const T>(p.q, p.W, b, t, n), 0, L);
         g.load(frame_pixels<const T>(p.grad_out, p.W, b, t, n), 0, L);
         backward.differentiate(
-            n, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, sums, dq.rows(),
+            n, keys, q.rows(), k.rows(), v.rows(), g.rows(), {q.finite(), k.finite(), v.finite(), g.finite()}, sums, dq.rows(),
             dk.rows(), dv.rows(), /*out=*/{nullptr, 0}, /*adds=*/t > first);
         dq.store(frame_pixels<T>(p.dq, p.W, b, t, n), 0, L);
       }

@@ -10,24 +10,35 @@ namespace vdiff {
 inline namespace VDIFF_ISA {
 
 // The keys of a sample that its queries see, ascending: all, or those that key_mask leaves. Of the others the kernels never hear.
-class SeenKeys {
+struct SeenKeys {
+  int64_t count;
+  const int64_t *keys, *bias_columns;  // (count,); the latter of a dense bias
+};
+
+// Those of every sample.
+class AllSeenKeys {
  public:
-  SeenKeys(const SpatialAttentionParams& p, int64_t b) : keys_(p.KH * p.KW), bias_columns_(p.KH * p.KW) {
-    const bool* mask = p.key_mask ? p.key_mask + b * p.stride_mask_b : nullptr;
-    for (int64_t j = 0; j < p.KH * p.KW; ++j) {
-      if (mask && !mask[j * p.stride_mask_s]) continue;
-      keys_[count_] = j;
-      bias_columns_[count_++] = j * p.bias.stride_1;
+  explicit AllSeenKeys(const SpatialAttentionParams& p)
+      : S_(p.KH * p.KW), lists_(p.key_mask ? p.B : 1), counts_(lists_), keys_(lists_ * S_), bias_columns_(lists_ * S_) {
+    for (int64_t b = 0; b < lists_; ++b) {
+      int64_t count = 0;
+      for (int64_t j = 0; j < S_; ++j) {
+        if (p.key_mask && !p.key_mask[b * p.stride_mask_b + j * p.stride_mask_s]) continue;
+        keys_[b * S_ + count] = j;
+        bias_columns_[b * S_ + count++] = j * p.bias.stride_1;
+      }
+      counts_[b] = count;
     }
   }
 
-  int64_t count() const { return count_; }
-  const int64_t* get() const { return keys_.get(); }
-  const int64_t* bias_columns() const { return bias_columns_.get(); }  // of a dense bias
+  SeenKeys of(int64_t b) const {
+    const int64_t list = lists_ == 1 ? 0 : b;
+    return {counts_.get()[list], keys_.get() + list * S_, bias_columns_.get() + list * S_};
+  }
 
  private:
-  int64_t count_ = 0;
-  Scratch<int64_t> keys_, bias_columns_;  // (count,)
+  const int64_t S_, lists_;
+  Scratch<int64_t> counts_, keys_, bias_columns_;
 };
 
 // Tiles of a table of offsets, read in place where a vector's queries lie in one line of the image, else made.
@@ -93,7 +104,7 @@ class SpatialBias {
     if (in_offsets()) return body(OffsetTiles<A>(turned_.get() + n * entries_, key_.get(), p_.H, p_.W, scratch));
     const int64_t bytes = p_.bias.dtype == DType::Float64 ? 8 : p_.bias.dtype == DType::Float32 ? 4 : 2;
     const void* data = static_cast<const char*>(p_.bias.data) + n * p_.bias.stride_n * bytes;
-    body(MadeTiles<A>({data, p_.bias.dtype, row_.get(), keys.bias_columns(), false, nullptr, 0, L_}, scratch));
+    body(MadeTiles<A>({data, p_.bias.dtype, row_.get(), keys.bias_columns, false, nullptr, 0, L_}, scratch));
   }
 
  private:
@@ -127,7 +138,7 @@ struct SpatialTable {
 
   // Of the keys that a sample's queries see; a context's have columns of their own.
   const int64_t* columns(const SpatialAttentionParams& p, const SeenKeys& keys) const {
-    return p.key_mask ? keys.get() : column.get();
+    return p.key_mask ? keys.keys : column.get();
   }
 };
 
@@ -138,7 +149,7 @@ class SpatialForward {
   SpatialForward(const SpatialAttentionParams& p, const SpatialBias<A>& bias, const SeenKeys& keys)
       : bias_(bias),
         keys_(keys),
-        sequence_({p.H * p.W, keys.count(), p.D, A(p.scale)}),
+        sequence_({p.H * p.W, keys.count, p.D, A(p.scale)}),
         scratch_(bias.scratch_size(sequence_.keys_at_once())) {}
 
   // Queries [begin, end) of head n. Rows in scratch, q's and out's from query `begin` on, of k and v those of the keys seen; out may
@@ -147,7 +158,7 @@ class SpatialForward {
   void attend(
       int64_t n, int64_t begin, int64_t end, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, bool finite,
       const Rows<A>& out, A* lse, int64_t stride_lse) {
-    const int64_t S = keys_.count();
+    const int64_t S = keys_.count;
     bias_.with(n, keys_, scratch_, [&](const BiasSource<A>& bias) {
       for (int64_t query = begin; query < end; query += kQueries) {
         const int64_t i = query - begin;
@@ -166,7 +177,7 @@ class SpatialForward {
 
  private:
   const SpatialBias<A>& bias_;
-  const SeenKeys& keys_;
+  const SeenKeys keys_;
   SequenceForward<A> sequence_;
   Scratch<A> scratch_;
 };
@@ -175,25 +186,21 @@ class SpatialForward {
 template <class A>
 class SpatialBackward {
  public:
-  SpatialBackward(const SpatialAttentionParams& p, const SpatialBias<A>& bias, const SeenKeys& keys)
-      : bias_(bias),
-        keys_(keys),
-        sequence_({p.H * p.W, keys.count(), p.D, A(p.scale)}),
-        scratch_(bias.scratch_size(keys.count())) {}
+  SpatialBackward(const SpatialAttentionParams& p, const SpatialBias<A>& bias)
+      : bias_(bias), sequence_({p.H * p.W, p.KH * p.KW, p.D, A(p.scale)}), scratch_(bias.scratch_size(p.KH * p.KW)) {}
 
   // SequenceBackward::differentiate of head n and the keys seen.
   void differentiate(
-      int64_t n, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
-      const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
+      int64_t n, const SeenKeys& keys, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v,
+      const Rows<const A>& g, const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}, bool adds = false) {
-    bias_.with(n, keys_, scratch_, [&](const BiasSource<A>& bias) {
-      sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out, adds);
+    bias_.with(n, keys, scratch_, [&](const BiasSource<A>& bias) {
+      sequence_.differentiate(keys.count, q, k, v, g, finite, bias, sums, dq, dk, dv, out, adds);
     });
   }
 
  private:
   const SpatialBias<A>& bias_;
-  const SeenKeys& keys_;
   SequenceBackward<A> sequence_;
   Scratch<A> scratch_;
 };

@@ -13,7 +13,7 @@ namespace {
 template <class acc>
 class SpatialSequences {
  public:
-  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W), keys_(p, 0), bias_(p), table_(p) {}
+  explicit SpatialSequences(const SpatialAttentionParams& p) : p_(p), pixels_(p.H * p.W), keys_(p), bias_(p), table_(p) {}
 
   const SpatialAttentionParams& params() const { return p_; }
   int64_t blocks() const { return p_.B * p_.T; }
@@ -36,7 +36,7 @@ class SpatialSequences {
   // A task's attention to sequences.
   class Forward {
    public:
-    explicit Forward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_, s.keys_) {}
+    explicit Forward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_, s.keys_.of(0)) {}
 
     bool masks() const { return s_.bias_.any(); }
 
@@ -53,13 +53,13 @@ class SpatialSequences {
 
   class Backward {
    public:
-    explicit Backward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_, s.keys_) {}
+    explicit Backward(const SpatialSequences& s) : s_(s), core_(s.p_, s.bias_) {}
 
     bool masks() const { return s_.bias_.any(); }
 
     template <class... Arguments>
     void differentiate(int64_t, int64_t n, const Arguments&... arguments) {
-      core_.differentiate(n, arguments...);
+      core_.differentiate(n, s_.keys_.of(0), arguments...);
     }
 
    private:
@@ -70,7 +70,7 @@ class SpatialSequences {
  private:
   const SpatialAttentionParams& p_;
   const int64_t pixels_;
-  const SeenKeys keys_;  // all
+  const AllSeenKeys keys_;
   const SpatialBias<acc> bias_;
   const SpatialTable table_;
 };

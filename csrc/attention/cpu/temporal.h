@@ -110,7 +110,7 @@ class TemporalForward {
 template <class A>
 class TemporalBackward {
  public:
-  explicit TemporalBackward(const TemporalAttentionParams& p) : bias_(p), sequence_({p.T, p.S, p.D, A(p.scale)}) {}
+  explicit TemporalBackward(const TemporalAttentionParams& p) : S_(p.S), bias_(p), sequence_({p.T, p.S, p.D, A(p.scale)}) {}
 
   bool masks() const { return bias_.any(); }
 
@@ -120,11 +120,12 @@ class TemporalBackward {
       const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
       const Rows<A>& out = {nullptr, 0}) {
     bias_.with(b, n, [&](const BiasSource<A>& bias) {
-      sequence_.differentiate(q, k, v, g, finite, bias, sums, dq, dk, dv, out, /*adds=*/false);
+      sequence_.differentiate(S_, q, k, v, g, finite, bias, sums, dq, dk, dv, out, /*adds=*/false);
     });
   }
 
  private:
+  const int64_t S_;
   TemporalBias<A> bias_;
   SequenceBackward<A> sequence_;
 };
