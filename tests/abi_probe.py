@@ -76,10 +76,12 @@ def check_cuda_arguments():
         refused("v has shape (2, 6, 3, 4, 2, 7)", vdiff.temporal_attention, fake(*q), fake(*k), fake(*short), backend="cuda")
         refused("k has shape (3, 9, 2, 8)", vdiff.spatial_attention, fake(*q), fake(3, 9, 2, 8), fake(3, 9, 2, 8), backend="cuda")
 
-    temporal = lambda q, k, v, *more: ops.temporal_attention_native(
-        q, k, v, *(more or (None, None)), 1.0, False, None, None, False
-    )  # noqa: E731
-    spatial = lambda q, k, v, *more: ops.spatial_attention_native(q, k, v, *(more or (None, None)), 1.0, None, False)  # noqa: E731
+    def temporal(q, k, v, *table):
+        return ops.temporal_attention_native(q, k, v, *(table or (None, None)), 1.0, False, None, None, False)
+
+    def spatial(q, k, v, *table):
+        return ops.spatial_attention_native(q, k, v, *(table or (None, None)), 1.0, None, False)
+
     T = WithoutMemory
     with torch._C._DisableTorchDispatch():
         refused("v has shape (2, 6, 3, 4, 2, 7); expected (B, S, H, W, N, D)", temporal, T(*q), T(*k), T(*short))

@@ -9,9 +9,9 @@ from torch._subclasses import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 ctypes.CDLL(sys.argv[1], ctypes.RTLD_GLOBAL)
-import vdiff_kernels as vdiff
-from vdiff_kernels.backends import registry
-from vdiff_kernels.ops import autograd
+import vdiff_kernels as vdiff  # noqa: E402
+from vdiff_kernels.backends import registry  # noqa: E402
+from vdiff_kernels.ops import autograd  # noqa: E402
 
 cuda, cpu = registry.BACKENDS["cuda"], registry.BACKENDS["cpu"]
 cuda.kernels = {name: cpu.kernels[name] for name in ("temporal_attention", "spatial_attention", "channel_stats")}

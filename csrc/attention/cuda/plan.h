@@ -127,7 +127,8 @@ struct ShortPlan {
   int64_t units;   // of `count` neighbouring sequences, a warp's at a time
   int64_t stride;  // from one unit of a warp to its next
   int count;
-  int warps;       // of a block
+  int warps;           // of a block
+  int64_t warp_bytes;  // of its shared memory
 };
 
 // What a kernel of long sequences is told of its cut.
@@ -179,9 +180,9 @@ inline RotaryPlan rotary_plan(const Sizes& s) {
   return {{ceil_div(s.angles, kRotaryThreads), kRotaryThreads, 0}, ceil_div(s.angles * 2 * int64_t(sizeof(float)), 16) * 16};
 }
 
-// unit_bytes(count): shared memory of a warp.
-template <class T, int kRows, class UnitBytes>
-ShortPlan short_plan(const Sizes& s, const UnitBytes& unit_bytes) {
+// warp_bytes(count): shared memory of a warp.
+template <class T, int kRows, class WarpBytes>
+ShortPlan short_plan(const Sizes& s, const WarpBytes& warp_bytes) {
   constexpr int64_t kBlockBytes = 48 << 10;    // of shared memory, unless one warp needs more
   constexpr int kMaxSequences = 4;             // of a unit
   constexpr int64_t kSector = 32;
@@ -189,8 +190,9 @@ ShortPlan short_plan(const Sizes& s, const UnitBytes& unit_bytes) {
   ShortPlan plan{};
   plan.count = kFewest;
   const auto is_whole_sectors = [&] { return plan.count * s.D * int64_t(sizeof(T)) % kSector == 0; };
-  while (plan.count < kMaxSequences && !is_whole_sectors() && unit_bytes(2 * plan.count) <= kLargestBlockBytes) plan.count *= 2;
-  plan.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / unit_bytes(plan.count))));
+  while (plan.count < kMaxSequences && !is_whole_sectors() && warp_bytes(2 * plan.count) <= kLargestBlockBytes) plan.count *= 2;
+  plan.warp_bytes = warp_bytes(plan.count);
+  plan.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / plan.warp_bytes)));
   plan.units = ceil_div(s.sequences(), plan.count);
   plan.stride = plan.units;
   return plan;
@@ -229,9 +231,9 @@ template <class T>
 void plan_short_fwd(const Sizes& s, FwdPlan& plan) {
   dispatch_rows(max_of(s.L, s.S), [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
-    const auto unit_bytes = [&](int count) { return ShortFwdMemory<T, kRows>::bytes(count, s.D); };
-    const ShortPlan cut = short_plan<T, kRows>(s, unit_bytes);
-    plan.short_fwd = {kRows, cut, {ceil_div(cut.units, cut.warps), cut.warps * kWarp, cut.warps * unit_bytes(cut.count)}};
+    const auto warp_bytes = [&](int count) { return bytes_of<ShortFwdMemory<T, kRows>>(count, s.D); };
+    const ShortPlan cut = short_plan<T, kRows>(s, warp_bytes);
+    plan.short_fwd = {kRows, cut, {ceil_div(cut.units, cut.warps), cut.warps * kWarp, cut.warps * cut.warp_bytes}};
   });
 }
 
@@ -266,10 +268,10 @@ template <class T>
 void plan_short_bwd(const Sizes& s, BwdPlan& plan) {
   dispatch_rows(max_of(s.L, s.S), [&](auto rows) {
     constexpr int kRows = decltype(rows)::value;
-    const auto unit_bytes = [&](int count) { return ShortBwdMemory<T, kRows>::bytes(count, s.D, s.dbias); };
-    ShortPlan cut = short_plan<T, kRows>(s, unit_bytes);
+    const auto warp_bytes = [&](int count) { return bytes_of<ShortBwdMemory<T, kRows>>(count, s.D, s.dbias); };
+    ShortPlan cut = short_plan<T, kRows>(s, warp_bytes);
     if (s.dbias) cut.stride = dbias_stride(s, cut);
-    plan.short_bwd = {kRows, cut, {ceil_div(cut.stride, cut.warps), cut.warps * kWarp, cut.warps * unit_bytes(cut.count)}};
+    plan.short_bwd = {kRows, cut, {ceil_div(cut.stride, cut.warps), cut.warps * kWarp, cut.warps * cut.warp_bytes}};
   });
   if (!s.dbias) return;
   plan.partials = plan.short_bwd.cut.stride * plan.short_bwd.cut.count;

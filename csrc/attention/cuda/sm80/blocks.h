@@ -23,33 +23,24 @@ VDIFF_HOST_DEVICE int short_tile_gap(int64_t D) {
   return kRows == 8 ? 0 : int(D) / kPiece<T> % 8 * kPiece<T>;
 }
 
-// The kernels ask for the bytes of a warp too, to find the memory of theirs, and so there is a formula for them beside the
-// struct. The simulator holds the two together: it finds what lies beyond the bytes, and golden counts hold that they are no
-// more.
-template <class T, int kRows>
-VDIFF_HOST_DEVICE int64_t short_tile_bytes(int count, int64_t D) {
-  return count * (kRows * row_elements<T>(D) + short_tile_gap<T, kRows>(D)) * int64_t(sizeof(T));
-}
-
 template <class T, int kRows>
 VDIFF_HOST_DEVICE SharedTile<T> short_tile(void* base, int64_t D) {
   return {static_cast<T*>(base), row_elements<T>(D), short_tile_gap<T, kRows>(D)};
 }
 
+// Of a warp; the plan tells the kernel how many bytes that is.
 template <class T, int kRows>
 struct ShortFwdMemory {
   SharedTile<T> sQ, sK, sV;  // kRows rows of `count` sequences each; out goes where q was
   float* weights;
-
-  static VDIFF_HOST_DEVICE int64_t bytes(int count, int64_t D) {
-    return 3 * short_tile_bytes<T, kRows>(count, D) + kWeightsFloats<ShortShape<kRows>, T> * sizeof(float);
-  }
+  char* end;
 
   VDIFF_HOST_DEVICE ShortFwdMemory(char* base, int count, int64_t D)
       : sQ(short_tile<T, kRows>(base, D)),
         sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
         sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
-        weights(reinterpret_cast<float*>(sV.row(count, kRows, 0))) {}
+        weights(reinterpret_cast<float*>(sV.row(count, kRows, 0))),
+        end(reinterpret_cast<char*>(weights + kWeightsFloats<ShortShape<kRows>, T>)) {}
 };
 
 // Scores of a tile, a lane's elements kWarp apart.
@@ -63,21 +54,18 @@ struct ShortBwdMemory {
   SharedTile<T> sQ, sK, sV, sG;  // kRows rows of `count` sequences each; dq, dk and dv go where q, k and dout were
   float *p, *ds;                 // as operands
   Dbias dbias;                   // kTileElements for each tile
+  char* end;
 
-  static VDIFF_HOST_DEVICE int64_t bytes(int count, int64_t D, bool with_dbias) {
-    const int tiles = S::kPaired ? count / 2 : count;
-    return 4 * short_tile_bytes<T, kRows>(count, D) +
-           (2 * kWeightsFloats<S, T> + (with_dbias ? tiles * kTileElements<S> : 0)) * int64_t(sizeof(float));
-  }
-
-  VDIFF_HOST_DEVICE ShortBwdMemory(char* base, int count, int64_t D)
+  VDIFF_HOST_DEVICE ShortBwdMemory(char* base, int count, int64_t D, bool with_dbias)
       : sQ(short_tile<T, kRows>(base, D)),
         sK(short_tile<T, kRows>(sQ.row(count, kRows, 0), D)),
         sV(short_tile<T, kRows>(sK.row(count, kRows, 0), D)),
         sG(short_tile<T, kRows>(sV.row(count, kRows, 0), D)),
         p(reinterpret_cast<float*>(sG.row(count, kRows, 0))),
         ds(p + kWeightsFloats<S, T>),
-        dbias{ds + kWeightsFloats<S, T>} {}
+        dbias{ds + kWeightsFloats<S, T>},
+        end(reinterpret_cast<char*>(
+            ds + kWeightsFloats<S, T> + (with_dbias ? count / (S::kPaired ? 2 : 1) * kTileElements<S> : 0))) {}
 };
 
 constexpr int kSlices = 16;  // warps of short_bias_sum

@@ -72,7 +72,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
   const int64_t first_unit = int64_t(blockIdx.x) * plan.warps + warp;
   if (first_unit >= plan.stride) return;
   const bool want_dbias = p.dbias.data != nullptr;
-  const Memory shared(shared_memory + warp * Memory::bytes(plan.count, p.D, want_dbias), plan.count, p.D);
+  const Memory shared(shared_memory + warp * plan.warp_bytes, plan.count, p.D, want_dbias);
   const RowRange queries{0, p.L, kRows}, keys{0, p.S, kRows};
   const int columns = padded_columns(p.D);
   constexpr int kSequences = S::kPaired ? 2 : 1;  // of a tile

@@ -35,7 +35,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
   const int warp = threadIdx.x / kWarp;
   const int64_t unit = int64_t(blockIdx.x) * plan.warps + warp;
   if (unit >= plan.units) return;
-  const Memory shared(shared_memory + warp * Memory::bytes(plan.count, p.D), plan.count, p.D);
+  const Memory shared(shared_memory + warp * plan.warp_bytes, plan.count, p.D);
   const RowRange queries{0, p.L, kRows}, keys{0, p.S, kRows};
   const int columns = padded_columns(p.D);
   constexpr int kSequences = S::kPaired ? 2 : 1;  // of a tile
