@@ -20,8 +20,9 @@ WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
 # The CUDA compiler, for the tests that simulate kernels, where there is none on PATH.
 NVCC = $(addsuffix ==13.0.*,nvidia-cuda-nvcc nvidia-cuda-crt nvidia-nvvm nvidia-cuda-runtime nvidia-cuda-cccl)
 
-# Tests that share what takes long to make, the truth of the cases and the kernels' PTX, are one worker's.
-WORKERS = -n 2 --dist loadgroup
+# A file's tests are one worker's: they share what takes long to make, such as the truth of the cases and the kernels' PTX. In the
+# order of the folders, for those of many tests first would leave the slow ones to the end.
+WORKERS = -n 2 --dist loadfile --no-loadscope-reorder
 
 VENV_PYTHON = .venv/bin/python
 PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_ARGS)

@@ -12,8 +12,6 @@ from pathlib import Path
 import pytest
 import torch
 
-pytestmark = pytest.mark.xdist_group("on_a_gpu")
-
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):

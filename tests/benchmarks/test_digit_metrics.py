@@ -11,8 +11,6 @@ from benchmarks import digit_metrics as metrics
 from benchmarks.sample_quality import WANTED, digits
 from vdiff_kernels.data.moving_digits import DIRECTIONS, MovingDigits, render
 
-pytestmark = pytest.mark.xdist_group("digit_metrics")
-
 WAYS = list(DIRECTIONS)
 
 

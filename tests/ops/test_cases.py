@@ -9,8 +9,6 @@ import pytest
 import vdiff_kernels
 from vdiff_kernels import library, verify
 
-pytestmark = pytest.mark.xdist_group("cases")
-
 
 @pytest.mark.parametrize("dtype", verify.DTYPES, ids=lambda dtype: str(dtype).removeprefix("torch."))
 @pytest.mark.parametrize("case", verify.CASES, ids=str)

@@ -5,7 +5,6 @@ and so do counts that no test produces any more.
 """
 
 import json
-import re
 from pathlib import Path
 
 from .registers import Resources, version
@@ -70,7 +69,7 @@ class Golden:
 
 def name_of(nodeid: str) -> tuple[str, str]:
     """(golden file, test) of a pytest node: tests/ops/norm/test_cuda.py::test_statistics[a b] to ("cuda", "statistics[a b]")."""
-    path, _, test = re.sub(r"@\w+$", "", nodeid).partition("::")  # without the group that xdist writes behind it
+    path, _, test = nodeid.partition("::")
     return Path(path).stem.removeprefix("test_"), test.removeprefix("test_")
 
 

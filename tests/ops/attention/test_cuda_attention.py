@@ -18,8 +18,6 @@ from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
 from .simulated import launchers, simulated_by_default
 
-pytestmark = pytest.mark.xdist_group("cases")
-
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [*TEMPORAL_CASES, *SPATIAL_CASES]
 SHORT, LONG = TemporalCase("short", T=5, N=3, D=12, bias="rel"), SpatialCase("long", T=1, H=5, W=7, N=1, D=12, bias="rel")

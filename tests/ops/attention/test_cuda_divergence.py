@@ -11,8 +11,6 @@ from tests.ptxsim.launcher import Unit
 
 from .simulated import CSRC, launchers
 
-pytestmark = pytest.mark.xdist_group("cases")
-
 NORM = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
 WITHOUT_KERNELS = "common/cuda/versions.cu"
 FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WITHOUT_KERNELS}

@@ -9,8 +9,6 @@ from vdiff_kernels.ops.attention.reference import spatial_attention, temporal_at
 
 from .simulated import SimulatedKernels
 
-pytestmark = pytest.mark.xdist_group("cases")
-
 
 def last_blocks(simulate, number):
     """Runs the last blocks of each launch alone, and only once: no memory is copied."""

@@ -185,9 +185,7 @@ def layer_kernels(forward, backward, schemas=()) -> Kernels:
 
     def differentiate(call: LayerCall, saved, grad_out, needs):
         need_bias_grad, grad_out = _needs_table(call, needs), unit_stride(grad_out)
-        dx, *found, dtable = backward(
-            grad_out, *_layer_arguments(call), *_options(call), call.residual_is_x, need_bias_grad
-        )
+        dx, *found, dtable = backward(grad_out, *_layer_arguments(call), *_options(call), call.residual_is_x, need_bias_grad)
         norm_weight, norm_bias = (None, None) if call.norm is None else (call.norm.weight, call.norm.bias)
         parameters = call.w_qkv, call.b_qkv, call.w_out, call.b_out, norm_weight, norm_bias, call.pos_emb
         *dweights, dnorm_weight, dnorm_bias, dpos_emb = map(like_parameter, found, parameters)
