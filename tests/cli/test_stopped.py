@@ -66,15 +66,17 @@ def start():
         process.communicate()
 
 
-@pytest.mark.parametrize("command", ["module", "script"])
-def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command):
+@pytest.mark.parametrize(
+    "command, delays", [("module", (0.3, 0.6, 1.0, 1.5, 2.0, 2.6, 3.2)), ("script", (0.5, 1.5, 2.5))], ids=["module", "script"]
+)
+def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command, delays):
     """The imports take seconds: a line and status 130, whatever was being imported."""
     script = tmp_path / "vdiff"  # as pip makes it
     script.write_text("import sys\nfrom vdiff_kernels.cli import main\nsys.exit(main())\n")
     run = VDIFF if command == "module" else (sys.executable, script)
     arguments = ["sample", "a seven", "-o", tmp_path / "a.gif", "--steps", 1000, "--frames", 64]
     seen = []
-    for delay in (0.3, 0.6, 1.0, 1.5, 2.0, 2.6, 3.2):
+    for delay in delays:
         process = start(*run, *arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         time.sleep(delay)
         process.send_signal(signal.SIGINT)
@@ -82,7 +84,7 @@ def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command):
         assert process.returncode == 130 and output == "", (delay, errors)
         assert errors in ("vdiff: interrupted\n", "vdiff sample: interrupted\n"), (delay, errors)
         seen.append(errors)
-    assert seen.count("vdiff: interrupted\n") >= 3
+    assert seen.count("vdiff: interrupted\n") >= len(delays) // 2
     assert os.listdir(tmp_path) == ["vdiff"]
 
 
