@@ -94,9 +94,9 @@ void SequenceBackward<A>::weigh_keys(
 
 template <class A>
 void SequenceBackward<A>::differentiate(
-    int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
-    const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-    const Rows<A>& out, bool adds) {
+    int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
+    const FiniteRows& finite, const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk,
+    const Rows<A>& dv, const Rows<A>& out, bool adds) {
   for_query_blocks<A>(shape_.L, [&](auto vectors, int64_t query) {
     constexpr int64_t kVectors = decltype(vectors)::kValue, kBlock = kVectors * kLanes<A>;
     const int64_t queries = min_of(kBlock, shape_.L - query);

@@ -57,12 +57,12 @@ class SequenceBackward {
     ds_.zero(shape.S * kMaxBlock<A> + kMaxTileRows);
   }
 
-  // Rows of all L queries and of S keys, no more than the shape's, in scratch. Writes dq, and forward's result to out where that is not null; writes dk and
-  // dv, or adds to what they hold; adds to sums what the bias gets.
+  // Rows of all L queries and of S keys, no more than the shape's, in scratch. Writes dq, and forward's result to out where that is
+  // not null; writes dk and dv, or adds to what they hold; adds to sums what the bias gets.
   void differentiate(
-      int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g, const FiniteRows& finite,
-      const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-      const Rows<A>& out, bool adds);
+      int64_t S, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v, const Rows<const A>& g,
+      const FiniteRows& finite, const BiasSource<A>& bias, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk,
+      const Rows<A>& dv, const Rows<A>& out, bool adds);
 
  private:
   // p and (5) of the block in the columns.

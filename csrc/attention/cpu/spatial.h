@@ -192,8 +192,8 @@ class SpatialBackward {
   // SequenceBackward::differentiate of head n and the keys seen.
   void differentiate(
       int64_t n, const SeenKeys& keys, const Rows<const A>& q, const Rows<const A>& k, const Rows<const A>& v,
-      const Rows<const A>& g, const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk, const Rows<A>& dv,
-      const Rows<A>& out = {nullptr, 0}, bool adds = false) {
+      const Rows<const A>& g, const FiniteRows& finite, const BiasSums<A>& sums, const Rows<A>& dq, const Rows<A>& dk,
+      const Rows<A>& dv, const Rows<A>& out = {nullptr, 0}, bool adds = false) {
     bias_.with(n, keys, scratch_, [&](const BiasSource<A>& bias) {
       sequence_.differentiate(keys.count, q, k, v, g, finite, bias, sums, dq, dk, dv, out, adds);
     });
