@@ -10,10 +10,9 @@ hangs or loses the GPU is named in a row, and the group goes on behind it in a n
 
 import argparse
 import importlib
+import multiprocessing
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import dataclass
@@ -48,6 +47,8 @@ PHASES = [
     [Group("tuning", 60)],
 ]
 GROUPS = [group for phase in PHASES for group in phase]
+PROCESSES = multiprocessing.get_context("forkserver")  # PyTorch is imported once, and no GPU touched, before a group's is made
+PROCESSES.set_forkserver_preload(["torch"])
 ON_DEMAND = ("tuning",)  # with --only alone
 RESTARTS = 6
 FAULTS = ("crash", "hang", "wrong")  # of benchmarks/gpu/planted.py
@@ -56,16 +57,18 @@ FAULTS = ("crash", "hang", "wrong")  # of benchmarks/gpu/planted.py
 # --------------------------------------------------------------------------------------------------------- of one process
 
 
-def in_child(options) -> None:
-    if options.plant:
-        from benchmarks.gpu.planted import plant
-
-        plant(options.plant)
+def run_in_child(group: str, folder: Path, device: str, plant: str | None, log: Path) -> None:
+    os.setsid()  # it is stopped with what it starts
+    with log.open("ab") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.chdir(ROOT)
+    if plant:
+        importlib.import_module("benchmarks.gpu.planted").plant(plant)
     import torch
 
     torch.manual_seed(0)
-    day = Day(options.group, Path(options.out), options.device, options.device == "cpu")
-    importlib.import_module(f"benchmarks.gpu.{options.group}").run(day)
+    importlib.import_module(f"benchmarks.gpu.{group}").run(Day(group, folder, device, quick=device == "cpu"))
 
 
 class Watched:
@@ -74,16 +77,14 @@ class Watched:
     def __init__(self, group: Group, options, plant: str | None, until: float):
         self.group, self.folder, self.until = group, Path(options.out), until
         self.stall = options.stall or group.stall
-        command = [sys.executable, "-u", "-m", "benchmarks.gpu_day", "--group", group.name, "--out", options.out]
-        command += ["--device", options.device] + (["--plant", plant] if plant else [])
         self.log = self.folder / f".log-{group.name}"
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(command, cwd=ROOT, stdout=log, stderr=log, start_new_session=True)
+        self.process = PROCESSES.Process(target=run_in_child, args=(group.name, self.folder, options.device, plant, self.log))
+        self.process.start()
 
     def ended(self) -> str | None:
         """How, or None where all went well."""
         size, shown, since = -1, -1, time.time()
-        while self.process.poll() is None:
+        while self.process.exitcode is None:
             time.sleep(0.1)
             now, before = time.time(), size
             size = (self.folder / ROWS).stat().st_size if (self.folder / ROWS).exists() else 0
@@ -93,14 +94,17 @@ class Watched:
                 return self.stopped("stopped: its time was over")
             if now - since > self.stall:
                 return self.stopped(f"stopped: no row for {self.stall:g} s")
-        code = self.process.returncode
+        code = self.process.exitcode
         if code == 0:
             return None
         return f"ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"
 
     def stopped(self, how: str) -> str:
-        os.killpg(self.process.pid, signal.SIGKILL)
-        self.process.wait()
+        try:
+            os.killpg(self.process.pid, signal.SIGKILL)
+        except ProcessLookupError:  # it has no group of its own yet
+            self.process.kill()
+        self.process.join()
         return how
 
     def rows(self) -> list[dict]:
@@ -112,7 +116,10 @@ class Watched:
         return rows[-1]["name"] if rows and rows[-1]["kind"] == "begin" else None
 
     def tail(self) -> str:
-        return self.log.read_bytes()[-1500:].decode(errors="replace")
+        return self.text()[-1500:]
+
+    def text(self) -> str:
+        return self.log.read_bytes().decode(errors="replace") if self.log.exists() else ""
 
 
 # ---------------------------------------------------------------------------------------------------------- of all of them
@@ -135,8 +142,8 @@ def run_group(group: Group, options, plants: dict[str, str], day_end: float) -> 
     append_row(folder, group=group.name, kind="group", name=group.name, **words, tail=watched.tail() if how else "")
     print(f"[{time.time() - options.began:6.1f} s] {group.name}: {words['how']}, {words['seconds']} s", flush=True)
     with (folder / "log.txt").open("a") as log:
-        log.write(f"\n===== {group.name}\n{watched.log.read_bytes()[-30_000:].decode(errors='replace')}")
-    watched.log.unlink()
+        log.write(f"\n===== {group.name}\n{watched.text()[-30_000:]}")
+    watched.log.unlink(missing_ok=True)
 
 
 def run_day(options, plants: dict[str, str]) -> None:
@@ -191,11 +198,7 @@ def main() -> None:
     parser.add_argument("--rehearse", nargs="+", default=[], metavar="FAULT@GROUP", help=fault)
     stall = "stops a process after S seconds without a new row, in place of each group's"
     parser.add_argument("--stall", type=float, metavar="S", help=stall)
-    parser.add_argument("--group", choices=names, help=argparse.SUPPRESS)
-    parser.add_argument("--plant", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.group:
-        return in_child(options)
     plants = {}
     for word in options.rehearse:
         fault, _, group = word.partition("@")

@@ -20,7 +20,7 @@ def day(tmp_path_factory):
     """(its rows, what it printed): one day with each fault planted in a group of its own."""
     folder = tmp_path_factory.mktemp("day")
     faults = "crash@hostile", "hang@variants", "wrong@real"
-    done = rehearse(folder, "--only", "start", "variants", "hostile", "real", "rates", "--stall", "10", "--rehearse", *faults)
+    done = rehearse(folder, "--only", "start", "variants", "hostile", "real", "rates", "--stall", "6", "--rehearse", *faults)
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()], done.stdout
 
@@ -32,7 +32,7 @@ def of(rows, kind, group=None):
 def test_each_fault_is_named_where_it_is(day):
     rows, printed = day
     (crashed,), (hung,) = of(rows, "lost", "hostile"), of(rows, "lost", "variants")
-    assert crashed["how"] == "ended by SIGSEGV" and hung["how"] == "stopped: no row for 10 s"
+    assert crashed["how"] == "ended by SIGSEGV" and hung["how"] == "stopped: no row for 6 s"
     (wrong,) = [row for row in of(rows, "check") if not row["passed"]]
     assert wrong["group"] == "real" and "out: maximum error" in wrong["detail"]
     for row, word in ((crashed, "LOST "), (hung, "LOST "), (wrong, "WRONG")):

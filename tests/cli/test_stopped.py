@@ -67,7 +67,7 @@ def start():
 
 
 @pytest.mark.parametrize(
-    "command, delays", [("module", (0.3, 0.6, 1.0, 1.5, 2.0, 2.6, 3.2)), ("script", (0.5, 1.5, 2.5))], ids=["module", "script"]
+    "command, delays", [("module", (0.3, 0.8, 1.4, 2.0, 3.0)), ("script", (0.5, 1.5, 2.5))], ids=["module", "script"]
 )
 def test_interrupted_at_any_moment_of_the_start(start, tmp_path, command, delays):
     """The imports take seconds: a line and status 130, whatever was being imported."""

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from .core_library import core
+from .kept import kept
 from .lowering import lower
 from .memory import Snapshot, Struct, region_of
 from .parser import Function, PtxError, parse
@@ -31,7 +32,7 @@ def load(ptx: str | os.PathLike) -> "Module":
 class Module:
     def __init__(self, text: str):
         self.text = text
-        self.parsed = parse(text)
+        self.parsed = kept("parsed", text, lambda: parse(text))
         self.kernels = {name: Kernel(self, function) for name, function in self.parsed.functions.items() if function.is_kernel}
         self._storage: list[ctypes.Array] = []
         self.addresses = self._allocate()  # of its .global and .const variables
@@ -68,7 +69,9 @@ class Kernel:
         if self._decoded is not None:
             return self._decoded
         library = core()
-        lowered = lower(self.module.parsed, self.function, library.ptxsim_specials_bytes())
+        specials = library.ptxsim_specials_bytes()
+        name = f"{self.name} {specials}"
+        lowered = kept(name, self.module.text, lambda: lower(self.module.parsed, self.function, specials))
         opcodes = (ctypes.c_char_p * len(lowered.opcodes))(*(opcode.encode() for opcode in lowered.opcodes))
         words = (ctypes.c_int64 * len(lowered.words))(*lowered.words)
         arrays = [word for variable, offset in zip(lowered.shared, lowered.shared_offsets) for word in (offset, variable.bytes)]

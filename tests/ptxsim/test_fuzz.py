@@ -235,7 +235,7 @@ def compare(first: int, count: int, folder) -> None:
     device, host = sources(functions)
     module = ptxsim.from_cuda(device, flags=("-fmad=false", "-w"))
     (folder / "host.cpp").write_text(host)
-    flags = ["-shared", "-fPIC", "-O1", "-ffp-contract=off", "-fwrapv", "-w"]
+    flags = ["-shared", "-fPIC", "-O0", "-ffp-contract=off", "-fwrapv", "-w"]
     command = [os.environ.get("CXX", "g++"), *flags, str(folder / "host.cpp"), "-o", str(folder / "host.so")]
     subprocess.run(command, check=True)
     library = ctypes.CDLL(str(folder / "host.so"))
