@@ -2,7 +2,7 @@
 
 `python -m benchmarks.gpu_static` prints a table of counts for each operator call, beside the floor and the bytes that eager
 PyTorch and its fused SDPA move for the same call, and one of registers and occupancy. Counts are facts. The last table is an
-estimate: the roofline that the counts leave room for, blind to latency, which benchmarks/gpu_day.py measures.
+estimate: the roofline that the counts leave room for, blind to latency, which `vdiff verify` measures.
 """
 
 import argparse

@@ -31,6 +31,7 @@ FLOORS = [
     ("models", "integrations", "verify", "bench", "media"),
     ("diffusion",),
     ("data",),  # models and samplers know no data set
+    ("verify.day", "verify.__main__"),  # what `vdiff verify` runs
     ("cli",),
     ("",),  # the package itself: public names
 ]

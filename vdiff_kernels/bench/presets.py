@@ -97,6 +97,14 @@ class ConvShape:
     Co: int
 
 
+@dataclass(frozen=True)
+class RowsShape:
+    """A feed-forward layer of M rows of C channels."""
+
+    M: int
+    C: int
+
+
 TEMPORAL = {
     "animatediff-64": AttentionShape("AnimateDiff", "temporal", 2, 16, 64, 64, 8, 40),
     "animatediff-32": AttentionShape("AnimateDiff", "temporal", 2, 16, 32, 32, 8, 80),
@@ -128,6 +136,7 @@ CONVS = {
     "seed": ConvShape(2, 16, 64, 64, 128, 128),
     "sd-32": ConvShape(2, 16, 32, 32, 640, 640),
 }
+FEEDFORWARD = {"sd-64": RowsShape(2 * 16 * 64 * 64, 320)}
 
 # What a CPU is measured with: one clip of 16 frames at two levels of ModelScope, and of small models.
 CPU_LAYERS = [
@@ -152,5 +161,7 @@ def small(shape):
     """A shape of the same kind in next to no time, for a rehearsal."""
     if isinstance(shape, AttentionShape):
         return replace(shape, B=1, T=min(shape.T, 4), H=4, W=4, N=2)
+    if isinstance(shape, RowsShape):
+        return RowsShape(256, 32)
     channels = {"C": 32} if isinstance(shape, LayerShape) else {"Ci": 32, "Co": 32}
     return replace(shape, B=1, T=4, H=8, W=8, **channels)

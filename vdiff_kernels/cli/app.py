@@ -10,6 +10,7 @@ from .. import __version__
 from ..interrupt import STATUS, raise_again
 from .sample import sample
 from .train import train
+from .verify import verify
 
 
 class OneLineErrors(TyperGroup):
@@ -38,6 +39,7 @@ class OneLineErrors(TyperGroup):
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(sample)
 app.command()(train)
+app.command()(verify)
 
 
 def _print_version(wanted: bool) -> None:
@@ -53,7 +55,8 @@ def vdiff(
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
-    """Short videos of handwritten digits from a line of text, and the training of the model that makes them.
+    """Short videos of handwritten digits from a line of text, the training of the model that makes them, and the proof of the
+    kernels on this machine.
 
     To begin:
 

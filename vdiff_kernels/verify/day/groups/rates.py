@@ -2,8 +2,10 @@
 
 import torch
 
-from . import clock
-from .day import Day
+from ....bench.contest import Contest
+from ....bench.rooflines import Work
+from .. import clock
+from ..rows import Day
 
 
 def run(day: Day) -> None:
@@ -11,7 +13,11 @@ def run(day: Day) -> None:
     source = day.randn(elements)
     target = torch.empty_like(source)
     a, b, c = day.randn(side, side), day.randn(side, side), torch.empty(side, side, device=day.device, dtype=torch.bfloat16)
-    fine = lambda rival, result: 0.0  # noqa: E731
     copies = {"copy_": lambda i: target.copy_(source), "neg": lambda i: torch.neg(source, out=target)}
-    clock.measure(day, "copy", copies, 1, fine, bytes=2 * source.nbytes)
-    clock.measure(day, "matrix product", {"torch": lambda i: torch.mm(a, b, out=c)}, 1, fine, flops=2 * side**3)
+    clock.measure(day, Contest("copy", "copy", False, copies, 1, _exact, Work(2 * source.nbytes, 0)))
+    product = {"torch": lambda i: torch.mm(a, b, out=c)}
+    clock.measure(day, Contest("matrix product", "product", False, product, 1, _exact, Work(0, 2 * side**3)))
+
+
+def _exact(rival: str, result) -> float:
+    return 0.0

@@ -1,13 +1,13 @@
-"""The rows of one GPU's days as one: which of them count, what stands beside what, and under which ceiling."""
+"""The rows of runs on one machine as one: which of them count, what stands beside what, and under which ceiling."""
 
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
-from .day import rows_of
+from ..rows import ROWS, rows_of
 
 OURS = ("vdiff", "composed")
-# Over whose time the ratios of an operator are. No convolution is ours.
+# Over whose time the ratios of an operator are, where no row is "vdiff": of the days before the modules had a backend on a GPU.
 BASES = {"TemporalAttention": "composed", "convolution": "conv2d on views"}
 WRONG = 2e-2  # a relative error above it: of such a result no ratio is made
 LEFT_OUT = ("tuning",)  # groups of builds that are compared with each other, not with rivals
@@ -44,7 +44,7 @@ def read_days(paths: list[Path]) -> Days:
         rows = [row for row in rows_of(path) if isinstance(row, dict) and row.get("group", "tuning") not in LEFT_OUT]
         if not rows:
             what = "has no rows" if path.exists() else "is not there"
-            raise ValueError(f"gpu_report: {name} {what}; expected the rows.jsonl of a GPU day")
+            raise ValueError(f"{name} {what}; expected the {ROWS} of `vdiff verify`")
         files[name] = [row | {"file": name} for row in rows]
     refuse_different(files)
     merged: dict[tuple, dict] = {}
@@ -60,7 +60,7 @@ def names_of(paths: list[Path]) -> list[str]:
     """Each file's name, with as many of its folders as tell it from the others."""
     whole = [path.resolve() for path in paths]
     if len(set(whole)) < len(whole):
-        raise ValueError("gpu_report: a file is given twice; expected each once, the earliest first")
+        raise ValueError("a file is given twice; expected each once, the earliest first")
     for parts in range(1, max(len(path.parts) for path in whole) + 1):
         names = ["/".join(path.parts[-parts:]) for path in whole]
         if len(set(names)) == len(names):
@@ -83,7 +83,7 @@ def refuse_different(files: dict[str, list[dict]]) -> None:
                 said[file] = facts.get(name, {}).get(field, "none")
         if len(set(said.values())) > 1:
             each = ", ".join(f"{file}: {value}" for file, value in said.items())
-            raise ValueError(f"gpu_report: the files differ in their {what} ({each}); expected days of one GPU and one torch")
+            raise ValueError(f"the files differ in their {what} ({each}); expected days of one GPU and one torch")
 
 
 def dates(rows: list[dict]) -> str:
@@ -112,7 +112,7 @@ class Comparison:
 
     @property
     def base(self) -> str:
-        return BASES.get(self.operator, "vdiff")
+        return "vdiff" if "vdiff" in self.rows else BASES.get(self.operator, "vdiff")
 
     @property
     def counted(self) -> dict:

@@ -5,11 +5,11 @@ import re
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from vdiff_kernels.ops.norm.api import channel_stats
-from vdiff_kernels.verify.check import evaluate, functions, make_leaves
-from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
-
-from .day import Day, first_line, relative_error
+from ....bench.contest import relative_error
+from ....ops.norm.api import channel_stats
+from ...check import evaluate, functions, make_leaves
+from ...inputs import SpatialCase, TemporalCase
+from ..rows import Day, first_line
 
 DTYPES = (torch.bfloat16, torch.float16, torch.float32)
 # By csrc/attention/cuda/plan.h: rows of a short tile, class of a head dim, splits, chunks that are merged.

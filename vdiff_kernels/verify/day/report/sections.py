@@ -1,11 +1,11 @@
-"""The sections of docs/performance-gpu.md, each a list of paragraphs and tables."""
+"""The sections of the page, each a list of paragraphs and tables."""
 
 import statistics
 import textwrap
 
-from .report_rows import OURS, WRONG, Ceilings, Comparison, Days, dates, is_right, no_time
+from .rows import OURS, WRONG, Ceilings, Comparison, Days, dates, is_right, no_time
 
-GROUPS_OF_CHECKS = ("variants", "hostile", "contract", "real", "sanitizer")
+GROUPS_OF_CHECKS = ("variants", "hostile", "contract", "real", "models", "sanitizer")
 
 
 def table(header: list[str], rows: list[list]) -> str:
@@ -47,7 +47,9 @@ def one_line(text: str, limit: int = 300) -> str:
 
 def environment(days: Days, ceilings: Ceilings) -> list[str]:
     gpu, versions = days.fact("gpu"), days.fact("versions")
-    rows = [["GPU", gpu.get("gpu", "not in the rows")]]
+    rows = [["GPU", gpu.get("gpu", "none")]]
+    processor = days.fact("processor").get("processor")
+    rows += [["processor", processor]] if processor else []
     if gpu:
         memory = f"{gpu['bytes'] / 2**30:.0f} GiB, L2 {gpu['L2_bytes'] / 2**20:.0f} MiB"
         rows.append(["of it", f"{gpu['multiprocessors']} multiprocessors, {memory}"])
@@ -60,6 +62,7 @@ def environment(days: Days, ceilings: Ceilings) -> list[str]:
     copies = ", ".join(f"`{rival}` {rate / 1e6:.2f}" for rival, rate in ceilings.copies.items())
     rows.append(["copy, TB/s read and written", f"{number(ceilings.bytes_rate and ceilings.bytes_rate / 1e6)} ({copies})"])
     rows.append(["matrix product in bf16, TFLOP/s", number(ceilings.flops_rate and ceilings.flops_rate / 1e6)])
+    rows += [["absent here", name] for name in days.fact("absent").get("names", [])]
     files = []
     for name, own in days.files.items():
         groups = ", ".join(dict.fromkeys(row["group"] for row in own))
@@ -251,7 +254,8 @@ def modules(days: Days, ceilings: Ceilings) -> list[str]:
     found = by_operator(days, "layers") | by_operator(days, "blocks")
     words = {
         "TemporalAttention": "`TemporalAttention`, a module of a product to q, k and v, attention with a dense bias, and a "
-        "product from the heads: `composed` is PyTorch's products around our operator.",
+        "product from the heads, beside that of the source text.",
+        "norm_act_conv": "`norm_act_conv`: group norm of each frame, SiLU, a convolution, a residual, beside the same in turn.",
         "convolution": "Convolutions to as many channels as they have. None of them is ours: a fused one has to beat them. "
         "Ratios are over `conv2d` on views of the same memory.",
         "channel_stats": "`channel_stats`: the mean and variance of each channel of each frame.",

@@ -1,9 +1,9 @@
 """Times of spatial_attention."""
 
-from vdiff_kernels.bench.presets import SPATIAL
-
-from .attention import SDPA, measure_shape
-from .day import Day
+from ....bench.attention import SDPA
+from ....bench.presets import SPATIAL
+from ..rows import Day
+from .attention import measure_shape
 
 
 def run(day: Day) -> None:

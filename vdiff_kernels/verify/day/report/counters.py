@@ -4,9 +4,9 @@ import re
 import statistics
 from collections import Counter
 
-from .report_page import number, one_line, table
-from .report_rows import Days
-from .tools import REAL
+from ..groups.tools import REAL
+from .rows import Days
+from .sections import number, one_line, table
 
 COMPARED = ("warp instructions", "shared wavefronts", "registers")
 
@@ -16,6 +16,7 @@ def counters(days: Days) -> list[str]:
     rows = {row["name"]: row for row in days.of("counters")}
     real = rows.pop("real shapes", {}).get("launches", [])
     failed = [f"{row['name']}: {one_line(row['error'], 160)}" for row in days.of("error", "counters")]
+    failed += [f"{row['name']}: {row['why']}" for row in days.of("absent", "counters")]
     if not rows and not real:
         return ["Not measured." + "".join(f" {line}." for line in failed)]
     return [*beside_simulated(list(rows.values())), *of_real_shapes(real), *failed]

@@ -4,11 +4,10 @@ from dataclasses import replace
 
 import torch
 
-from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
-from vdiff_kernels.verify.budget import assert_within_budget, poisoned_memory
-from vdiff_kernels.verify.check import evaluate, functions, make_leaves
-
-from .day import Day, within_budget
+from ....bench.presets import SPATIAL, TEMPORAL
+from ...budget import assert_within_budget, poisoned_memory
+from ...check import evaluate, functions, make_leaves
+from ..rows import Day, within_budget
 
 CASES = [
     TEMPORAL["animatediff-64"].case("animatediff", bias="rel"),

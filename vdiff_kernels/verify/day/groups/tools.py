@@ -1,4 +1,4 @@
-"""Nsight Compute's counters beside the simulator's, and compute-sanitizer: each starts `python -m benchmarks.gpu.tools CALLS`."""
+"""Nsight Compute's counters beside the simulator's, and compute-sanitizer: each starts this module with names of cases."""
 
 import csv
 import io
@@ -12,14 +12,13 @@ from pathlib import Path
 
 import torch
 
-from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
-from vdiff_kernels.verify.cases import CASES
-from vdiff_kernels.verify.check import evaluate, functions, make_leaves
-
-from .day import Day
+from ....bench.presets import SPATIAL, TEMPORAL
+from ...cases import CASES
+from ...check import evaluate, functions, make_leaves
+from ..rows import Day, first_line
 from .variants import plain_name
 
-GOLDEN = Path(__file__).parents[2] / "tests/ptxsim/golden/cuda_attention.json"
+GOLDEN = Path(__file__).parents[4] / "tests/ptxsim/golden/cuda_attention.json"  # of a checkout
 # Of the hostile cases, all of whose kernels the simulator counted; each alone on the GPU.
 COUNTED = [
     "temporal_attention-eight-rel", "temporal_attention-sixteen-causal", "temporal_attention-seventeen",
@@ -72,7 +71,7 @@ def run_counters(day: Day) -> None:
     day.attempt("real shapes", lambda: {"launches": counters(day, ["real"])}, kind="counters")
     launches: list[dict] = []
     day.attempt("hostile cases", lambda: launches.extend(counters(day, COUNTED)), kind="ready")
-    held = json.loads(GOLDEN.read_text())["cases"]
+    held = json.loads(GOLDEN.read_text())["cases"] if GOLDEN.exists() else {}
     for case in (case for case in CASES if str(case) in COUNTED):
         head = f"forward_and_every_gradient[{case}-bfloat16] "
         simulated = {key.removeprefix(head): counts for key, counts in held.items() if key.startswith(head)}
@@ -92,13 +91,13 @@ def run_sanitizer(day: Day) -> None:
 def has(day: Day, program: str) -> bool:
     there = day.device.type == "cuda" and shutil.which(program) is not None
     if not there:
-        day.add("error", program, error=f"{program} is not there" if day.device.type == "cuda" else "it needs a GPU")
+        day.add("absent", program, why="it is not on the path" if day.device.type == "cuda" else "it needs a GPU")
     return there
 
 
 def start(program: list[str], cases: list[str], **environment: str) -> subprocess.Popen:
     """program on a process that runs those cases. Stopped with this one's process group."""
-    command = [*program, sys.executable, "-m", "benchmarks.gpu.tools", *cases]
+    command = [*program, sys.executable, "-m", __name__, *cases]
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env={**os.environ, **environment}
     )  # fmt: skip
@@ -113,8 +112,8 @@ def counters(day: Day, cases: list[str]) -> list[dict]:
         launches = parsed(printed)
         if launches:
             return launches
-    (day.folder / f"ncu-{cases[0]}.txt").write_text(printed)
-    raise RuntimeError(f"ncu counted nothing, see ncu-{cases[0]}.txt")
+    print(printed)
+    raise RuntimeError(f"ncu counted nothing: {first_line(printed[-300:])}")
 
 
 def parsed(printed: str) -> list[dict]:

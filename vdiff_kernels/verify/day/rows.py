@@ -1,4 +1,4 @@
-"""What a group of the GPU day is given: where it runs, and the one file that its rows go to as they come."""
+"""What a group is given: where it runs, and the one file that its rows go to as they come."""
 
 import json
 import os
@@ -8,7 +8,10 @@ from pathlib import Path
 
 import torch
 
-ROWS = "rows.jsonl"
+from ...backends.registry import BACKENDS
+from ...bench.contest import Setting
+
+ROWS = "results.jsonl"
 
 
 def append_row(folder: Path, **row) -> None:
@@ -37,7 +40,7 @@ def rows_of(path: Path) -> list[dict]:
 
 
 class Day:
-    """Of one group. quick: a rehearsal's sizes.
+    """Of one group. quick: sizes that take no time, for tests.
 
     done: the names that have a result from an earlier process of this group, or ended it: this one goes on with the others.
     """
@@ -69,8 +72,20 @@ class Day:
         if self.device.type == "cuda":
             torch.cuda.synchronize()
 
+    def kernels_of(self, operator: str) -> str | None:
+        """This device's own backend for an operator that it has kernels of, else auto's: library calls."""
+        return self.backend if operator in BACKENDS[self.backend].kernels else None
+
+    def setting(self) -> Setting:
+        """Of a contest in which our own kernels are measured."""
+        return Setting(self.device, torch.bfloat16, {"vdiff": self.backend})
+
+    def automatic(self) -> Setting:
+        """Of one in which auto's choice is."""
+        return Setting(self.device)
+
     def randn(self, *shape: int, dtype: torch.dtype = torch.bfloat16) -> torch.Tensor:
-        return torch.randn(*shape, device=self.device, dtype=torch.float32).to(dtype)
+        return self.setting().randn(*shape, dtype=dtype)
 
 
 def within_budget(share: Callable[[], float]) -> dict:
@@ -81,13 +96,6 @@ def within_budget(share: Callable[[], float]) -> dict:
         return {"passed": False, "detail": str(error)}
 
 
-def first_line(error: Exception, limit: int = 300) -> str:
+def first_line(error: Exception | str, limit: int = 300) -> str:
     text = str(error).strip().split("\n", 1)[0]
-    return f"{type(error).__name__}: {text}"[:limit]
-
-
-def relative_error(actual: torch.Tensor, expected: torch.Tensor) -> float:
-    """The norm of the difference over the norm of what is expected; infinite where a value is not finite."""
-    actual, expected = actual.detach().double(), expected.detach().double()
-    error = ((actual - expected).norm() / expected.norm()).item()
-    return error if error == error else float("inf")
+    return (text if isinstance(error, str) else f"{type(error).__name__}: {text}")[:limit]

@@ -1,14 +1,15 @@
 """Blocks of diffusers' models, in bfloat16: themselves, and through this package's operators, by whatever backend auto takes.
 
-Where diffusers is on the path; a wheel of it is enough (gpu_day.sh takes a folder of wheels).
+Where diffusers is on the path; a wheel of it is enough (benchmarks/gpu_day.sh takes a folder of wheels).
 """
 
 import torch
 
-from vdiff_kernels.integrations import animatediff
-
-from . import clock
-from .day import Day, first_line, relative_error
+from ....bench.contest import Contest, relative_error
+from ....bench.rooflines import Work
+from ....integrations import animatediff
+from .. import clock
+from ..rows import Day, first_line
 
 FRAMES = 16
 
@@ -17,7 +18,7 @@ def run(day: Day) -> None:
     try:
         from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
     except ImportError as error:
-        return day.add("error", "diffusers", error=first_line(error))
+        return day.add("absent", "diffusers", why=first_line(error))
     for channels, side in [(320, 4)] if day.quick else [(320, 64), (640, 32)]:
         with torch.device(day.device):
             module = AnimateDiffTransformer3D(
@@ -32,10 +33,9 @@ def measure(day: Day, name: str, module, xs: list[torch.Tensor]) -> None:
     expected = module.float()(xs[0].float(), num_frames=FRAMES)
     module.bfloat16()
     rivals = {
-        "vdiff auto": lambda i: animatediff.motion_module(module, xs[i], FRAMES),
+        "vdiff": lambda i: animatediff.motion_module(module, xs[i], FRAMES),
         "diffusers": lambda i: module(xs[i], num_frames=FRAMES),
     }
-    clock.measure(
-        day, name, rivals, len(xs), lambda rival, result: relative_error(result, expected),
-        operator="AnimateDiffTransformer3D", backward=False, bytes=2 * xs[0].nbytes, flops=0,
-    )  # fmt: skip
+    errors = lambda rival, result: relative_error(result, expected)  # noqa: E731
+    counted = Work(2 * xs[0].nbytes, 0)
+    clock.measure(day, Contest(name, "AnimateDiffTransformer3D", False, rivals, len(xs), errors, counted))

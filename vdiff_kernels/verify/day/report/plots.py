@@ -1,10 +1,10 @@
-"""The plots beside docs/performance-gpu.md, from matplotlib without its global state."""
+"""The plots beside the page, from matplotlib without its global state."""
 
 from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from .report_rows import Ceilings, Comparison
+from .rows import Ceilings, Comparison
 
 BLUE, ORANGE, GREY = "#0072b2", "#e69f00", "#999999"
 BAR = 0.38
@@ -64,4 +64,4 @@ def finish(ax, shapes: list[str], xlabel: str, even: float) -> None:
 
 
 def save(figure: Figure, path: Path) -> None:
-    figure.savefig(path, dpi=100, metadata={"Software": None})
+    figure.savefig(path, dpi=100, format="png", metadata={"Software": None})

@@ -1,9 +1,8 @@
 """Times of our own kernels alone, on every shape: for builds that are compared with each other."""
 
-from vdiff_kernels.bench.presets import SPATIAL, TEMPORAL
-
+from ....bench.presets import SPATIAL, TEMPORAL
+from ..rows import Day
 from .attention import measure_shape
-from .day import Day
 
 
 def run(day: Day) -> None:

@@ -1,0 +1,1 @@
+"""What `vdiff verify` runs: one module a group, each with `run(day)`."""
