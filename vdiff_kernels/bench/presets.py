@@ -165,3 +165,72 @@ def small(shape):
         return RowsShape(256, 32)
     channels = {"C": 32} if isinstance(shape, LayerShape) else {"Ci": 32, "Co": 32}
     return replace(shape, B=1, T=4, H=8, W=8, **channels)
+
+
+@dataclass(frozen=True)
+class Preset:
+    """What one step of a model runs, a layer of each kind at each of its levels; one clip, without guidance.
+
+    attention and modules are by level: those of `TEMPORAL` and `SPATIAL` have guidance, or are of other sizes.
+    """
+
+    about: str
+    attention: tuple[AttentionShape, ...] = ()
+    modules: tuple[LayerShape, ...] = ()
+    convs: tuple[ConvShape, ...] = ()
+    rows: tuple[RowsShape, ...] = ()
+    unet: tuple[int, ...] | None = None  # (T, H, W) of a step of the reference UNet
+    block: tuple[int, ...] | None = None  # (channels, T, H, W) of a motion module of AnimateDiff
+
+
+def _levels(model: str, T: int, levels: list[tuple[int, int, int, int]], bias: str | None = None, text: int = 0) -> dict:
+    """levels: (H, W, N, D) of each, whose C is N * D."""
+    attention = [AttentionShape(model, "temporal", 1, T, H, W, N, D, bias) for H, W, N, D in levels]
+    attention += [AttentionShape(model, "spatial", 1, T, H, W, N, D) for H, W, N, D in levels]
+    attention += [AttentionShape(model, "spatial", 1, T, H, W, N, D, context=text) for H, W, N, D in levels if text]
+    return {
+        "attention": tuple(attention),
+        "convs": tuple(ConvShape(1, T, H, W, N * D, N * D) for H, W, N, D in levels),
+        "rows": tuple(RowsShape(T * H * W, N * D) for H, W, N, D in levels),
+    }  # fmt: skip
+
+
+PRESETS = {
+    "tiny": Preset(
+        "seconds, on any machine",
+        **_levels("tiny", 8, [(16, 16, 2, 32)], bias="rel"), modules=(LayerShape(1, 8, 16, 16, 64, 2),), unet=(8, 16, 16),
+    ),
+    "vdm-64": Preset(
+        "Ho et al. 2022 (arXiv 2204.03458): pixels, 16 frames of 64 x 64, relative position bias",
+        **_levels("VDM", 16, [(32, 32, 8, 32), (16, 16, 8, 64)], bias="rel"),
+        modules=(LayerShape(1, 16, 32, 32, 256, 8),), unet=(16, 64, 64),
+    ),
+    "modelscope-256": Preset(
+        "ModelScope text-to-video: 16 frames of 256 x 256, latents of 32 x 32",
+        **_levels("ModelScope", 16, [(32, 32, 5, 64), (16, 16, 10, 64), (8, 8, 20, 64)], text=77),
+        modules=(LayerShape(1, 16, 32, 32, 320, 5),),
+    ),
+    "animatediff-512": Preset(
+        "AnimateDiff on Stable Diffusion 1.5: 16 frames of 512 x 512, latents of 64 x 64",
+        **_levels("AnimateDiff", 16, [(64, 64, 8, 40), (32, 32, 8, 80), (16, 16, 8, 160)], text=77),
+        modules=(LayerShape(1, 16, 64, 64, 320, 8),), block=(320, 16, 64, 64),
+    ),
+    "svd-576x1024": Preset(
+        "Stable Video Diffusion: 14 frames of 576 x 1024, latents of 72 x 128",
+        **_levels("SVD", 14, [(72, 128, 5, 64), (36, 64, 10, 64), (18, 32, 20, 64)]),
+        modules=(LayerShape(1, 14, 72, 128, 320, 5),),
+    ),
+    "latte-256": Preset(
+        "Latte-XL/2: 16 frames of 256 x 256, 16 x 16 tokens a frame",
+        attention=(
+            AttentionShape("Latte", "temporal", 1, 16, 16, 16, 16, 72), AttentionShape("Latte", "spatial", 1, 16, 16, 16, 16, 72),
+            AttentionShape("Latte", "spatial", 1, 16, 16, 16, 16, 72, context=120),
+        ),
+        modules=(LayerShape(1, 16, 16, 16, 1152, 16),), rows=(RowsShape(16 * 256, 1152),),
+    ),
+    "long-128-frames": Preset(
+        "128 frames of 32 x 32 latents",
+        attention=tuple(AttentionShape("long", "temporal", 1, T, 32, 32, 5, 64, "rel") for T in (32, 64, 128)),
+        modules=(LayerShape(1, 128, 32, 32, 320, 5),), convs=(ConvShape(1, 128, 32, 32, 320, 320),),
+    ),
+}  # fmt: skip

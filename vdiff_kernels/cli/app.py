@@ -8,6 +8,8 @@ from typer.core import TyperGroup
 
 from .. import __version__
 from ..interrupt import STATUS, raise_again
+from .bench import bench
+from .doctor import doctor
 from .sample import sample
 from .train import train
 from .verify import verify
@@ -38,6 +40,8 @@ class OneLineErrors(TyperGroup):
 
 app = typer.Typer(cls=OneLineErrors, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 app.command()(sample)
+app.command()(bench)
+app.command()(doctor)
 app.command()(train)
 app.command()(verify)
 

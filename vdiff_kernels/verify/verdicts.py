@@ -81,16 +81,16 @@ def _why_later() -> str | None:
 def _verdict(backend: str, variant: Variant) -> str:
     key = f"{backend} {variant} | {_place(variant.index)}"
     if key not in _verdicts:
-        _verdicts.update(_kept())
+        _verdicts.update(kept())
     if key not in _verdicts:
         _verdicts[key] = _checked(backend, variant)
-        kept = _keep()
+        where = _keep()
         what = f"vdiff_kernels: checked {variant} of backend {backend!r} against its definition on {gpu.name(variant.index)}"
         if _verdicts[key] == RIGHT:
-            _log.info("%s: right, so auto takes it; %s", what, kept)
+            _log.info("%s: right, so auto takes it; %s", what, where)
         else:
             warnings.warn(
-                f"{what}: it differs, so auto leaves it alone: {_verdicts[key]}; {kept}. Please report it; backend={backend!r} "
+                f"{what}: it differs, so auto leaves it alone: {_verdicts[key]}; {where}. Please report it; backend={backend!r} "
                 "takes it all the same, and VDIFF_FIRST_USE_CHECK=0 makes auto do so",
                 stacklevel=2,
             )
@@ -133,12 +133,13 @@ def _place(index: int | None) -> str:
     return f"{gpu.name(index)} | torch {torch.__version__} | library {_library_digest()}"
 
 
-def _kept() -> dict[str, str]:
+def kept() -> dict[str, str]:
+    """The verdicts in the cache file, by what was checked where: RIGHT, or what was wrong."""
     try:
-        kept = json.loads(cache_file().read_text())
+        found = json.loads(cache_file().read_text())
     except (OSError, ValueError):
         return {}
-    return kept if isinstance(kept, dict) else {}
+    return found if isinstance(found, dict) else {}
 
 
 def _keep() -> str:
@@ -147,7 +148,7 @@ def _keep() -> str:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with written_whole(path) as draft:
-            draft.write_text(json.dumps({**_kept(), **_verdicts}, indent=1) + "\n")
+            draft.write_text(json.dumps({**kept(), **_verdicts}, indent=1) + "\n")
     except OSError as error:
         return f"the verdict is kept for this process alone ({error})"
     return f"the verdict is kept in {path}"

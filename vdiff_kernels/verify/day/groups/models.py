@@ -2,8 +2,8 @@
 
 import torch
 
-from ....bench.contest import Contest, relative_error
-from ....bench.rooflines import Work
+from ....bench import models
+from ....bench.contest import relative_error
 from ....diffusion import VideoDiffusion
 from .. import clock
 from ..rows import Day
@@ -18,7 +18,8 @@ def run(day: Day) -> None:
     day.attempt("a clip", lambda: one_clip(day))
     day.attempt("a training step", lambda: one_training_step(day))
     if day.device.type == "cuda":
-        measure_step(day)
+        for backward in (False, True):
+            clock.measure(day, models.unet((16, 32, 32), day.automatic(), backward))
 
 
 def pipeline(device: torch.device | str, backend: str | None = None) -> VideoDiffusion:
@@ -62,15 +63,3 @@ def one_training_step(day: Day) -> dict:
         unet(*arguments(device, 1)).square().mean().backward()
         found.append(torch.cat([p.grad.flatten().cpu() for p in unet.parameters() if p.grad is not None]))
     return compared(*found)
-
-
-def measure_step(day: Day) -> None:
-    given = arguments(day.device)
-    models = {"vdiff": pipeline(day.device).unet, "eager": pipeline(day.device, "reference").unet}
-    with torch.no_grad():
-        expected = models["eager"](*given)
-    calls = {name: torch.no_grad()(lambda i, unet=unet: unet(*given)) for name, unet in models.items()}
-    name = "VideoUNet B2 T16 H32 W32 fwd"
-    counted = Work(2 * given[0].nbytes, 0)
-    errors = lambda rival, result: relative_error(result, expected)  # noqa: E731
-    clock.measure(day, Contest(name, "VideoUNet", False, calls, 1, errors, counted, "reference"))
