@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from .results import Outcome
 from .rooflines import Roofline
 
-COLORS = ("#999999", "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00")
+COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999999")
 MARKERS = "osD^vP*X"
 BAR = 0.8
 
@@ -24,11 +24,12 @@ def figure(outcomes: list[Outcome], machine: str, roofline: Roofline) -> Figure:
     drawn.suptitle("\n".join(textwrap.wrap(machine, 150)), fontsize=9)
     left, right = drawn.subfigures(1, 2, width_ratios=(3, 2))
     _ratios(left.subplots(), own)
-    axes = right.subplots(3 if lines else 1, 1, squeeze=False)[:, 0]
-    _roofline(axes[0], own, roofline)
-    if lines:
-        _against_frames(axes[1], lines, "us", "us of a call")
-        _against_frames(axes[2], lines, "peak_bytes", "bytes at its peak")
+    quantities = {"us": "us of a call", "peak_bytes": "bytes at its peak, beyond its inputs"} if lines else {}
+    counted = [what for what in quantities if any(one.rows[one.base][what] for line in lines.values() for one in line.values())]
+    first, *others = right.subplots(1 + len(counted), 1, squeeze=False)[:, 0]
+    _roofline(first, own, roofline)
+    for ax, what in zip(others, counted):
+        _against_frames(ax, lines, what, quantities[what])
     return drawn
 
 
@@ -93,11 +94,8 @@ def _against_frames(ax, lines: dict[str, dict[int, Outcome]], what: str, label: 
                 ax.plot(frames, values, style, marker="o", markersize=3, color=color, label=f"{rival or 'ours'}: {name}")
     ax.set_xlabel("frames", fontsize=8)
     ax.set_ylabel(label, fontsize=8)
-    if ax.lines:
-        ax.set_yscale("log")
-        ax.legend(fontsize=6, frameon=False)
-    else:
-        ax.text(0.5, 0.5, "not counted on this device", ha="center", transform=ax.transAxes, fontsize=8)
+    ax.set_yscale("log")
+    ax.legend(fontsize=6, frameon=False)
     _tidy(ax)
 
 

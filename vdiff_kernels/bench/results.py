@@ -52,7 +52,7 @@ class Outcome:
         return roofline.seconds(self.work) * 1e6 / us if us and (self.work.bytes or self.work.flops) else None
 
 
-def measured(plan: Planned, setting: Setting, baselines: tuple[str, ...], rounds: int = ROUNDS) -> Outcome:
+def measured(plan: Planned, setting: Setting, baselines: tuple[str, ...], rounds: int | None = None) -> Outcome:
     """Whatever a rival raises is an outcome of it; that of making the inputs, of all."""
     outcome = Outcome(plan.preset, plan.operator, plan.label, tuple(setting.backends), setting.dtype)
     try:
@@ -61,7 +61,7 @@ def measured(plan: Planned, setting: Setting, baselines: tuple[str, ...], rounds
         outcome.failures[""] = said(error)
         return outcome
     outcome.label, outcome.work, outcome.model = contest.name, contest.work, contest.model
-    race = Race(contest, setting, rounds)
+    race = Race(contest, setting, ROUNDS if rounds is None else rounds)
     for rival in chosen(contest, setting, baselines):
         try:
             race.prepare(rival)

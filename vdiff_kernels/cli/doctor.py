@@ -189,17 +189,15 @@ def text(found: dict) -> str:
         served: dict[str, list[str]] = {}
         for operator, one in own.items():
             served.setdefault(one["backend"] + (" in parts" if one["in_parts"] else ""), []).append(operator)
-        lines += [f"  {preset:16} {backend}: {', '.join(operators)}" for backend, operators in served.items()]
-    reasons = dict.fromkeys(
-        f"  not {name} for {operator}: {reason}"
-        for own in auto["presets"].values() for operator, one in own.items() for name, reason in one["not"].items()
-    )  # fmt: skip
-    lines += list(reasons)
-    checked = (
-        f"{cached['right']} of {cached['checked']} kernel variants right at their first use"
-        if cached["checked"]
-        else "no GPU kernel checked"
-    )
+        for backend, operators in served.items():
+            lines.append(f"  {preset:16} {backend}: {'everything' if len(served) == 1 else ', '.join(operators)}")
+    against: dict[str, dict[str, None]] = {}
+    for own in auto["presets"].values():
+        for operator, one in own.items():
+            for name, reason in one["not"].items():
+                against.setdefault(f"  not {name}: {reason}", {})[operator] = None
+    lines += [f"{words} ({', '.join(operators)})" for words, operators in against.items()]
+    checked = f"{cached['right']} of {cached['checked']} kernel variants right at their first use on a GPU"
     lines.append(f"cache      {cached['file']}, {cached['bytes']} bytes: {checked}")
     lines += [f"  wrong: {key}: {verdict}" for key, verdict in cached["wrong"].items()]
     return "\n".join(lines)
