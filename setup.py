@@ -1,6 +1,7 @@
 """Builds vdiff_kernels/_C.so, one plain shared library without Python in it, through ninja: only what changed recompiles.
 
 Environment:
+    VDIFF_NATIVE     auto: the library where there is a C++ compiler (default); 0: never; 1: a compiler or fail
     VDIFF_CUDA       auto: CUDA kernels where nvcc is found (default); 0: never; 1: nvcc or fail
     VDIFF_CUDA_ARCHS the GPUs that get machine code, 80;86;89;90;100;120 by default; others compile the PTX that is there too
     CUDA_HOME        where to look for bin/nvcc before PATH
@@ -54,6 +55,24 @@ NVCC_FLAGS = [
 ]
 
 
+def chosen(variable: str) -> str:
+    choice = os.environ.get(variable, "auto")
+    if choice not in ("auto", "0", "1"):
+        raise SystemExit(f"vdiff_kernels: {variable} is {choice!r}; allowed are auto, 0 and 1")
+    return choice
+
+
+def wants_library() -> bool:
+    """Whether to build it. Without, the package computes by PyTorch, and says so where it is asked."""
+    choice, compiler = chosen("VDIFF_NATIVE"), shlex.split(CXX)[0]
+    if choice == "0" or shutil.which(compiler):
+        return choice != "0"
+    if choice == "1" or chosen("VDIFF_CUDA") == "1":
+        raise SystemExit(f"vdiff_kernels: there is no C++ compiler {compiler!r}, which VDIFF_NATIVE=1 and VDIFF_CUDA=1 need")
+    print(f"vdiff_kernels: no C++ compiler {compiler!r}: installing without the compiled library, on PyTorch alone", flush=True)
+    return False
+
+
 def find_nvcc() -> str | None:
     home = os.environ.get("CUDA_HOME")
     return (shutil.which("nvcc", path=f"{home}/bin") if home else None) or shutil.which("nvcc")
@@ -61,9 +80,7 @@ def find_nvcc() -> str | None:
 
 def chosen_nvcc() -> str | None:
     """The nvcc to build CUDA kernels with, or None to build without."""
-    choice = os.environ.get("VDIFF_CUDA", "auto")
-    if choice not in ("auto", "0", "1"):
-        raise SystemExit(f"vdiff_kernels: VDIFF_CUDA is {choice!r}; allowed are auto, 0 and 1")
+    choice = chosen("VDIFF_CUDA")
     nvcc = None if choice == "0" else find_nvcc()
     if choice == "1" and nvcc is None:
         raise SystemExit("vdiff_kernels: VDIFF_CUDA=1, but there is no nvcc in CUDA_HOME/bin or on PATH")
@@ -163,11 +180,11 @@ class BuildLibrary(build_ext):
 
 class PlatformWheel(bdist_wheel):
     def get_tag(self):
-        return "py3", "none", super().get_tag()[2]  # serves every Python
+        return "py3", "none", super().get_tag()[2]  # serves every Python; "any" platform without the library
 
 
 os.chdir(ROOT)
 setup(
-    ext_modules=[Extension("vdiff_kernels._C", sources=[])],
+    ext_modules=[Extension("vdiff_kernels._C", sources=[])] if wants_library() else [],
     cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
 )

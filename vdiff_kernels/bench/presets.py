@@ -24,10 +24,14 @@ class AttentionShape:
     bias: str | None = None
     context: int = 0
 
-    def name(self, backward: bool) -> str:
+    @property
+    def label(self) -> str:
         shape = " ".join(f"{letter}{getattr(self, letter)}" for letter in "BTHWND")
         more = [f"{self.bias} bias" if self.bias else "", f"S{self.context}" if self.context else ""]
-        return " ".join(word for word in [self.kind, self.model, shape, *more, "fwd+bwd" if backward else "fwd"] if word)
+        return " ".join(word for word in [self.kind, self.model, shape, *more] if word)
+
+    def name(self, backward: bool) -> str:
+        return f"{self.label} {'fwd+bwd' if backward else 'fwd'}"
 
     @property
     def operator(self) -> str:

@@ -41,7 +41,7 @@ def _contests(preset: str, operator: str, setting: Setting, backward: bool) -> l
     shapes = PRESETS[preset]
     if operator in ("temporal_attention", "spatial_attention"):
         own = [shape for shape in shapes.attention if shape.operator == operator]
-        return [(shape.name(backward), lambda shape=shape: attention.contest(shape, setting, backward)) for shape in own]
+        return [(shape.label, lambda shape=shape: attention.contest(shape, setting, backward)) for shape in own]
     if operator == "norm_act_conv":
         return [
             (f"{kernel} {layers.label(shape)}", lambda shape=shape, kernel=kernel: layers.conv(shape, kernel, setting, backward))
