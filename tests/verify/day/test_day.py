@@ -40,7 +40,7 @@ def day(tmp_path_factory):
     faults = {"hostile": "crash", "variants": "hang", "real": "wrong", "temporal": "memory"}
     prepare = functools.partial(planted.prepare, faults, markers)
     settings = plan.Settings(
-        folder, "cpu", 4, ("start", "rates", "counters", *faults), stall=8, quick=True, prepare=prepare
+        folder, "cpu", 4, ("start", "rates", "counters", *faults), stall=12, quick=True, prepare=prepare
     )  # fmt: skip
     code = runner.run(settings, printed.append)
     return code, read_rows(folder), "\n".join(printed), folder
@@ -50,7 +50,7 @@ def test_each_fault_is_named_where_it_is(day):
     code, rows, printed, folder = day
     assert code == plan.WRONG
     (crashed,), (hung,) = of(rows, "lost", "hostile"), of(rows, "lost", "variants")
-    assert crashed["how"] == "ended by SIGSEGV" and hung["how"] == "stopped: no row for 8 s"
+    assert crashed["how"] == "ended by SIGSEGV" and hung["how"] == "stopped: no row for 12 s"
     (wrong,) = [row for row in of(rows, "check") if not row["passed"]]
     assert wrong["group"] == "real" and "out: maximum error" in wrong["detail"]
     (beyond,) = [row for row in of(rows, "error") if "| SDPA" not in row["name"]]
