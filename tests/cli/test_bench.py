@@ -6,9 +6,9 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from vdiff_kernels.bench import layers, plots, results, suite
+from vdiff_kernels.bench import attention, counting, layers, plots, results, suite
 from vdiff_kernels.bench.contest import Contest, Setting
-from vdiff_kernels.bench.presets import PRESETS
+from vdiff_kernels.bench.presets import PRESETS, AttentionShape
 from vdiff_kernels.bench.rooflines import Roofline, Work
 from vdiff_kernels.cli import bench as command
 from vdiff_kernels.cli.app import app
@@ -83,6 +83,15 @@ def test_whatever_a_rival_raises_is_its_own_row(machine, monkeypatch):
     monkeypatch.setattr(suite, "planned", lambda *_: [plan(made)])
     done = vdiff("--op", "geglu")
     assert done.exit_code == 0 and "not run: SDPA flash: RuntimeError: no kernel" in done.output and "x eager" in done.output
+
+
+def test_a_rival_that_takes_more_memory_than_there_is_is_not_begun(monkeypatch):
+    shape = AttentionShape("SVD", "spatial", 1, 2, 6, 8, 5, 8)
+    made = attention.contest(shape, HERE, False)
+    monkeypatch.setattr(counting, "free_memory", lambda device: 3 * 4 * 2 * 5 * 48 * 48)  # what its scores take
+    with pytest.raises(MemoryError, match="it takes 0 GiB; 0 are free"):
+        made.rivals["eager"](0)
+    assert made.error("vdiff", made.rivals["vdiff"](0)) < 1e-3
 
 
 def test_inputs_that_do_not_fit_are_a_row():

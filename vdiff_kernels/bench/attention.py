@@ -15,6 +15,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ..ops.attention import api
 from .contest import Contest, Setting, relative_error, with_gradients
+from .counting import require_memory
 from .presets import AttentionShape
 from .replays import sets_for
 from .rivals import Frames, Pixels, dense_spatial, dense_temporal, eager
@@ -75,11 +76,25 @@ class _Call:
             return self._mask() if given is None else given
 
         found = {name: self._over_rows(self._ours(backend)) for name, backend in self.setting.backends.items()}
-        found["eager"] = self._over_rows(lambda *rows: self._eager(*rows, mask()))
+        found["eager"] = self._with_scores(self._over_rows(lambda *rows: self._eager(*rows, mask())))
         for name in SDPA if self.setting.device.type == "cuda" else ON_CPU:
             found[name] = self._over_sequences(lambda *rows, name=name: forced(SDPA[name], *rows, mask()))
+        found["SDPA math"] = self._with_scores(found["SDPA math"])
         found[FLEX] = self._over_sequences(self._flex)
         return found
+
+    def _with_scores(self, rival: Callable[[int], object]) -> Callable[[int], object]:
+        """One that has every score in memory, several times."""
+        shape = self.shape
+        queries, keys = shape.lengths
+        scores = math.prod(shape.rows[:5]) // queries * queries * keys
+        needed = scores * self.setting.dtype.itemsize * (5 if self.backward else 3)
+
+        def run(i):
+            require_memory(needed, self.setting.device)
+            return rival(i)
+
+        return run
 
     def _ours(self, backend: str | None):
         return lambda q, k, v: self.operator(q, k, v, backend=backend, **self.arguments())

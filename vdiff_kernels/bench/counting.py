@@ -54,3 +54,19 @@ def resident(name: str = "VmRSS") -> int:
     """Memory of this process, in bytes: "VmRSS" now, "VmHWM" at the peak. Reads Linux's /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
+
+
+def free_memory(device: torch.device) -> int | None:
+    """Bytes that may still be allocated there. None where nobody says."""
+    if device.type == "cuda":
+        return torch.cuda.mem_get_info(device)[0]
+    path = Path("/proc/meminfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    return next((int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable")), None)
+
+
+def require_memory(needed: float, device: torch.device) -> None:
+    """Raises MemoryError for a call that would take more than there is: a CPU's system would end the process, without a word."""
+    free = free_memory(device)
+    if free is not None and needed > 0.9 * free:
+        raise MemoryError(f"it takes {needed / 2**30:.0f} GiB; {free / 2**30:.0f} are free")

@@ -9,6 +9,7 @@ import importlib
 import multiprocessing
 import multiprocessing.connection
 import os
+import platform
 import signal
 import threading
 import time
@@ -33,7 +34,7 @@ LOG = "log.txt"
 RESTARTS = 6
 REPORT_SECONDS = 10  # that are kept for it
 SMALLEST_START = 10  # s. Less is left: a group is not begun.
-PROCESSES = multiprocessing.get_context("forkserver")  # PyTorch is imported once, and no GPU touched, before a group's is made
+START_METHOD = "forkserver"  # PyTorch is imported once, and no GPU touched, before a group's process is made
 
 
 # --------------------------------------------------------------------------------------------------------- of one process
@@ -68,7 +69,9 @@ class Watched:
         self.group, self.folder, self.until, self.halted = group, settings.folder, until, halted
         self.stall = settings.stall or group.stall
         self.log = self.folder / f".log-{group.name}"
-        self.process = PROCESSES.Process(target=run_in_child, args=(group.name, settings, self.log))
+        self.process = multiprocessing.get_context(START_METHOD).Process(
+            target=run_in_child, args=(group.name, settings, self.log)
+        )
         self.process.start()
 
     def ended(self) -> str | None:
@@ -193,8 +196,10 @@ def refuse_mixture(settings: Settings) -> None:
 
 def run(settings: Settings, tell: Callable[[str], None] = functools.partial(print, flush=True)) -> int:
     """Runs it, writes the report and returns the exit code: RIGHT, WRONG or COULD_NOT_RUN. Raises ValueError, OSError."""
+    if START_METHOD not in multiprocessing.get_all_start_methods():
+        raise OSError(f"verify: {platform.system()} does not start processes by {START_METHOD!r}; expected Linux or macOS")
     settings.folder.mkdir(parents=True, exist_ok=True)
     refuse_mixture(settings)
-    PROCESSES.set_forkserver_preload(["torch"])
+    multiprocessing.get_context(START_METHOD).set_forkserver_preload(["torch"])
     started = Run(settings, tell).all_groups()
     return write_report(settings, tell) if started else COULD_NOT_RUN
