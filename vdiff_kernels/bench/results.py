@@ -8,8 +8,9 @@ import torch
 
 from ..backends import gpu
 from .contest import WRONG, Contest, Race, Setting
+from .place import processor
 from .replays import ROUNDS
-from .rooflines import Machine, Roofline, Work, processor
+from .rooflines import Machine, Roofline, Work
 from .suite import Planned, chosen
 
 LABEL = 58

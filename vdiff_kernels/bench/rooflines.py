@@ -1,8 +1,6 @@
 """Floors: what a call must move and multiply at the least, and how fast a machine does either."""
 
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -12,6 +10,7 @@ from ..ops.call import Call
 from ..ops.conv.call import ConvCall
 from ..ops.feedforward.call import GegluCall
 from ..ops.norm.call import NormCall, StatsCall
+from .place import processor
 from .timing import interleaved
 
 
@@ -113,11 +112,3 @@ class Machine:
             f"{processor()}, {torch.get_num_threads()} threads, {library.instruction_set()} kernels, torch {torch.__version__}: "
             f"copies {self.roofline.bytes_rate / 1e9:.1f} GB/s, multiplies {self.roofline.flops_rate / 1e9:.0f} GFLOP/s"
         )
-
-
-def processor() -> str:
-    """Its name."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text().splitlines() if path.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()

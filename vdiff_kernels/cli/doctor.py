@@ -1,6 +1,5 @@
 """`vdiff doctor`: what is here, which backends work and why not, and what auto takes for the layers of published models."""
 
-import importlib.metadata
 import json
 import os
 import platform
@@ -17,8 +16,8 @@ from .. import __version__, library
 from ..backends import gpu
 from ..backends.explain import explain
 from ..backends.registry import BACKENDS, availability
+from ..bench.place import installed_version, processor
 from ..bench.presets import PRESETS
-from ..bench.rooflines import processor
 from ..bench.suite import default_dtype
 from ..ops.attention.api import spatial_attention, temporal_attention
 from ..ops.conv.api import norm_act_conv
@@ -59,7 +58,7 @@ def examined(device: str | None = None) -> dict:
         "vdiff_kernels": __version__,
         "python": platform.python_version(),
         "system": f"{platform.system()} {platform.machine()}, {' '.join(platform.libc_ver())}".strip(", "),
-        "packages": {name: version(name) for name in PACKAGES},
+        "packages": {name: installed_version(name) for name in PACKAGES},
         "processor": {"name": processor(), "threads": torch.get_num_threads(), **instruction_sets()},
         "gpus": gpus(),
         "compilers": {name: compiler(command) for name, command in COMPILERS.items()},
@@ -68,13 +67,6 @@ def examined(device: str | None = None) -> dict:
         "auto": choices(device),
         "cache": cache(),
     }
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def instruction_sets() -> dict:

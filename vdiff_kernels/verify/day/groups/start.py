@@ -1,7 +1,6 @@
 """Where this runs, and whether the kernels may: what fails here ends the day."""
 
 import hashlib
-import importlib.metadata
 import platform
 import shutil
 import subprocess
@@ -11,7 +10,7 @@ import torch
 from .... import library
 from ....backends import gpu
 from ....backends.registry import availability
-from ....bench.rooflines import processor
+from ....bench.place import installed_version, processor
 from ..rows import Day
 
 PACKAGES = ("triton", "diffusers", "matplotlib", "av", "typer")
@@ -23,7 +22,7 @@ def run(day: Day) -> None:
     day.add("fact", "library", bytes=len(content()), sha256=digest(), holds_cubins=holds_cubins)
     state = availability(day.backend)
     day.add("fact", "availability", text=str(state))
-    packages = {name: version(name) for name in PACKAGES}
+    packages = {name: installed_version(name) for name in PACKAGES}
     versions = {"python": platform.python_version(), "torch": torch.__version__, "cuda": torch.version.cuda, **packages}
     day.add("fact", "versions", **versions)
     absent = [name for name, found in packages.items() if found is None] + [name for name in PROGRAMS if not shutil.which(name)]
@@ -45,13 +44,6 @@ def content() -> bytes:
 def digest() -> str:
     """Of the compiled library."""
     return hashlib.sha256(content()).hexdigest()[:16]
-
-
-def version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
 
 
 def smi() -> str:
