@@ -101,5 +101,6 @@ def relative_error(actual: Tensor, expected: Tensor) -> float:
     return error if error == error else float("inf")
 
 
-def direction(backward: bool) -> str:
-    return "fwd+bwd" if backward else "fwd"
+def first_line(error: Exception | str, limit: int = 300) -> str:
+    text = str(error).strip().split("\n", 1)[0]
+    return (text if isinstance(error, str) else f"{type(error).__name__}: {text}")[:limit]

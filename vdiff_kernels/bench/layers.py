@@ -16,8 +16,8 @@ from ..ops.feedforward.call import GegluCall
 from ..ops.norm.api import channel_stats, norm_act
 from ..ops.norm.call import Norm, NormCall, StatsCall
 from . import seed_blocks
-from .contest import Contest, Setting, direction, relative_error, with_gradients
-from .presets import ConvShape, LayerShape, RowsShape
+from .contest import Contest, Setting, relative_error, with_gradients
+from .presets import ConvShape, LayerShape, RowsShape, direction
 from .replays import sets_for
 from .rooflines import work
 
@@ -77,8 +77,9 @@ def conv(shape: ConvShape, kernel: str, setting: Setting, backward: bool) -> Con
     last = [(clip(shape.Ci).requires_grad_(backward), clip(shape.Co).requires_grad_(backward)) for _ in range(sets)]
     grad_out = clip(shape.Co)
 
+    given = Norm("group", norm.weight, norm.bias, groups=GROUPS)
+
     def ours(backend):
-        given = Norm("group", norm.weight, norm.bias, groups=GROUPS)
         return lambda x, residual: norm_act_conv(
             x, layer.weight, layer.bias, norm=given, act="silu", residual=residual, backend=backend
         )  # fmt: skip
@@ -105,10 +106,8 @@ def conv(shape: ConvShape, kernel: str, setting: Setting, backward: bool) -> Con
     rivals["eager"] = with_layout(in_turn, torch.contiguous_format)
     rivals["eager channels_last_3d"] = with_layout(in_turn, CHANNELS_LAST)
     rivals[COMPILED] = with_layout(torch.compile(in_turn), CHANNELS_LAST)
-    described = ConvCall(
-        "norm_act_conv", last[0][0], layer.weight, layer.bias, Norm("group", norm.weight, norm.bias, groups=GROUPS), "silu",
-        residual=last[0][1],
-    )  # fmt: skip
+    x, residual = last[0]
+    described = ConvCall("norm_act_conv", x, layer.weight, layer.bias, given, "silu", residual=residual)
     return Contest(
         f"norm_act_conv {kernel} {label(shape)} {direction(backward)}", "norm_act_conv", backward, rivals, sets,
         lambda rival, result: relative_error(result[0][:1], expected), work(described, backward),

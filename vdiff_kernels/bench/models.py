@@ -7,7 +7,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ..integrations import animatediff
 from ..models.video_unet import VideoUNet
-from .contest import Contest, Setting, direction, relative_error, with_gradients
+from .contest import Contest, Setting, relative_error, with_gradients
+from .presets import direction
 from .rooflines import Work
 
 

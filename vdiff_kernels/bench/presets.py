@@ -9,6 +9,10 @@ from ..ops.call import Described
 from ..verify.inputs import AttentionCase, SpatialCase, TemporalCase
 
 
+def direction(backward: bool) -> str:
+    return "fwd+bwd" if backward else "fwd"
+
+
 @dataclass(frozen=True)
 class AttentionShape:
     """One call. bias: "rel" or "dense", whose gradient a backward takes too; context: S, shared by the frames."""
@@ -31,7 +35,7 @@ class AttentionShape:
         return " ".join(word for word in [self.kind, self.model, shape, *more] if word)
 
     def name(self, backward: bool) -> str:
-        return f"{self.label} {'fwd+bwd' if backward else 'fwd'}"
+        return f"{self.label} {direction(backward)}"
 
     @property
     def operator(self) -> str:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 
 from ..backends import gpu
-from .contest import WRONG, Contest, Race, Setting
+from .contest import WRONG, Contest, Race, Setting, first_line
 from .place import processor
 from .replays import ROUNDS
 from .rooflines import Machine, Roofline, Work
@@ -59,7 +59,7 @@ def measured(plan: Planned, setting: Setting, baselines: tuple[str, ...], rounds
     try:
         contest = plan.make()
     except (RuntimeError, MemoryError, ImportError, ValueError) as error:
-        outcome.failures[""] = said(error)
+        outcome.failures[""] = first_line(error, 160)
         return outcome
     outcome.label, outcome.work, outcome.model = contest.name, contest.work, contest.model
     race = Race(contest, setting, ROUNDS if rounds is None else rounds)
@@ -67,16 +67,11 @@ def measured(plan: Planned, setting: Setting, baselines: tuple[str, ...], rounds
         try:
             race.prepare(rival)
         except Exception as error:  # of any of PyTorch's kernels and compilers
-            outcome.failures[rival] = said(error)
+            outcome.failures[rival] = first_line(error, 160)
     outcome.rows = {row["rival"]: row for row in race.times()}
     del contest, race
     gc.collect()
     return outcome
-
-
-def said(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else ''}"[:160]
 
 
 # ------------------------------------------------------------------------------------------------------------- the machine

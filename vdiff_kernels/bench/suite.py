@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import torch
 
 from . import attention, layers, models
-from .contest import Contest, Setting, direction
-from .presets import PRESETS
+from .contest import Contest, Setting
+from .presets import PRESETS, direction
 
 OPERATORS = (
     "temporal_attention", "spatial_attention", "norm_act_conv", "norm_act", "geglu", "TemporalAttention", "VideoUNet",

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from ...backends.registry import BACKENDS
-from ...bench.contest import Setting
+from ...bench.contest import Setting, first_line
 
 ROWS = "results.jsonl"
 
@@ -94,8 +94,3 @@ def within_budget(share: Callable[[], float]) -> dict:
         return {"passed": True, "share": share()}
     except AssertionError as error:
         return {"passed": False, "detail": str(error)}
-
-
-def first_line(error: Exception | str, limit: int = 300) -> str:
-    text = str(error).strip().split("\n", 1)[0]
-    return (text if isinstance(error, str) else f"{type(error).__name__}: {text}")[:limit]

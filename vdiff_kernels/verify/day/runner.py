@@ -16,6 +16,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import torch
+
 from .groups.start import digest
 from .plan import (
     COULD_NOT_RUN,
@@ -46,8 +48,6 @@ def run_in_child(group: str, settings: Settings, log: Path) -> None:
     with log.open("ab") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    import torch
-
     torch.manual_seed(0)
     beside = next(len(phase) for phase in PHASES if GROUPS[group] in phase)
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // beside))  # more would wait for each other
@@ -152,10 +152,11 @@ class Run:
                 for thread in threads:
                     thread.join()
                 raise
-            ends = [row for row in read_rows(self.settings.folder) if row["kind"] == "group" and row["name"] == "start"]
-            if phase[0].name == "start" and ends and not ends[-1]["completed"]:
-                self.tell(f"the start failed, so nothing else was tried: {last_line(ends[-1]['tail'])}")
-                return False
+            if phase[0].name == "start":
+                ends = [row for row in read_rows(self.settings.folder) if row["kind"] == "group" and row["name"] == "start"]
+                if ends and not ends[-1]["completed"]:
+                    self.tell(f"the start failed, so nothing else was tried: {last_line(ends[-1]['tail'])}")
+                    return False
         return True
 
     def one_group(self, group: Group) -> None:

@@ -86,9 +86,10 @@ def write(days: Days, out: Path, command: str, note: str = "") -> list[Path]:
     out.parent.mkdir(parents=True, exist_ok=True)
     with contextlib.ExitStack() as stack:
         drafts = {file: stack.enter_context(written_whole(file)) for file in (out, *files.values())}
-        for kind, file in files.items():
-            from .plots import save  # where there are figures, there is matplotlib
+        if figures:
+            from . import plots  # needs matplotlib, which is there where they are
 
-            save(figures[kind], drafts[file])
+        for kind, file in files.items():
+            plots.save(figures[kind], drafts[file])
         drafts[out].write_text(text)
     return [out, *files.values()]

@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
 
+import torch
+
+from ....bench import contest
 from ..rows import ROWS, rows_of
 
 OURS = ("vdiff", "composed")
 # Over whose time the ratios of an operator are, where no row is "vdiff": of the days before the modules had a backend on a GPU.
 BASES = {"TemporalAttention": "composed", "convolution": "conv2d on views"}
-WRONG = 2e-2  # a relative error above it: of such a result no ratio is made
+WRONG = contest.WRONG[torch.bfloat16]  # a relative error above it: of such a result no ratio is made
 LEFT_OUT = ("tuning",)  # groups of builds that are compared with each other, not with rivals
 
 

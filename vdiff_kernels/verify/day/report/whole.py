@@ -24,8 +24,9 @@ def write_report(settings: Settings, tell: Callable[[str], None]) -> int:
         tell(line)
     for line in bad:
         tell(line)
+    said = "\n".join(bad)
     for row in days.of("error"):
-        if f"{row['group']}: {row['name']}" not in "\n".join(bad):
+        if f"{row['group']}: {row['name']}" not in said:
             tell(f"without a time: {row['group']}: {row['name']}: {one_line(row['error'], 160)}")
     tell(f"{'all right' if code == RIGHT else 'NOT all right'}: {out}")
     return code
