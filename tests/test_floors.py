@@ -28,7 +28,7 @@ FLOORS = [
     ("backends",),
     ("ops",),
     ("nn",),
-    ("models", "integrations", "verify", "bench", "media"),
+    ("models", "integrations", "layers", "verify", "bench", "media"),
     ("diffusion",),
     ("data",),  # models and samplers know no data set
     ("verify.day", "verify.__main__"),  # what `vdiff verify` runs

@@ -3,7 +3,7 @@
 from .interrupt import ending_quietly, starts_command
 
 with ending_quietly(starts_command()):
-    from . import nn
+    from . import layers, nn
     from .backends import registry
     from .backends.backend import Availability, Variant
     from .backends.explain import explain
@@ -16,8 +16,8 @@ with ending_quietly(starts_command()):
 
 __version__ = "0.1.0"
 __all__ = [
-    "Availability", "Norm", "availability", "backend", "explain", "geglu", "nn", "norm_act", "norm_act_conv", "pseudo3d_conv",
-    "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer",
+    "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv",
+    "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer",
 ]  # fmt: skip
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 NAMESPACE = "vdiff_kernels"
-LIBRARY_FILE = Path(__file__).resolve().parent / "_C.so"
+FOLDER = Path(__file__).absolute().parent  # links not followed: in a cache of files each may lead to a folder of its own
+LIBRARY_FILE = FOLDER / "_C.so"
 
 # By (bytes of an element, whether frames share their keys), then by head dim: the longest sequences whose CUDA backward needs of
 # forward neither out nor lse. csrc/attention/cuda/plan.h has the rule; `load` asks it for all, because torch.compile cannot trace

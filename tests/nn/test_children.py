@@ -182,6 +182,22 @@ def test_a_plain_child_is_never_called(kind, monkeypatch):
     assert not [child for child in map(module.get_submodule, fused) if any(child is one for one in called)]
 
 
+@pytest.mark.parametrize("index, settings", [
+    (0, {"padding_mode": "circular"}),
+    (0, {"padding": (2, 2), "dilation": (2, 2)}),
+    (2, {"__class__": nn.GELU, "approximate": "none"}),
+], ids=["circular", "dilated", "gelu"])  # fmt: skip
+def test_another_kind_of_layer_is_honoured(index, settings):
+    module = made("pseudo3d-block")
+    before = ran("pseudo3d-block", module, "cpu")
+    for name, value in settings.items():
+        setattr(module.spatial_conv[index], name, value)
+    after = ran("pseudo3d-block", module, "cpu")
+    assert (after - before).abs().max() > 1e-6
+    module.spatial_conv.register_forward_hook(lambda *_: None)  # so that it is called in any case
+    torch.testing.assert_close(after, ran("pseudo3d-block", module, "cpu"))
+
+
 def test_a_pruned_child_trains():
     module = vdiff.nn.NormActConv(8, 8, groups=2)
     prune.random_unstructured(module.conv, "weight", 0.5)

@@ -6,7 +6,6 @@ of both, of the space and of the schedule.
 
 import json
 import os
-from importlib import resources
 from pathlib import Path
 
 import safetensors
@@ -15,6 +14,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from ..files import written_whole
+from ..library import FOLDER
 from ..models.text import WordEncoder
 from ..models.video_unet import VideoUNet
 from .space import PixelSpace
@@ -78,4 +78,4 @@ def read_weights(path: Path) -> tuple[dict, dict[str, Tensor]]:
 
 
 def shipped_weights() -> Path:
-    return Path(str(resources.files("vdiff_kernels") / "weights" / "moving_digits.safetensors"))
+    return FOLDER / "weights" / "moving_digits.safetensors"

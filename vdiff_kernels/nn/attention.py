@@ -56,7 +56,7 @@ class TemporalAttention(nn.Module):
         """Returns (B, T, H, W, C). Raises ValueError for more frames than max_frames."""
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
         require_frames(self, x, self.max_frames)
-        return _attention_layer(
+        return attention_layer(
             "temporal", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, **self._bias(x.shape[1]), causal=causal, focus_present=focus_present, rotary=rotary,
         )  # fmt: skip
@@ -95,7 +95,7 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor, *, norm: Norm | None = None, residual: Tensor | None = None) -> Tensor:
         """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
-        return _attention_layer(
+        return attention_layer(
             "spatial", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, rel_bias=self._table(*x.shape[2:4]),
         )  # fmt: skip
@@ -161,7 +161,7 @@ class FactorizedAttention(nn.Module):
 _LAYERS = {"temporal": (temporal_layer, temporal_attention), "spatial": (spatial_layer, spatial_attention)}
 
 
-def _attention_layer(
+def attention_layer(
     kind: str,
     to_qkv: nn.Module,
     proj_out: nn.Module,

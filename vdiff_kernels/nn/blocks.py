@@ -4,10 +4,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..ops import checks
-from ..ops.norm.api import norm_act
-from ..ops.norm.call import SCOPES, Norm
+from ..ops.norm.call import SCOPES
 from .attention import TemporalAttention
-from .children import is_plain, norm_conv, normed, what_is_around
+from .children import conv_norm_silu, norm_conv, normed
 from .conv import CONVS
 from .layout import keep_format, require_backend, require_fits, require_frames, require_heads, require_input, require_multiple
 
@@ -114,15 +113,7 @@ class Pseudo3DBlock(nn.Module):
         """x: (B, T, C, H, W). Returns (B, T, Co, H, W) in x's memory format."""
         require_input(self, x, "(B, T, C, H, W)", 2, self.in_channels, self.spatial_conv[0])
         require_frames(self, x, self.temporal_attn.max_frames)
-        h = self._spatial(x).movedim(1, -1)  # (B, T, H, W, Co)
+        h = conv_norm_silu(self.spatial_conv, x, self.backend).movedim(1, -1)  # (B, T, H, W, Co)
         normal, norm = normed(self.norm, h)
         out = self.temporal_attn(normal, norm=norm, residual=h)
         return keep_format(out.movedim(-1, 2), x, 2)
-
-    def _spatial(self, x: Tensor) -> Tensor:
-        """silu(group_norm(conv(x))) of every frame: (B, T, C, H, W) to (B, Co, T, H, W)."""
-        conv, group_norm, act = self.spatial_conv
-        if not (is_plain(conv) and is_plain(group_norm)) or what_is_around(act) or what_is_around(self.spatial_conv):
-            return self.spatial_conv(x.flatten(0, 1)).unflatten(0, x.shape[:2]).transpose(1, 2)
-        h, stats = norm_conv(None, conv, x.transpose(1, 2), return_stats=True, backend=self.backend)
-        return norm_act(h, Norm.of(group_norm), act="silu", stats=stats, backend=self.backend)

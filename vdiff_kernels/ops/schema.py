@@ -17,10 +17,24 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..library import NAMESPACE
+from ..library import FOLDER, NAMESPACE
 from .tensors import acc_dtype
 
-_library = torch.library.Library(NAMESPACE, "DEF")
+
+def _new_library() -> torch.library.Library:
+    """The namespace, of which a process has one: copies of the package know of each other by it alone."""
+    operators = vars(getattr(torch.ops, NAMESPACE))
+    if "defined_by" in operators:
+        raise RuntimeError(
+            f"vdiff_kernels is loaded already, from {operators['defined_by']}; a process takes one copy of it, and not also "
+            f"that of {FOLDER}"
+        )
+    library = torch.library.Library(NAMESPACE, "DEF")
+    operators["defined_by"] = FOLDER
+    return library
+
+
+_library = _new_library()
 
 
 @dataclass(frozen=True)
