@@ -13,7 +13,7 @@ def randomize(module: nn.Module, seed: int = 0) -> nn.Module:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, parameter in module.named_parameters():
-            if not parameter.requires_grad:
+            if not parameter.requires_grad or parameter.numel() == 0:
                 continue
             values = torch.randn(parameter.shape, generator=generator)
             if parameter.dim() > 1 and "gamma" not in name:

@@ -53,5 +53,5 @@ def test_positions_before_a_context(backend, tokens):
 
 def test_more_frames_than_positions_are_refused():
     module = build(num_positional_embeddings=T - 1)
-    with pytest.raises(ValueError, match="temporal_layer: pos_emb has shape"):
+    with pytest.raises(ValueError, match="5 frames; expected at most 4, as long as its position table"):
         animatediff.motion_module(module, randn(T, C, H, W), T, backend="reference")

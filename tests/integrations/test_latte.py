@@ -5,9 +5,9 @@ import torch
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
 
 from vdiff_kernels.integrations import latte
-from vdiff_kernels.ops.attention.api import spatial_layer, temporal_layer
+from vdiff_kernels.integrations.diffusers_transformers import transformer_block
 
-from .compare import compare, in_layout, randn, randomize
+from .compare import compare, randn, randomize
 
 B, T, C, H, W = 2, 5, 24, 3, 5  # H, W: tokens of 2 x 2 latent pixels.
 CAPTION, TOKENS = 9, 4
@@ -29,7 +29,7 @@ def test_spatial_block(backend):
         return h.reshape(B, T, H, W, C)
 
     def served(block, x, timestep, context, backend):
-        return latte.transformer_block(block, x, timestep, spatial_layer, context=context, backend=backend)
+        return transformer_block(block, x, "spatial", timestep=timestep, context=context, backend=backend)
 
     inputs = {"x": randn(B, T, H, W, C), "timestep": randn(B, 6 * C, seed=3), "context": randn(B, TOKENS, C, seed=4)}
     compare(build().transformer_blocks[0], original, served, inputs, backend)
@@ -43,7 +43,7 @@ def test_temporal_block(backend, activation):
         return h.reshape(B, H, W, T, C).permute(0, 3, 1, 2, 4).contiguous()
 
     def served(block, x, timestep, backend):
-        return latte.transformer_block(block, x, timestep, temporal_layer, backend=backend)
+        return transformer_block(block, x, "temporal", timestep=timestep, backend=backend)
 
     block = build(activation_fn=activation).temporal_transformer_blocks[0]
     assert block.attn2 is None and block.norm1.eps == 1e-6
@@ -51,18 +51,17 @@ def test_temporal_block(backend, activation):
 
 
 @pytest.mark.parametrize("temporal", [True, False], ids=["video", "images"])
-def test_transformer(backend, temporal, layout):
+def test_transformer(backend, temporal):
     timestep = torch.tensor([3, 700])
-    inputs = {"x": in_layout(randn(B, 4, T, 2 * H, 2 * W), layout), "text": randn(B, TOKENS, CAPTION, seed=3)}
+    inputs = {"x": randn(B, 4, T, 2 * H, 2 * W), "text": randn(B, TOKENS, CAPTION, seed=3)}
+    options = dict(enable_temporal_attentions=temporal, return_dict=False)
     model = build()
     if not temporal:
         model.temporal_transformer_blocks.requires_grad_(False)
     compare(
         model,
-        lambda model, x, text: model(x, timestep, text, enable_temporal_attentions=temporal, return_dict=False)[0].contiguous(),
-        lambda model, x, text, backend: latte.transformer(
-            model, x, timestep, text, enable_temporal_attentions=temporal, backend=backend
-        ),
+        lambda model, x, text: model(x, timestep, text, **options)[0].contiguous(),
+        lambda model, x, text, backend: latte.transformer(model, x, timestep, text, **options, backend=backend)[0].contiguous(),
         inputs,
         backend,
     )

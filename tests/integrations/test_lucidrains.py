@@ -33,7 +33,7 @@ def original_temporal(module, x, mask=None):
 
 def served_temporal(module, x, mask=None, *, backend, table=lucidrains.offset_bias):
     bias = table(module.position_bias, x.shape[2])
-    return lucidrains.temporal_attention(module.block, x, bias, mask, backend=backend)
+    return lucidrains.residual(module.block, x, bias, mask, backend=backend)
 
 
 MASKS = {
@@ -84,16 +84,29 @@ def test_rotary_angles():
     for rotary in (RotaryEmbedding(32), RotaryEmbedding(8, interpolate_factor=2.0, theta=100)):
         expected = rotary(rotary.get_seq_pos(7), seq_len=7)[:, ::2]
         torch.testing.assert_close(lucidrains.rotary_angles(rotary, 7), expected)
+    block = unet().mid_temporal_attn
+    block.fn.fn.fn.rotary_emb = RotaryEmbedding(8, learned_freq=True)
     with pytest.raises(ValueError, match="RotaryEmbedding cannot be served"):
-        lucidrains.rotary_angles(RotaryEmbedding(8, learned_freq=True), 7)
+        lucidrains.residual(block, randn(B, C, T, H, W))
 
 
 def test_mid_spatial_attention(backend, layout):
     compare(
         unet().mid_spatial_attn,
         lambda block, x: block(x),
-        lucidrains.spatial_attention,
+        lucidrains.residual,
         {"x": in_layout(randn(B, C, T, H, W), layout)},
+        backend,
+    )
+
+
+def test_spatial_linear_attention(backend, layout):
+    net = unet()
+    compare(
+        net.downs[1][2],
+        lambda block, x: block(x),
+        lucidrains.residual,
+        {"x": in_layout(randn(B, 16, T, H, W), layout)},
         backend,
     )
 
@@ -101,7 +114,7 @@ def test_mid_spatial_attention(backend, layout):
 def test_small_activations(backend):
     """Where the eps of the channel layer norm shows."""
     block, inputs = unet().mid_spatial_attn, {"x": randn(B, C, T, H, W, scale=3e-3)}
-    compare(block, lambda block, x: block(x), lucidrains.spatial_attention, inputs, backend)
+    compare(block, lambda block, x: block(x), lucidrains.residual, inputs, backend)
 
 
 def test_conv_block(backend, layout):

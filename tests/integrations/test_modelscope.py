@@ -5,7 +5,7 @@ import torch
 from diffusers.models.resnet import ResnetBlock2D, TemporalConvLayer
 from diffusers.models.transformers.transformer_temporal import TransformerTemporalModel
 
-from vdiff_kernels.integrations import diffusers_blocks, modelscope
+from vdiff_kernels.integrations import diffusers_resnets, modelscope
 
 from .compare import compare, in_layout, randn, randomize
 
@@ -86,7 +86,7 @@ def test_resnet_2d(backend, options, layout):
     compare(
         block,
         lambda block, x, temb=None: block(x, temb),
-        lambda block, x, temb=None, *, backend: diffusers_blocks.resnet_2d(block, x, temb, backend=backend),
+        lambda block, x, temb=None, *, backend: diffusers_resnets.resnet_2d(block, x, temb, backend=backend),
         inputs,
         backend,
     )
@@ -94,7 +94,7 @@ def test_resnet_2d(backend, options, layout):
 
 def test_dropout_is_refused():
     layer = TemporalConvLayer(C, C, dropout=0.1, norm_num_groups=4).train()
-    with pytest.raises(ValueError, match="Dropout cannot be served: p is 0.1 in training mode"):
+    with pytest.raises(ValueError, match="Dropout cannot be served: it is training"):
         modelscope.temporal_conv_layer(layer, randn(T, C, H, W), T, backend="reference")
     model = TransformerTemporalModel(3, 8, in_channels=C, norm_num_groups=4, dropout=0.2).train()
     with pytest.raises(ValueError, match="Dropout cannot be served"):
@@ -104,10 +104,6 @@ def test_dropout_is_refused():
 def test_unknown_attention_is_refused():
     model = TransformerTemporalModel(3, 8, in_channels=C, norm_num_groups=4).eval()
     attn = model.transformer_blocks[0].attn1
-    attn.processor, plain = object(), attn.processor
+    attn.processor = object()
     with pytest.raises(ValueError, match="Attention cannot be served: its processor is object"):
-        modelscope.temporal_transformer(model, randn(T, C, H, W), T, backend="reference")
-    attn.processor = plain
-    attn.to_q = torch.nn.Sequential(attn.to_q)
-    with pytest.raises(ValueError, match="Sequential cannot be served: expected Linear"):
         modelscope.temporal_transformer(model, randn(T, C, H, W), T, backend="reference")

@@ -1,57 +1,84 @@
-"""What the model families share. Modules are known by their attributes: nothing here imports the packages they come from.
+"""What the model families share. Nothing here imports the packages they come from.
 
 An adapter is a function of a block, called with what its forward is called with. It reads the block's own parameters, so that
-gradients land there, and keeps the memory format it is given. Where a block does what no operator says, it raises ValueError.
+gradients land there, calls every layer that is more than its weight says, and keeps the memory format it is given. Where a block
+does what no operator says, it raises `Unserved` before it computes anything.
 """
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.children import what_is_around
+from ..nn.children import is_plain, is_same_conv, normed
+from ..ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
+from ..ops.tensors import by_frame
+
+LAYERS = {"temporal": temporal_layer, "spatial": spatial_layer}
+ATTENTION = {"temporal": temporal_attention, "spatial": spatial_attention}
 
 
-def require(condition: bool, module: nn.Module, reason: str) -> None:
-    if not condition:
-        raise ValueError(f"{type(module).__name__} cannot be served: {reason}")
+def normalize(
+    norm: nn.Module, x: Tensor, *, scale: Tensor | None = None, shift: Tensor | None = None, backend: str | None
+) -> Tensor:
+    """norm(x) * (1 + scale) + shift; x (B, T, H, W, C), norm over C alone, scale and shift (B, C)."""
+    x, folded = normed(norm, x, scale, shift)
+    return x if folded is None else norm_act(x.movedim(-1, 1), folded, backend=backend).movedim(1, -1)
 
 
-def require_no_dropout(*modules: nn.Module) -> None:
-    """Raises if any of the modules is a dropout that would act now: the operators have none."""
-    for module in modules:
-        if isinstance(module, nn.Dropout) and module.training and module.p > 0:
-            raise ValueError(f"Dropout cannot be served: p is {module.p} in training mode; expected p = 0 or eval()")
+def group_normalize(norm: nn.Module, x: Tensor, *, scope: str, backend: str | None) -> Tensor:
+    """norm(x) of a group norm; x (B, T, H, W, C)."""
+    clip = x.movedim(-1, 1)
+    if is_plain(norm) and isinstance(norm, nn.GroupNorm):
+        clip = norm_act(clip, Norm.of(norm, scope=scope), backend=backend)
+    else:
+        clip = by_frame(norm, clip) if scope == "frame" else norm(clip)
+    return clip.movedim(1, -1)
 
 
-def require_plain(module: nn.Module, *classes: str) -> None:
-    """Raises unless a module whose forward is not called computes what its class alone says: it is exactly of one of the classes,
-    no subclass and no wrapper (LoRA, a parametrization, FreeNoise), has no hooks (weight norm, pruning, offloading) and no
-    forward of its own.
+def attention_layer(
+    kind: str,
+    projections: tuple[nn.Module, ...],
+    to_out: nn.Module,
+    x: Tensor,
+    *,
+    num_heads: int,
+    scale: float | None,
+    norm: Norm | None,
+    pos_emb: Tensor | None = None,
+    gate: Tensor | None = None,
+    residual: Tensor | None,
+    backend: str | None,
+    **masks,
+) -> Tensor:
+    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C). projections: (to_qkv,), or (to_q, to_k, to_v)."""
+    if all(map(is_plain, (*projections, to_out))):
+        w_qkv, b_qkv = _joined(projections)
+        return LAYERS[kind](
+            x, w_qkv, b_qkv, to_out.weight, to_out.bias, num_heads=num_heads, scale=scale, norm=norm, pos_emb=pos_emb, gate=gate,
+            residual=residual, backend=backend, **masks,
+        )  # fmt: skip
+    if norm is not None:
+        x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
+    x = x if pos_emb is None else x + pos_emb.to(x.dtype)[:, None, None]
+    rows = torch.cat([projection(x) for projection in projections], -1) if len(projections) > 1 else projections[0](x)
+    q, k, v = rows.unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    out = to_out(ATTENTION[kind](q, k, v, scale=scale, backend=backend, **masks).flatten(-2))
+    out = out if gate is None else out * gate[:, None, None, None]
+    return out if residual is None else out + residual
+
+
+def _joined(projections: tuple[nn.Module, ...]) -> tuple[Tensor, Tensor | None]:
+    """The weight and bias of all of them as one.
+
+    Joined at every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version for a kept copy to see.
     """
-    name = type(module).__name__
-    require(name in classes, module, f"expected {' or '.join(classes)}; fuse or undo what wraps or replaces it first")
-    around = what_is_around(module)
-    require(around is None, module, f"{around}, and it is not called; expected none")
-
-
-def weight_and_bias(module: nn.Module, *classes: str) -> tuple[Tensor, Tensor | None]:
-    """Of a plain module of one of the classes of torch.nn, by default Linear."""
-    require_plain(module, *(classes or ("Linear",)))
-    require(type(module).__module__.startswith("torch.nn."), module, "expected the class of torch.nn")
-    return module.weight, module.bias
-
-
-def norm_of(module: nn.Module, **options) -> Norm:
-    """Norm.of a plain norm."""
-    require_plain(module, "GroupNorm", "LayerNorm", "RMSNorm")
-    return Norm.of(module, **options)
-
-
-def normalize(x: Tensor, norm: Norm, backend: str | None) -> Tensor:
-    """norm(x); x (B, T, H, W, C)."""
-    return norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
+    if len(projections) == 1:
+        return projections[0].weight, projections[0].bias
+    biases = [projection.bias for projection in projections]
+    bias = None if all(one is None for one in biases) else torch.cat(biases)
+    return torch.cat([projection.weight for projection in projections]), bias
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -59,7 +86,31 @@ def channels_last(x: Tensor) -> Tensor:
     return x.contiguous(memory_format=torch.channels_last_3d)
 
 
-def pointwise(conv: nn.Module, x: Tensor) -> Tensor:
-    """A 1x1 or 1x1x1 convolution of x (B, C, T, H, W), as the matrix product that it is."""
-    weight, bias = weight_and_bias(conv, "Conv2d", "Conv3d")
-    return F.linear(x.movedim(1, -1), weight.flatten(1), bias).movedim(-1, 1)
+def pointwise(layer: nn.Module, x: Tensor, takes: str = "rows") -> Tensor:
+    """A linear layer, or a 1x1 or 1x1x1 convolution, of x (B, T, H, W, C): the matrix product that it is.
+
+    takes: what it is called with: "rows" (..., C), "frames" (M, C, H, W) or "clips" (B, C, T, H, W).
+    """
+    if takes == "rows":
+        return layer(x)
+    if is_plain(layer) and is_same_conv(layer) and set(layer.kernel_size) == {1}:
+        return F.linear(x, layer.weight.flatten(1), layer.bias)
+    clip = x.movedim(-1, 1)
+    return (by_frame(layer, clip) if takes == "frames" else layer(clip)).movedim(1, -1)
+
+
+class _ZeroGradients(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, out, *tensors):
+        ctx.save_for_backward(*tensors)
+        return out.view_as(out)
+
+    @staticmethod
+    def backward(ctx, grad):
+        return grad, *(torch.zeros_like(t) for t in ctx.saved_tensors)
+
+
+def with_zero_gradients(out: Tensor, tensors: list[Tensor]) -> Tensor:
+    """out, which depends on none of the tensors; their gradients are zero in place of None, as if it did."""
+    tensors = [t for t in tensors if t.requires_grad] if torch.is_grad_enabled() else []
+    return _ZeroGradients.apply(out, *tensors) if tensors else out

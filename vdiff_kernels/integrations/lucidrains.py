@@ -3,17 +3,22 @@
 import torch
 from torch import Tensor, nn
 
+from ..nn.children import norm_conv, what_is_around
 from ..nn.layout import keep_format
-from ..ops.attention.api import spatial_layer, temporal_layer
-from ..ops.conv.api import norm_act_conv
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
-from .common import channels_last, pointwise, require, require_plain, weight_and_bias
+from .adapter import Adapter
+from .common import attention_layer, channels_last, pointwise
+from .guards import class_of, require, require_known, require_nothing_around, require_silu
+
+
+def require_rotary(rotary: nn.Module) -> None:
+    require(not rotary.use_xpos and not rotary.learned_freq, rotary, "its angles are learned, or scaled with distance")
+    require_nothing_around(rotary)
 
 
 def rotary_angles(rotary: nn.Module, num_frames: int) -> Tensor:
     """The angles (T, R//2), in radians, of a `RotaryEmbedding`."""
-    require(not rotary.use_xpos and not rotary.learned_freq, rotary, "its angles are learned, or scaled with distance")
     frequency = rotary.freqs.detach()
     frequency = frequency.to(torch.promote_types(frequency.dtype, torch.float32))
     frame = torch.arange(num_frames, device=frequency.device, dtype=frequency.dtype) / rotary.interpolate_factor
@@ -27,7 +32,32 @@ def offset_bias(position_bias: nn.Module, num_frames: int) -> Tensor:
     return position_bias.relative_attention_bias(bucket).T
 
 
-def temporal_attention(
+# What EinopsToAndFrom makes the sequence of an Attention.
+SEQUENCES = {"b (h w) f c": "temporal", "b f (h w) c": "spatial"}
+
+
+def require_attention(block: nn.Module) -> str:
+    """Raises Unserved unless a `Residual` is one of the attention layers; else which: "temporal", "spatial" or "linear"."""
+    require_known(block, "Residual")
+    require(class_of(block.fn).__name__ == "PreNorm", block, "it is not around a norm and an attention")
+    require_known(block.fn, "PreNorm")
+    require_known(block.fn.norm, "LayerNorm")
+    inner = block.fn.fn
+    if class_of(inner).__name__ == "SpatialLinearAttention":
+        require_known(inner, "SpatialLinearAttention")
+        return "linear"
+    require_known(inner, "EinopsToAndFrom")
+    kind = SEQUENCES.get(inner.to_einops) if inner.from_einops == "b c f h w" else None
+    require(kind is not None, inner, f"it rearranges {inner.from_einops!r} to {inner.to_einops!r}")
+    attn = inner.fn
+    require_known(attn, "Attention")
+    if attn.rotary_emb is not None:
+        require(kind == "temporal", block, "its attention rotates positions along the pixels")
+        require_rotary(attn.rotary_emb)
+    return kind
+
+
+def residual(
     block: nn.Module,
     x: Tensor,
     pos_bias: Tensor | None = None,
@@ -35,36 +65,46 @@ def temporal_attention(
     *,
     backend: str | None = None,
 ) -> Tensor:
-    """`Residual(PreNorm(EinopsToAndFrom("b c f h w", "b (h w) f c", Attention)))`; x (B, C, T, H, W).
+    """`Residual(PreNorm(...))` of the three attention layers; x (B, C, T, H, W).
 
     pos_bias: (N, T, T), as Unet3D hands it to its layers, or (N, 2T-1) of `offset_bias`; focus_present_mask: (B,) bool.
     """
-    attn = block.fn.fn.fn
-    arguments = dict(focus_present=focus_present_mask)
-    if pos_bias is not None:
-        arguments["bias" if pos_bias.dim() == 3 else "rel_bias"] = pos_bias
-    if attn.rotary_emb is not None:
-        arguments["rotary"] = rotary_angles(attn.rotary_emb, x.shape[2])
-    return _attention(block, x, temporal_layer, **arguments, backend=backend)
-
-
-def spatial_attention(block: nn.Module, x: Tensor, *, backend: str | None = None) -> Tensor:
-    """`Residual(PreNorm(EinopsToAndFrom("b c f h w", "b f (h w) c", Attention)))`; x (B, C, T, H, W)."""
-    require(block.fn.fn.fn.rotary_emb is None, block, "its attention rotates positions along the pixels")
-    return _attention(block, x, spatial_layer, backend=backend)
-
-
-def _attention(block, x, layer, **arguments):
-    norm, attn = block.fn.norm, block.fn.fn.fn
-    for module, kind in ((block.fn, "PreNorm"), (block.fn.fn, "EinopsToAndFrom"), (norm, "LayerNorm")):
-        require_plain(module, kind)
-    require_plain(attn, "Attention", "SpatialLinearAttention")
+    kind = require_attention(block)
+    given = pos_bias is not None or focus_present_mask is not None
+    require(kind == "temporal" or not given, block, "its attention over pixels is given a bias or mask over frames")
+    norm, attn = block.fn.norm, block.fn.fn
     rows = channels_last(x).movedim(1, -1)  # (B, T, H, W, C)
-    out = layer(
-        rows, *weight_and_bias(attn.to_qkv), *weight_and_bias(attn.to_out), num_heads=attn.heads, scale=attn.scale,
-        norm=Norm("layer", norm.gamma.flatten(), eps=norm.eps), residual=rows, **arguments,
+    norm = Norm("layer", norm.gamma.flatten(), eps=norm.eps)
+    if kind == "linear":
+        out = rows + _linear_attention(attn, norm_act(rows.movedim(-1, 1), norm, backend=backend).movedim(1, -1))
+        return keep_format(out.movedim(-1, 1), x, 1)
+    attn, masks = attn.fn, {}
+    if pos_bias is not None:
+        masks["bias" if pos_bias.dim() == 3 else "rel_bias"] = pos_bias
+    if kind == "temporal":
+        masks["focus_present"] = focus_present_mask
+        masks["rotary"] = None if attn.rotary_emb is None else rotary_angles(attn.rotary_emb, x.shape[2])
+    out = attention_layer(
+        kind, (attn.to_qkv,), attn.to_out, rows, num_heads=attn.heads, scale=attn.scale, norm=norm, residual=rows,
+        backend=backend, **masks,
     )  # fmt: skip
     return keep_format(out.movedim(-1, 1), x, 1)
+
+
+def _linear_attention(attn: nn.Module, rows: Tensor) -> Tensor:
+    """`SpatialLinearAttention` of (B, T, H, W, C): its pixels meet in one D x D matrix a head, so that they are read twice."""
+    B, T, H, W, _ = rows.shape
+    q, k, v = pointwise(attn.to_qkv, rows, "frames").view(B * T, H * W, 3, attn.heads, -1).unbind(2)  # (M, L, N, D)
+    q, k = q.softmax(-1) * attn.scale, k.softmax(1)
+    context = torch.einsum("mlnd, mlne -> mnde", k, v)
+    out = torch.einsum("mlnd, mnde -> mlne", q, context)
+    return pointwise(attn.to_out, out.reshape(B, T, H, W, -1), "frames")
+
+
+def require_conv_block(block: nn.Module) -> None:
+    require_known(block, "Block")
+    require_known(block.norm, "RMSNorm")
+    require_silu(block.act)
 
 
 def conv_block(
@@ -76,9 +116,8 @@ def conv_block(
     backend: str | None = None,
 ) -> Tensor:
     """`Block`: SiLU(rms_norm(conv(x)) * (1 + scale) + shift) + residual; x (B, C, T, H, W), scale, shift (B, Co, 1, 1, 1)."""
-    require_plain(block, "Block")
-    require_plain(block.norm, "RMSNorm")
-    h = norm_act_conv(x, *weight_and_bias(block.proj, "Conv3d"), backend=backend)
+    require_conv_block(block)
+    h = norm_conv(None, block.proj, x, backend=backend)
     scale, shift = (None, None) if scale_shift is None else (t.flatten(1) for t in scale_shift)
     # F.normalize divides by max(|h|, 1e-12), that is by sqrt(C) times the root mean square.
     eps = 1e-24 / h.shape[1]
@@ -86,10 +125,27 @@ def conv_block(
     return keep_format(norm_act(h, norm, act="silu", residual=residual, backend=backend), x, 1)
 
 
+def require_resnet_block(block: nn.Module) -> None:
+    require_known(block, "ResnetBlock")
+    require_conv_block(block.block1)
+    require_conv_block(block.block2)
+
+
 def resnet_block(block: nn.Module, x: Tensor, time_emb: Tensor | None = None, *, backend: str | None = None) -> Tensor:
     """`ResnetBlock`: x (B, C, T, H, W), time_emb (B, E). Returns (B, Co, T, H, W)."""
+    require_resnet_block(block)
+    require(block.mlp is None or time_emb is not None, block, "it is given no time embedding")
     rows = channels_last(x)
     scale_shift = None if block.mlp is None else block.mlp(time_emb).chunk(2, dim=1)
     h = conv_block(block.block1, rows, scale_shift, backend=backend)
-    shortcut = rows if isinstance(block.res_conv, nn.Identity) else pointwise(block.res_conv, rows)
+    is_identity = type(block.res_conv) is nn.Identity and what_is_around(block.res_conv) is None
+    shortcut = rows if is_identity else pointwise(block.res_conv, rows.movedim(1, -1), "clips").movedim(-1, 1)
     return keep_format(conv_block(block.block2, h, residual=shortcut, backend=backend), x, 1)
+
+
+ADAPTERS = {
+    "Residual": Adapter(
+        residual, require_attention, ("attention",), "norm, rotation, position bias and attention fused, no rearranging"
+    ),
+    "ResnetBlock": Adapter(resnet_block, require_resnet_block, ("convolution",), "one pass for norm, scale, shift, SiLU and sum"),
+}
