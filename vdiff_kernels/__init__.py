@@ -8,6 +8,7 @@ with ending_quietly(starts_command()):
     from .backends.backend import Availability, Variant
     from .backends.explain import explain
     from .backends.registry import availability, backend
+    from .integrations import patch, patched, unpatch
     from .ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
     from .ops.conv.api import norm_act_conv, pseudo3d_conv
     from .ops.feedforward.api import geglu
@@ -17,7 +18,7 @@ with ending_quietly(starts_command()):
 __version__ = "0.1.0"
 __all__ = [
     "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv",
-    "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer",
+    "patch", "patched", "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer", "unpatch",
 ]  # fmt: skip
 
 

@@ -56,14 +56,16 @@ def compare(module: nn.Module, original, adapter, inputs: dict[str, Tensor], bac
     return assert_within_budget(candidate, truth, eager, f"{type(module).__name__} {backend}")
 
 
-def eager_errors(original, module: nn.Module, doubled: nn.Module, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+def eager_errors(
+    original, module: nn.Module, doubled: nn.Module, inputs: dict[str, Tensor], draws: int = 3
+) -> dict[str, Tensor]:
     """What float32 costs the original, on contiguous inputs, where its group norm is the more exact.
 
-    The largest of three draws, on inputs a thousandth apart: a single draw of a gradient of few elements, or of one, may by
+    The largest of several draws, on inputs a thousandth apart: a single draw of a gradient of few elements, or of one, may by
     luck be exact.
     """
     errors = {}
-    for nudge in (1, 1 + 2**-10, 1 - 2**-10):
+    for nudge in [1, *(1 + side * i * 2**-10 for i in range(1, draws) for side in (1, -1))][:draws]:
         nudged = {name: t.contiguous() * nudge if t.is_floating_point() else t for name, t in inputs.items()}
         truth = evaluate(original, doubled, as_double(nudged))
         for name, actual in evaluate(original, module, nudged).items():
