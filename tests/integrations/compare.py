@@ -56,9 +56,7 @@ def compare(module: nn.Module, original, adapter, inputs: dict[str, Tensor], bac
     return assert_within_budget(candidate, truth, eager, f"{type(module).__name__} {backend}")
 
 
-def eager_errors(
-    original, module: nn.Module, doubled: nn.Module, inputs: dict[str, Tensor], draws: int = 3
-) -> dict[str, Tensor]:
+def eager_errors(original, module: nn.Module, doubled: nn.Module, inputs: dict[str, Tensor], draws: int = 3) -> dict[str, Tensor]:
     """What float32 costs the original, on contiguous inputs, where its group norm is the more exact.
 
     The largest of several draws, on inputs a thousandth apart: a single draw of a gradient of few elements, or of one, may by

@@ -7,6 +7,8 @@ import diffusers
 import torch
 from torch import Tensor, nn
 
+import vdiff_kernels as vdiff
+
 from .compare import randn, randomize
 from .unet3d import Unet3D
 
@@ -39,7 +41,8 @@ def unet3d() -> nn.Module:
 
 def motion(**options) -> nn.Module:
     blocks = dict(
-        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"), up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion")
+        down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+        up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
     )
     heads = dict(num_attention_heads=2, motion_num_attention_heads=2)
     sizes = dict(sample_size=8, cross_attention_dim=TEXT, norm_num_groups=4, use_motion_mid_block=True)
@@ -89,20 +92,20 @@ def lucidrains() -> nn.Module:
 MODELS = {
     "modelscope": Model(
         unet3d,
-        lambda B, T, H, W: {"x": randn(B, 4, T, H, W), "context": text(B)},
-        lambda model, x, context: model(x, steps(len(x)), context, return_dict=False)[0],
+        lambda B, T, H, W: {"x": randn(B, 4, T, H, W), "time": steps(B), "context": text(B)},
+        lambda model, x, time, context: model(x, time, context, return_dict=False)[0],
     ),
     "animatediff": Model(
         motion,
-        lambda B, T, H, W: {"x": randn(B, 4, T, H, W), "context": text(B * T)},
-        lambda model, x, context: model(x, steps(len(x)), context, return_dict=False)[0],
+        lambda B, T, H, W: {"x": randn(B, 4, T, H, W), "time": steps(B), "context": text(B * T)},
+        lambda model, x, time, context: model(x, time, context, return_dict=False)[0],
     ),
     "svd": Model(
         svd,
-        lambda B, T, H, W: {"x": randn(B, T, 8, H, W), "context": text(B, tokens=1)},
-        lambda model, x, context: model(
-            x, steps(len(x)).to(x.dtype), context, torch.tensor([[6.0, 127.0, 0.02]] * len(x), dtype=x.dtype), return_dict=False
-        )[0],
+        lambda B, T, H, W: {
+            "x": randn(B, T, 8, H, W), "time": steps(B), "context": text(B, tokens=1), "added": torch.tensor([[6, 127, 2]] * B),
+        },
+        lambda model, x, time, context, added: model(x, time, context, added, return_dict=False)[0],
     ),
     "svd autoencoder": Model(
         autoencoder,
@@ -112,20 +115,34 @@ MODELS = {
     "i2vgen": Model(
         i2vgen,
         lambda B, T, H, W: {
-            "x": randn(B, 4, T, H, W), "picture": randn(B, 4, T, H, W, seed=5), "embedding": randn(B, TEXT, seed=6), "context": text(B),
+            "x": randn(B, 4, T, H, W), "time": steps(B), "rate": torch.full((B,), 16), "picture": randn(B, 4, T, H, W, seed=5),
+            "embedding": randn(B, TEXT, seed=6), "context": text(B),
         },
-        lambda model, x, picture, embedding, context: model(
-            x, steps(len(x)), torch.full((len(x),), 16), picture, embedding, context, return_dict=False
-        )[0],
+        lambda model, x, **others: model(x, *others.values(), return_dict=False)[0],
     ),
     "latte": Model(
         latte,
-        lambda B, T, H, W: {"x": randn(B, 4, T, H - H % 2, W - W % 2), "context": text(B, channels=16)},
-        lambda model, x, context: model(x, steps(len(x)), context, return_dict=False)[0],
+        lambda B, T, H, W: {"x": randn(B, 4, T, H - H % 2, W - W % 2), "time": steps(B), "context": text(B, channels=16)},
+        lambda model, x, time, context: model(x, time, context, return_dict=False)[0],
     ),
     "lucidrains": Model(
         lucidrains,
-        lambda B, T, H, W: {"x": randn(B, 3, T, H - H % 2, W - W % 2)},
-        lambda model, x: model(x, steps(len(x)).to(x.dtype)),
+        lambda B, T, H, W: {"x": randn(B, 3, T, H - H % 2, W - W % 2), "time": steps(B).float()},
+        lambda model, x, time: model(x, time),
     ),
 }  # fmt: skip
+
+
+class Called(nn.Module):
+    """A model as it is called here, for what takes a module and its inputs."""
+
+    def __init__(self, name: str, model: nn.Module):
+        super().__init__()
+        self.name, self.model = name, model
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        return MODELS[self.name].call(self.model, **inputs)
+
+
+def explained(name: str, model: nn.Module, **options):
+    return vdiff.explain(Called(name, model), **MODELS[name].inputs(1, 5, 8, 8), **options)

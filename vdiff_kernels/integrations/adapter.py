@@ -30,10 +30,14 @@ class Adapter:
 
 @dataclass
 class Patch:
-    """served: how many calls were. stepped_aside: how many went to the original, by the reason."""
+    """path: of the module. is_trusted: whether its results are known to be of the original's kind. served: how many calls were.
+    stepped_aside: how many went to the original, by the reason.
+    """
 
     adapter: Adapter
     backend: str | None
+    path: str
+    is_trusted: bool = True
     served: int = 0
     stepped_aside: collections.Counter = field(default_factory=collections.Counter)
 

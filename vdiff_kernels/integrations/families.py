@@ -4,7 +4,7 @@ from torch import nn
 
 from . import animatediff, diffusers_resnets, diffusers_transformers, latte, lucidrains, modelscope, svd
 from .adapter import Adapter
-from .guards import class_of, identity
+from .guards import class_of, identity, key_of
 
 # By the package that a class comes from.
 TABLES = {
@@ -29,15 +29,9 @@ UNFACTORIZED = (
 )  # fmt: skip
 
 
-def name_of(module: nn.Module) -> str:
-    """The package and class that a module comes from."""
-    cls = class_of(module)
-    return f"{cls.__module__.split('.')[0]}.{cls.__qualname__}"
-
-
 def adapter_of(module: nn.Module) -> tuple[Adapter | None, str]:
     """(the adapter of a module's class, or None; why it has none, or "" where it is no candidate)."""
-    name = name_of(module)
+    name = key_of(class_of(module))
     if name in ADAPTERS:
         if identity(class_of(module)) is not None:
             return ADAPTERS[name], ""

@@ -60,8 +60,13 @@ def class_of(module: nn.Module) -> type:
     return getattr(type(module), "patched_from", type(module))
 
 
+def key_of(cls: type) -> str:
+    """The package and name of a class, as the tables have it."""
+    return f"{cls.__module__.split('.')[0]}.{cls.__qualname__}"
+
+
 def _identity(cls: type) -> str | None:
-    digests = KNOWN.get(f"{cls.__module__.split('.')[0]}.{cls.__qualname__}")
+    digests = KNOWN.get(key_of(cls))
     if digests is None:
         return None
     try:
@@ -70,7 +75,7 @@ def _identity(cls: type) -> str | None:
         return None
 
 
-# What a class is does not change: torch.compile takes what it finds and does not trace how.
+# The name of a class whose code is known, or None. It does not change: torch.compile takes what it finds and does not trace how.
 identity = torch.compiler.assume_constant_result(functools.cache(_identity))
 
 

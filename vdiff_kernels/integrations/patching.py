@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
+from torch.utils import _pytree as pytree
 
 from ..backends.registry import BACKENDS
 from ..ops import checks
 from . import formats
 from .adapter import PARTS, Adapter, Patch, patch_of, put_patch
-from .families import UNFACTORIZED, adapter_of, name_of
+from .families import ADAPTERS, UNFACTORIZED, adapter_of, key_of
 from .guards import Unserved, class_of
 from .report import Left, Replaced, Report
 
@@ -42,6 +44,8 @@ def patched_class(cls: type) -> type:
             return cls.forward(self, *args, **kwargs)
         if not torch.compiler.is_compiling():
             patch.served += 1
+            if not patch.is_trusted:
+                _require_like_original(self, patch, out, args, kwargs)
         return out
 
     def reduce(self, protocol):
@@ -54,6 +58,29 @@ def patched_class(cls: type) -> type:
     patched = type(cls.__name__, (cls,), members)
     patched.__qualname__ = cls.__qualname__
     return patched
+
+
+def _require_like_original(module: nn.Module, patch: Patch, out, args: tuple, kwargs: dict) -> None:
+    """Raises ValueError for the result of an adapter that is of another shape, dtype or type than the original's, which is run on
+    tensors without data.
+    """
+    patch.is_trusted = True  # once is enough
+    try:
+        with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+            fakes = pytree.tree_map_only(Tensor, mode.from_tensor, (args, kwargs))
+            expected = class_of(module).forward(module, *fakes[0], **fakes[1])
+    except Exception:  # whatever depends on data cannot be asked
+        return
+    given, wanted = (pytree.tree_map_only(Tensor, _described, one) for one in (out, expected))
+    if given != wanted:
+        patch.is_trusted = False
+        raise ValueError(
+            f"the adapter of {patch.path} ({class_of(module).__name__}) returned {given}; its forward returns {wanted}"
+        )
+
+
+def _described(tensor: Tensor) -> str:
+    return f"a tensor {tuple(tensor.shape)} of {tensor.dtype}"
 
 
 def _remake(cls: type, make: Callable, arguments: list) -> nn.Module:
@@ -103,12 +130,13 @@ def patch(
     for name, root in _roots(model):
         chosen.plan(root, name, None, plan, report)
     plan += chosen.formats(model, plan)
+    classes = [patched_class(type(module)) for module, _ in plan]
     done = []
     try:
-        for module, one in plan:
+        for (module, one), cls in zip(plan, classes):
             done.append((module, type(module)))
+            module.__class__ = cls
             put_patch(module, one)
-            module.__class__ = patched_class(type(module))
     except BaseException:
         for module, cls in done:
             _restore(module, cls)
@@ -174,7 +202,7 @@ class _Chosen:
             if reason is None:
                 already = patch_of(module)
                 if already is None:
-                    plan.append((module, Patch(adapter, self.backend)))
+                    plan.append((module, Patch(adapter, self.backend, path, is_trusted=class_of(module) not in self.own)))
                 elif already.backend != self.backend:
                     raise ValueError(
                         f"patch: {path} is patched with backend {already.backend!r}; expected that again, or unpatch first"
@@ -201,10 +229,10 @@ class _Chosen:
         ends = []
         for _, root in _roots(model):
             for module in root.modules():
-                if name_of(module) in formats.ENDS and any(id(inner) in served for inner in module.modules()):
-                    found = [module.get_submodule(name) for name in formats.ENDS[name_of(module)]]
+                if key_of(class_of(module)) in formats.ENDS and any(id(inner) in served for inner in module.modules()):
+                    found = [module.get_submodule(name) for name in formats.ENDS[key_of(class_of(module))]]
                     if all(isinstance(conv, (nn.Conv2d, nn.Conv3d)) and "forward" not in conv.__dict__ for conv in found):
-                        ends += zip(found, (Patch(formats.FIRST, None), Patch(formats.LAST, None)))
+                        ends += zip(found, (Patch(formats.FIRST, None, "first"), Patch(formats.LAST, None, "last")))
         return ends
 
     def _adapter(self, module: nn.Module) -> tuple[Adapter | None, str]:
@@ -277,6 +305,8 @@ def _own_adapters(given) -> dict[type, Adapter]:
             raise TypeError(f"patch: the adapter of {cls.__name__} is {checks.shown(adapter)}; expected a function or an Adapter")
         if cls in own:
             raise ValueError(f"patch: adapters has {cls.__name__} twice; expected one adapter for each class")
+        if key_of(cls) in ADAPTERS:
+            raise ValueError(f"patch: adapters has {cls.__name__}, which has an adapter already; expected other classes")
         own[cls] = adapter if isinstance(adapter, Adapter) else Adapter(adapter, saves="by an adapter of yours")
     return own
 
