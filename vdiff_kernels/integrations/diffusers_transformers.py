@@ -83,7 +83,8 @@ def cross_attention(
         out = to_out(to_v(context))
         out = out.reshape(*out.shape[:-1], *[1] * (x.dim() - out.dim()), out.shape[-1])
         idle = [attn.to_q, attn.to_k] + ([] if norm is None else [norm])
-        out = with_zero_gradients(out, [parameter for module in idle for parameter in module.parameters()])
+        weights = [parameter for module in idle for parameter in module.parameters()]
+        out = with_zero_gradients(out, weights if residual else [x, *weights])
         return x + out if residual else out.expand(*x.shape[:-1], -1)
     h = x if norm is None else normalize(norm, x, backend=backend)
     if pos_emb is not None:

@@ -7,8 +7,8 @@ in the order that it would have had.
 from torch import Tensor, nn
 
 from ..nn.layout import keep_format
-from .adapter import Adapter
-from .guards import class_of
+from .adapter import Adapter, Patch
+from .guards import class_of, key_of
 
 # By class of a model: its first and its last convolution.
 ENDS = {
@@ -33,3 +33,15 @@ def outermost(conv: nn.Module, x: Tensor, *, backend: str | None = None) -> Tens
 
 
 FIRST, LAST = Adapter(innermost), Adapter(outermost)
+
+
+def ends_of(root: nn.Module, served: set[int]) -> list[tuple[nn.Module, Patch]]:
+    """What is to be patched of the models in root that have a module whose id is served."""
+    ends = []
+    for module in root.modules():
+        names = ENDS.get(key_of(class_of(module)))
+        if names is not None and any(id(inner) in served for inner in module.modules()):
+            found = [module.get_submodule(name) for name in names]
+            if all(type(conv) in (nn.Conv2d, nn.Conv3d) and "forward" not in vars(conv) for conv in found):
+                ends += zip(found, (Patch(FIRST, None, names[0]), Patch(LAST, None, names[1])))
+    return ends

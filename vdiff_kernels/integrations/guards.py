@@ -4,7 +4,6 @@ Every adapter asks all of this before it computes anything, so that whoever call
 """
 
 import ast
-import functools
 import hashlib
 import inspect
 import textwrap
@@ -65,7 +64,18 @@ def key_of(cls: type) -> str:
     return f"{cls.__module__.split('.')[0]}.{cls.__qualname__}"
 
 
-def _identity(cls: type) -> str | None:
+_identities: dict[type, str | None] = {}
+
+
+@torch.compiler.assume_constant_result  # what a class is does not change: torch.compile takes what it finds, not how
+def identity(cls: type) -> str | None:
+    """The name of a class whose code is known, or None."""
+    if cls not in _identities:
+        _identities[cls] = _identify(cls)
+    return _identities[cls]
+
+
+def _identify(cls: type) -> str | None:
     digests = KNOWN.get(key_of(cls))
     if digests is None:
         return None
@@ -73,10 +83,6 @@ def _identity(cls: type) -> str | None:
         return cls.__qualname__ if digest(cls) in digests else None
     except (OSError, TypeError):  # there is no source to look at
         return None
-
-
-# The name of a class whose code is known, or None. It does not change: torch.compile takes what it finds and does not trace how.
-identity = torch.compiler.assume_constant_result(functools.cache(_identity))
 
 
 def digest(cls: type) -> str:

@@ -33,7 +33,9 @@ COMPONENTS = ("unet", "transformer", "vae", "motion_adapter")  # of a pipeline
 def patched_class(cls: type) -> type:
     """The subclass of a module's class whose forward asks the module's adapter first."""
 
-    @functools.wraps(cls.forward)
+    original = cls.forward
+
+    @functools.wraps(original)
     def forward(self, *args, **kwargs):
         patch = patch_of(self)
         try:
@@ -41,7 +43,7 @@ def patched_class(cls: type) -> type:
         except Unserved as reason:
             if not torch.compiler.is_compiling():
                 patch.stepped_aside[str(reason)] += 1
-            return cls.forward(self, *args, **kwargs)
+            return original(self, *args, **kwargs)
         if not torch.compiler.is_compiling():
             patch.served += 1
             if not patch.is_trusted:
@@ -129,7 +131,9 @@ def patch(
     plan, report = [], Report()
     for name, root in _roots(model):
         chosen.plan(root, name, None, plan, report)
-    plan += chosen.formats(model, plan)
+    if chosen.is_everything:
+        for _, root in _roots(model):
+            plan += formats.ends_of(root, {id(module) for module, _ in plan})
     classes = [patched_class(type(module)) for module, _ in plan]
     done = []
     try:
@@ -189,6 +193,10 @@ class _Chosen:
     exclude: tuple[str | type, ...]
     own: dict[type, Adapter]
 
+    @property
+    def is_everything(self) -> bool:
+        return self.parts == frozenset(PARTS) and self.include is None and not self.exclude
+
     def plan(self, module: nn.Module, path: str, inside: str | None, plan: list, report: Report) -> None:
         """Adds to the plan every module that is to be patched, and to the report what becomes of each candidate.
 
@@ -220,20 +228,6 @@ class _Chosen:
             report.left.append(Left(path, class_of(module).__name__, why_none))
         for name, child in module.named_children():
             self.plan(child, f"{path}.{name}" if path else name, inside, plan, report)
-
-    def formats(self, model, plan: list) -> list[tuple[nn.Module, Patch]]:
-        """What is patched of a model whose every layer may be, so that its activations keep the operators' order in memory."""
-        if self.parts != frozenset(PARTS) or self.include is not None or self.exclude:
-            return []
-        served = {id(module) for module, _ in plan}
-        ends = []
-        for _, root in _roots(model):
-            for module in root.modules():
-                if key_of(class_of(module)) in formats.ENDS and any(id(inner) in served for inner in module.modules()):
-                    found = [module.get_submodule(name) for name in formats.ENDS[key_of(class_of(module))]]
-                    if all(isinstance(conv, (nn.Conv2d, nn.Conv3d)) and "forward" not in conv.__dict__ for conv in found):
-                        ends += zip(found, (Patch(formats.FIRST, None, "first"), Patch(formats.LAST, None, "last")))
-        return ends
 
     def _adapter(self, module: nn.Module) -> tuple[Adapter | None, str]:
         own = self.own.get(class_of(module))
