@@ -32,6 +32,8 @@ def offset_bias(position_bias: nn.Module, num_frames: int) -> Tensor:
     return position_bias.relative_attention_bias(bucket).T
 
 
+AT_A_TIME = 1 << 18  # elements of an input of linear attention
+
 # What EinopsToAndFrom makes the sequence of an Attention.
 SEQUENCES = {"b (h w) f c": "temporal", "b f (h w) c": "spatial"}
 
@@ -76,7 +78,8 @@ def residual(
     rows = channels_last(x).movedim(1, -1)  # (B, T, H, W, C)
     norm = Norm("layer", norm.gamma.flatten(), eps=norm.eps)
     if kind == "linear":
-        out = rows + _linear_attention(attn, norm_act(rows.movedim(-1, 1), norm, backend=backend).movedim(1, -1))
+        normal = norm_act(rows.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
+        out = rows + _linear_attention(attn, normal)
         return keep_format(out.movedim(-1, 1), x, 1)
     attn, masks = attn.fn, {}
     if pos_bias is not None:
@@ -92,13 +95,23 @@ def residual(
 
 
 def _linear_attention(attn: nn.Module, rows: Tensor) -> Tensor:
-    """`SpatialLinearAttention` of (B, T, H, W, C): its pixels meet in one D x D matrix a head, so that they are read twice."""
-    B, T, H, W, _ = rows.shape
-    q, k, v = pointwise(attn.to_qkv, rows, "frames").view(B * T, H * W, 3, attn.heads, -1).unbind(2)  # (M, L, N, D)
-    q, k = q.softmax(-1) * attn.scale, k.softmax(1)
+    """`SpatialLinearAttention` of (B, T, H, W, C). Without gradients, some frames at a time: its queries, keys and values take
+    many times the memory of its input, and are used while the caches have them.
+    """
+    frames = rows.flatten(0, 1)
+    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return _attend_linearly(attn, frames).view_as(rows)
+    at_a_time = max(1, AT_A_TIME // frames.shape[1:].numel())
+    return torch.cat([_attend_linearly(attn, some) for some in frames.split(at_a_time)]).view_as(rows)
+
+
+def _attend_linearly(attn: nn.Module, frames: Tensor) -> Tensor:
+    """Of (M, H, W, C). The pixels meet in one D x D matrix a head."""
+    q, k, v = pointwise(attn.to_qkv, frames[:, None], "frames").unflatten(-1, (3, attn.heads, -1)).flatten(1, 3).unbind(2)
+    q, k = q.softmax(-1) * attn.scale, k.softmax(1)  # (M, L, N, D)
     context = torch.einsum("mlnd, mlne -> mnde", k, v)
     out = torch.einsum("mlnd, mnde -> mlne", q, context)
-    return pointwise(attn.to_out, out.reshape(B, T, H, W, -1), "frames")
+    return pointwise(attn.to_out, out.reshape(*frames.shape[:1], 1, *frames.shape[1:3], -1), "frames")[:, 0]
 
 
 def require_conv_block(block: nn.Module) -> None:
