@@ -14,7 +14,7 @@ OUT ?= seven.gif
 
 , := ,
 BUILD_TOOLS = setuptools==84.2.1 ninja==1.13.2
-# Its declared dependencies are a training script's: only its model is used here, and extra `blocks` has what that needs.
+# Its declared dependencies are a training script's: extra `integrations` has what its model needs.
 WITHOUT_DEPENDENCIES = video-diffusion-pytorch==0.7.0
 
 # The CUDA compiler, for the tests that simulate kernels, where there is none on PATH.
@@ -97,7 +97,7 @@ $(INSTALLED): pyproject.toml setup.py Makefile
 	touch $@
 
 $(INSTALLED_TESTS): $(INSTALLED)
-	$(PIP_INSTALL) --no-build-isolation -e '.[test,blocks,triton]'
+	$(PIP_INSTALL) --no-build-isolation -e '.[test,triton]'
 	$(PIP_INSTALL) --no-deps $(WITHOUT_DEPENDENCIES)
 	command -v nvcc >/dev/null || $(PIP_INSTALL) $(patsubst %,'%',$(NVCC))
 	touch $@

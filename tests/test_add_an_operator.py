@@ -50,7 +50,7 @@ def follow(page: str, root: Path) -> None:
         if rest == "at-end":
             target.write_text(text + "\n\n" + code)
         else:
-            mark = re.fullmatch(r'before="(.+)"', rest)[1]
+            mark = re.fullmatch(r'before="(.+)"', rest)[1].replace(r"\"", '"')
             assert text.count(mark) == 1
             target.write_text(text.replace(mark, f"{code}\n{mark}"))
 

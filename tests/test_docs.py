@@ -9,7 +9,7 @@ from vdiff_kernels.backends import registry
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [ROOT / "README.md", ROOT / "DESIGN.md", *sorted((ROOT / "docs").glob("*.md"))]
-RUNNABLE = [ROOT / "README.md", ROOT / "docs" / "backends.md"]
+RUNNABLE = [ROOT / "README.md", ROOT / "docs" / "backends.md", ROOT / "docs" / "models.md"]
 MAX_WORDS = 900
 
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)

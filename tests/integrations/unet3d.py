@@ -1,4 +1,4 @@
-"""video-diffusion-pytorch's Unet3D. Its trainer, which no test runs, wants torchvision at import: a mock stands in."""
+"""video-diffusion-pytorch, and its Unet3D. What reads its videos wants torchvision at import: a mock stands in."""
 
 import importlib.util
 import sys
@@ -10,9 +10,11 @@ if missing:
     sys.modules["torchvision"] = types.ModuleType("torchvision")
     sys.modules["torchvision"].transforms = sys.modules["torchvision"].utils = mock.Mock()
 try:
-    from video_diffusion_pytorch import Unet3D
+    import video_diffusion_pytorch.video_diffusion_pytorch as package
 finally:
     if missing:  # Others ask whether it is installed.
         del sys.modules["torchvision"]
 
-__all__ = ["Unet3D"]
+Unet3D = package.Unet3D
+
+__all__ = ["Unet3D", "package"]

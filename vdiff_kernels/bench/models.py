@@ -5,7 +5,7 @@ import copy
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ..integrations import animatediff
+from ..integrations import patch
 from ..models.video_unet import VideoUNet
 from .contest import Contest, Setting, relative_error, with_gradients
 from .presets import direction
@@ -40,7 +40,7 @@ def unet(size: tuple[int, int, int], setting: Setting, backward: bool) -> Contes
 
 
 def motion_module(size: tuple[int, int, int, int], setting: Setting) -> Contest:
-    """AnimateDiff's motion module. Raises ImportError without diffusers."""
+    """AnimateDiff's motion module, patched. Raises ImportError without diffusers."""
     from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 
     channels, T, H, W = size
@@ -52,9 +52,40 @@ def motion_module(size: tuple[int, int, int, int], setting: Setting) -> Contest:
     xs = [setting.randn(2 * T, channels, H, W) for _ in range(2)]
     with FlopCounterMode(display=False) as counter:
         expected = copy.deepcopy(module).float()(xs[0].float(), num_frames=T)
-    rivals = {"vdiff": lambda i: animatediff.motion_module(module, xs[i], T), "diffusers": lambda i: module(xs[i], num_frames=T)}
+    served = copy.deepcopy(module)
+    patch(served)
+    rivals = {"vdiff": lambda i: served(xs[i], num_frames=T), "diffusers": lambda i: module(xs[i], num_frames=T)}
     return Contest(
         f"AnimateDiffTransformer3D B2 T{T} H{H} W{W} C{channels} fwd", "AnimateDiffTransformer3D", False, rivals, len(xs),
         lambda rival, result: relative_error(result, expected), Work(2 * xs[0].nbytes, counter.get_total_flops()),
         "AnimateDiff",
+    )  # fmt: skip
+
+
+def patched_unet(size: tuple[tuple[int, ...], int, int, int], setting: Setting) -> Contest:
+    """AnimateDiff's U-Net of these widths, patched. Raises ImportError without diffusers."""
+    from diffusers import UNetMotionModel
+
+    widths, T, H, W = size
+    down = ("CrossAttnDownBlockMotion",) * (len(widths) - 1) + ("DownBlockMotion",)
+    up = ("UpBlockMotion",) + ("CrossAttnUpBlockMotion",) * (len(widths) - 1)
+    options = dict(cross_attention_dim=768, num_attention_heads=8, motion_num_attention_heads=8, use_motion_mid_block=True)
+    unet = UNetMotionModel(block_out_channels=widths, down_block_types=down, up_block_types=up, **options)
+    for parameter in unet.parameters():
+        if parameter.dim() > 1 and not parameter.any():  # zeros would hide all that stands before
+            torch.nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5)
+    unet.to(setting.device, setting.dtype).eval().requires_grad_(False)
+    served = copy.deepcopy(unet)
+    patch(served)
+    x, text = setting.randn(1, 4, T, H, W), setting.randn(T, 77, 768)
+    time = torch.tensor([500], device=setting.device)
+    with FlopCounterMode(display=False) as counter:
+        expected = copy.deepcopy(unet).float()(x.float(), time, text.float(), return_dict=False)[0]
+    rivals = {
+        name: lambda i, model=model: model(x, time, text, return_dict=False)[0]
+        for name, model in {"vdiff": served, "diffusers": unet}.items()
+    }
+    return Contest(
+        f"UNetMotionModel {'-'.join(map(str, widths))} B1 T{T} H{H} W{W} fwd", "UNetMotionModel", False, rivals, 1,
+        lambda rival, result: relative_error(result, expected), Work(2 * x.nbytes, counter.get_total_flops()), "AnimateDiff",
     )  # fmt: skip

@@ -189,6 +189,7 @@ class Preset:
     rows: tuple[RowsShape, ...] = ()
     unet: tuple[int, ...] | None = None  # (T, H, W) of a step of the reference UNet
     block: tuple[int, ...] | None = None  # (channels, T, H, W) of a motion module of AnimateDiff
+    patched: tuple | None = None  # (widths, T, H, W) of a U-Net of AnimateDiff
 
 
 def _levels(model: str, T: int, levels: list[tuple[int, int, int, int]], bias: str | None = None, text: int = 0) -> dict:
@@ -222,6 +223,7 @@ PRESETS = {
         "AnimateDiff on Stable Diffusion 1.5: 16 frames of 512 x 512, latents of 64 x 64",
         **_levels("AnimateDiff", 16, [(64, 64, 8, 40), (32, 32, 8, 80), (16, 16, 8, 160)], text=77),
         modules=(LayerShape(1, 16, 64, 64, 320, 8),), block=(320, 16, 64, 64),
+        patched=((320, 640), 16, 32, 32),
     ),
     "svd-576x1024": Preset(
         "Stable Video Diffusion: 14 frames of 576 x 1024, latents of 72 x 128",

@@ -11,7 +11,7 @@ from .presets import PRESETS, direction
 
 OPERATORS = (
     "temporal_attention", "spatial_attention", "norm_act_conv", "norm_act", "geglu", "TemporalAttention", "VideoUNet",
-    "AnimateDiffTransformer3D",
+    "AnimateDiffTransformer3D", "UNetMotionModel",
 )  # fmt: skip
 BASELINES = {  # by the word of --baseline, how the names of its rivals begin
     "eager": ("eager", "diffusers"), "sdpa": ("SDPA",), "compile": (layers.COMPILED,), "flex": (attention.FLEX,),
@@ -57,6 +57,8 @@ def _contests(preset: str, operator: str, setting: Setting, backward: bool) -> l
         return [("a step", lambda: models.unet(shapes.unet, setting, backward))]
     if operator == "AnimateDiffTransformer3D" and shapes.block and not backward:
         return [("a motion module", lambda: models.motion_module(shapes.block, setting))]
+    if operator == "UNetMotionModel" and shapes.patched and not backward:
+        return [("a patched U-Net", lambda: models.patched_unet(shapes.patched, setting))]
     return []
 
 

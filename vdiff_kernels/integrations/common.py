@@ -52,8 +52,12 @@ def attention_layer(
     backend: str | None,
     **masks,
 ) -> Tensor:
-    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C). projections: (to_qkv,), or (to_q, to_k, to_v)."""
-    if all(map(is_plain, (*projections, to_out))):
+    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C).
+
+    projections: (to_qkv,), or (to_q, to_k, to_v), of which the weights are joined, or what they make where that is less.
+    """
+    few_rows = len(projections) > 1 and x.numel() < x.shape[-1] ** 2
+    if all(map(is_plain, (*projections, to_out))) and not few_rows:
         w_qkv, b_qkv = _joined(projections)
         return LAYERS[kind](
             x, w_qkv, b_qkv, to_out.weight, to_out.bias, num_heads=num_heads, scale=scale, norm=norm, pos_emb=pos_emb, gate=gate,

@@ -1,4 +1,4 @@
-"""Blocks of diffusers' models, in bfloat16: themselves, and through this package's operators, by whatever backend auto takes.
+"""A block and a U-Net of diffusers, in bfloat16: as they are, and patched, by whatever backend auto takes.
 
 Where diffusers is on the path; a wheel of it is enough (benchmarks/gpu_day.sh takes a folder of wheels).
 """
@@ -7,11 +7,16 @@ from ....bench import models
 from .. import clock
 from ..rows import Day, first_line
 
+BLOCKS = [(320, 16, 64, 64), (640, 16, 32, 32)]
+UNETS = [((320, 640), 16, 32, 32)]
+
 
 def run(day: Day) -> None:
-    for size in [(320, 16, 4, 4)] if day.quick else [(320, 16, 64, 64), (640, 16, 32, 32)]:
+    blocks, unets = ([(320, 16, 4, 4)], [((32, 64), 4, 8, 8)]) if day.quick else (BLOCKS, UNETS)
+    makers = [(models.motion_module, size) for size in blocks] + [(models.patched_unet, size) for size in unets]
+    for maker, size in makers:
         try:
-            contest = models.motion_module(size, day.automatic())
+            contest = maker(size, day.automatic())
         except ImportError as error:
             return day.add("absent", "diffusers", why=first_line(error))
         clock.measure(day, contest)
