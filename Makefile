@@ -40,8 +40,10 @@ sample: build ## build, then a video from the weights that ship
 test: build $(INSTALLED_TESTS) ## build, then run the tests
 	$(VENV_PYTHON) -m pytest $(WORKERS) $(PYTEST_ARGS)
 
-test-full: build $(INSTALLED_TESTS) ## the same with the slow tests
+test-full: build $(INSTALLED_TESTS) ## the same with the slow tests, and patched models of the oldest diffusers that is supported
 	$(VENV_PYTHON) -m pytest $(WORKERS) -m '' $(PYTEST_ARGS)
+	$(PIP_INSTALL) --quiet --upgrade --no-deps --target build/oldest diffusers==0.35.0
+	PYTHONPATH=build/oldest $(VENV_PYTHON) -m pytest $(WORKERS) tests/integrations $(PYTEST_ARGS)
 
 golden: build $(INSTALLED_TESTS) ## accept the counts of the simulated kernels as they are now
 	$(VENV_PYTHON) -m pytest --rewrite-golden tests

@@ -65,7 +65,7 @@ def _attention(module: nn.Module, x: Tensor, norm: Norm | None = None, residual:
     T = x.shape[1]
     require_frames(module, x, module.rel_pos_emb.shape[-1])
     return attention_layer(
-        "temporal", module.to_qkv, module.proj_out, x, num_heads=module.num_heads, norm=norm, residual=residual, backend=None,
+        "temporal", (module.to_qkv,), module.proj_out, x, num_heads=module.num_heads, norm=norm, residual=residual, backend=None,
         bias=module.rel_pos_emb[0, :, :T, :T], scale=module.scale,
     )  # fmt: skip
 

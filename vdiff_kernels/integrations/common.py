@@ -10,13 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..nn.children import is_plain, is_same_conv, normed
-from ..ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
 from ..ops.tensors import by_frame
-
-LAYERS = {"temporal": temporal_layer, "spatial": spatial_layer}
-ATTENTION = {"temporal": temporal_attention, "spatial": spatial_attention}
 
 
 def normalize(
@@ -35,54 +31,6 @@ def group_normalize(norm: nn.Module, x: Tensor, *, scope: str, backend: str | No
     else:
         clip = by_frame(norm, clip) if scope == "frame" else norm(clip)
     return clip.movedim(1, -1)
-
-
-def attention_layer(
-    kind: str,
-    projections: tuple[nn.Module, ...],
-    to_out: nn.Module,
-    x: Tensor,
-    *,
-    num_heads: int,
-    scale: float | None,
-    norm: Norm | None,
-    pos_emb: Tensor | None = None,
-    gate: Tensor | None = None,
-    residual: Tensor | None,
-    backend: str | None,
-    **masks,
-) -> Tensor:
-    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C).
-
-    projections: (to_qkv,), or (to_q, to_k, to_v), of which the weights are joined, or what they make where that is less.
-    """
-    few_rows = len(projections) > 1 and x.numel() < x.shape[-1] ** 2
-    if all(map(is_plain, (*projections, to_out))) and not few_rows:
-        w_qkv, b_qkv = _joined(projections)
-        return LAYERS[kind](
-            x, w_qkv, b_qkv, to_out.weight, to_out.bias, num_heads=num_heads, scale=scale, norm=norm, pos_emb=pos_emb, gate=gate,
-            residual=residual, backend=backend, **masks,
-        )  # fmt: skip
-    if norm is not None:
-        x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
-    x = x if pos_emb is None else x + pos_emb.to(x.dtype)[:, None, None]
-    rows = torch.cat([projection(x) for projection in projections], -1) if len(projections) > 1 else projections[0](x)
-    q, k, v = rows.unflatten(-1, (3, num_heads, -1)).unbind(-3)
-    out = to_out(ATTENTION[kind](q, k, v, scale=scale, backend=backend, **masks).flatten(-2))
-    out = out if gate is None else out * gate[:, None, None, None]
-    return out if residual is None else out + residual
-
-
-def _joined(projections: tuple[nn.Module, ...]) -> tuple[Tensor, Tensor | None]:
-    """The weight and bias of all of them as one.
-
-    Joined at every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version for a kept copy to see.
-    """
-    if len(projections) == 1:
-        return projections[0].weight, projections[0].bias
-    biases = [projection.bias for projection in projections]
-    bias = None if all(one is None for one in biases) else torch.cat(biases)
-    return torch.cat([projection.weight for projection in projections]), bias
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ served; what computes asks nothing, so that an adapter asks all of it first.
 import torch
 from torch import Tensor, nn
 
+from ..nn.attention import ATTENTION, attention_layer
 from ..nn.children import gated, is_plain, normed, what_is_around
 from .adapter import Adapter
-from .common import ATTENTION, attention_layer, group_normalize, normalize, pointwise, with_zero_gradients
+from .common import group_normalize, normalize, pointwise, with_zero_gradients
 from .guards import class_of, identity, require, require_idle, require_known
 
 # Processors that compute plain attention; any other may compute something else.

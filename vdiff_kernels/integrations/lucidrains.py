@@ -3,12 +3,13 @@
 import torch
 from torch import Tensor, nn
 
+from ..nn.attention import attention_layer
 from ..nn.children import norm_conv, what_is_around
 from ..nn.layout import keep_format
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
 from .adapter import Adapter
-from .common import attention_layer, channels_last, pointwise
+from .common import channels_last, pointwise
 from .guards import class_of, require, require_known, require_nothing_around, require_silu
 
 

@@ -57,7 +57,7 @@ class TemporalAttention(nn.Module):
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
         require_frames(self, x, self.max_frames)
         return attention_layer(
-            "temporal", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
+            "temporal", (self.to_qkv,), self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, **self._bias(x.shape[1]), causal=causal, focus_present=focus_present, rotary=rotary,
         )  # fmt: skip
 
@@ -96,7 +96,7 @@ class SpatialAttention(nn.Module):
         """x, residual: (B, T, H, W, C). Returns the same. Raises ValueError for a frame larger than max_size."""
         require_input(self, x, "(B, T, H, W, C)", -1, self.dim, self.to_qkv)
         return attention_layer(
-            "spatial", self.to_qkv, self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
+            "spatial", (self.to_qkv,), self.proj_out, x, num_heads=self.num_heads, norm=norm, residual=residual,
             backend=self.backend, rel_bias=self._table(*x.shape[2:4]),
         )  # fmt: skip
 
@@ -158,28 +158,52 @@ class FactorizedAttention(nn.Module):
         return self.temporal_attn(h, norm=norm, residual=x, focus_present=focus_present)
 
 
-_LAYERS = {"temporal": (temporal_layer, temporal_attention), "spatial": (spatial_layer, spatial_attention)}
+LAYERS = {"temporal": temporal_layer, "spatial": spatial_layer}
+ATTENTION = {"temporal": temporal_attention, "spatial": spatial_attention}
 
 
 def attention_layer(
     kind: str,
-    to_qkv: nn.Module,
-    proj_out: nn.Module,
+    projections: tuple[nn.Module, ...],
+    to_out: nn.Module,
     x: Tensor,
     *,
     num_heads: int,
-    norm: Norm | None,
-    residual: Tensor | None,
+    norm: Norm | None = None,
+    pos_emb: Tensor | None = None,
+    gate: Tensor | None = None,
+    residual: Tensor | None = None,
     backend: str | None,
     **options,
 ) -> Tensor:
-    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C) with the two projections; options: of the attention."""
-    layer, attention = _LAYERS[kind]
-    if is_plain(to_qkv) and is_plain(proj_out):
-        weights = to_qkv.weight, to_qkv.bias, proj_out.weight, proj_out.bias
-        return layer(x, *weights, num_heads=num_heads, norm=norm, residual=residual, backend=backend, **options)
+    """`temporal_layer` or `spatial_layer` (kind) of x (B, T, H, W, C); options: of the attention.
+
+    projections: (to_qkv,), or (to_q, to_k, to_v), of which the weights are joined, or what they make where that is less.
+    """
+    few_rows = len(projections) > 1 and x.numel() < x.shape[-1] ** 2
+    if all(map(is_plain, (*projections, to_out))) and not few_rows:
+        w_qkv, b_qkv = _joined(projections)
+        return LAYERS[kind](
+            x, w_qkv, b_qkv, to_out.weight, to_out.bias, num_heads=num_heads, norm=norm, pos_emb=pos_emb, gate=gate,
+            residual=residual, backend=backend, **options,
+        )  # fmt: skip
     if norm is not None:
         x = norm_act(x.movedim(-1, 1), norm, backend=backend).movedim(1, -1)
-    q, k, v = to_qkv(x).unflatten(-1, (3, num_heads, -1)).unbind(-3)
-    out = proj_out(attention(q, k, v, backend=backend, **options).flatten(-2))
+    x = x if pos_emb is None else x + pos_emb.to(x.dtype)[:, None, None]
+    rows = torch.cat([projection(x) for projection in projections], -1) if len(projections) > 1 else projections[0](x)
+    q, k, v = rows.unflatten(-1, (3, num_heads, -1)).unbind(-3)
+    out = to_out(ATTENTION[kind](q, k, v, backend=backend, **options).flatten(-2))
+    out = out if gate is None else out * gate[:, None, None, None]
     return out if residual is None else out + residual
+
+
+def _joined(projections: tuple[nn.Module, ...]) -> tuple[Tensor, Tensor | None]:
+    """The weight and bias of all of them as one.
+
+    Joined at every call: `.data +=`, by which adapters are merged, leaves no mark in a weight's version for a kept copy to see.
+    """
+    if len(projections) == 1:
+        return projections[0].weight, projections[0].bias
+    biases = [projection.bias for projection in projections]
+    bias = None if all(one is None for one in biases) else torch.cat(biases)
+    return torch.cat([projection.weight for projection in projections]), bias
