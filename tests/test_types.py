@@ -20,6 +20,9 @@ out = vdiff.norm_act(x, norm, act="silu")
 out = vdiff.geglu(torch.randn(3, 4), torch.randn(8, 4), None)
 module: torch.nn.Module = vdiff.nn.TemporalAttention(16, 2)
 state: vdiff.Availability = vdiff.availability("cpu")
+report = vdiff.patch(torch.nn.Sequential(module), exclude=["1.*"], adapters={torch.nn.Linear: lambda module, x, backend: x})
+paths: list[str] = [one.path for one in report.replaced]
+vdiff.unpatch(module)
 with vdiff.backend("reference"):
     print(vdiff.explain(module, torch.randn(1, 2, 3, 3, 16)))
 """
@@ -27,6 +30,7 @@ WRONG = {
     "vdiff.temporal_attention('q', q, q)": "arg-type",
     "vdiff.temporal_attention(q, q)": "call-arg",
     "vdiff.availability(3).reason": "arg-type",
+    "vdiff.patch(module, exclude=3)": "arg-type",
     "vdiff.nn.TemporalAttention()": "call-arg",
 }
 

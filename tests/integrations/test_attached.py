@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from accelerate import cpu_offload
 from accelerate.hooks import CpuOffload, ModelHook, add_hook_to_module
-from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0
+from diffusers.models.attention_processor import AttnProcessor, AttnProcessor2_0, IPAdapterAttnProcessor2_0
 from diffusers.utils.peft_utils import set_weights_and_activate_adapters
 from peft import LoraConfig, inject_adapter_in_model
 from torch import nn
@@ -18,7 +18,7 @@ from torch.nn.parallel import DistributedDataParallel
 import vdiff_kernels as vdiff
 
 from .compare import randn
-from .models import MODELS
+from .models import MODELS, TEXT
 
 SMALL = 2, 5, 8, 8
 
@@ -231,14 +231,21 @@ def patch_served(module: nn.Module) -> int:
     return module._vdiff_patch.served
 
 
-def test_a_context_with_an_image_prompt_goes_to_the_original():
+def test_an_image_prompt():
+    """IP-Adapter: a processor with weights of its own, and a context of two parts. The attention to itself stays fused."""
     model = MODELS["animatediff"].build()
-    report = vdiff.patch(model)
     block = model.down_blocks[0].attentions[0]
-    context = (MODELS["animatediff"].inputs(*SMALL)["context"], [])
-    with pytest.raises((AttributeError, TypeError)):  # of the original, whose processors are not for it
-        block(randn(10, 16, 8, 8), context, return_dict=False)
-    assert "its context is not one tensor" in str(report)
+    inner = block.transformer_blocks[0]
+    torch.manual_seed(0)
+    inner.attn2.set_processor(IPAdapterAttnProcessor2_0(16, TEXT, num_tokens=(3,), scale=0.7))
+    x, context = randn(10, 16, 8, 8), (randn(10, 4, TEXT, seed=4), [randn(10, 1, 3, TEXT, seed=5)])
+    with torch.no_grad():
+        expected = block(x, context, return_dict=False)[0]
+        vdiff.patch(model)
+        torch.testing.assert_close(block(x, context, return_dict=False)[0], expected, rtol=1e-4, atol=2e-5)
+        with pytest.raises(AssertionError):
+            torch.testing.assert_close(block(x, context[0], return_dict=False)[0], expected, rtol=1e-4, atol=2e-5)
+    assert (patch_served(inner.attn1), patch_served(inner.ff), patch_served(inner.attn2)) == (2, 2, 0)
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -232,11 +232,20 @@ def test_all_or_nothing(nth):
     assert_same_modules(model, before)
 
 
-def test_a_class_that_has_no_subclass_leaves_the_others_as_they_were():
-    class Closed(nn.Module):
-        def __init_subclass__(cls, **options):
-            raise TypeError("closed")
+class WithoutSubclass(nn.Module):
+    def __init_subclass__(cls, **options):
+        raise TypeError("closed")
 
+
+class OfOneClass(nn.Module):
+    def __setattr__(self, name, value):
+        if name == "__class__":
+            raise TypeError("closed")
+        super().__setattr__(name, value)
+
+
+@pytest.mark.parametrize("Closed", [WithoutSubclass, OfOneClass])
+def test_a_module_that_cannot_be_patched_leaves_the_others_as_they_were(Closed):
     model = nn.Sequential(MODELS["modelscope"].build(), Closed())
     before = modules_of(model)
     with pytest.raises(TypeError, match="closed"):

@@ -127,8 +127,8 @@ def patch(
     done = []
     try:
         for (module, one), cls in zip(plan.patches, classes):
-            done.append((module, type(module)))
-            module.__class__ = cls
+            was, module.__class__ = type(module), cls
+            done.append((module, was))
             put_patch(module, one)
     except BaseException:
         for module, cls in done:
