@@ -2,6 +2,7 @@
 
 import copy
 import functools
+from unittest import mock
 
 import pytest
 import torch
@@ -182,6 +183,9 @@ def test_the_same_patched_and_unpatched(change, name, order):
     else:
         torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10)
     assert report.replaced or change in (hooked_inside, own_processor, chunked), str(report)
+    if change is hooked_blocks and order == "after":
+        reasons = {one.reason for one in report.left if one.path.endswith("resnets.0")}
+        assert reasons == {"its forward is replaced on the instance, as offloading does; patch before that"}
 
 
 @pytest.mark.parametrize("order", ["after", "before"])
@@ -279,13 +283,18 @@ def test_dropout_drops_what_it_did(name):
 def test_gradient_checkpointing(name):
     """It is done as it was: block by block."""
     original = MODELS[name].build().train()
-    original.enable_gradient_checkpointing()
     for module in original.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
     model = copy.deepcopy(original)
     vdiff.patch(model)
-    found, expected = gradients(name, model), gradients(name, original)
+    calls = []
+    for one in (model, original):
+        with mock.patch.object(torch.utils.checkpoint, "checkpoint", wraps=torch.utils.checkpoint.checkpoint) as checkpoint:
+            one.enable_gradient_checkpointing()
+            calls.append((gradients(name, one), checkpoint.call_count))
+    (found, times), (expected, times_before) = calls
+    assert times == times_before > 0
     for key, gradient in expected.items():
         torch.testing.assert_close(found[key], gradient, rtol=1e-3, atol=1e-5, msg=lambda text: f"{key}: {text}")
 

@@ -13,10 +13,11 @@ from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from torch import nn
 
-from vdiff_kernels.integrations import animatediff, diffusers_transformers, guards, lucidrains, modelscope, svd
+from vdiff_kernels.integrations import animatediff, diffusers_transformers, guards, latte, lucidrains, modelscope, svd
 from vdiff_kernels.integrations.diffusers_resnets import resnet_2d
 
 from .compare import randn, randomize
+from .models import latte as latte_model
 from .unet3d import Unet3D
 
 T, C = 2, 8
@@ -33,6 +34,7 @@ def lucid() -> nn.Module:
 
 X, TEXT = randn(T, C, 3, 4), randn(T, 5, 6, seed=3)
 CLIP = randn(1, 8, T, 3, 4)
+LATENTS, TIME, TEXT_OF_LATTE = randn(2, 4, 5, 4, 4), torch.tensor([3, 700]), randn(2, 4, 16, seed=3)
 
 # Per family: the block, its call, its adapter's call, the layers whose weights that reads, and what holds them.
 FAMILIES = {
@@ -52,6 +54,14 @@ FAMILIES = {
         lambda block: diffusers_transformers.transformer_2d(block, X, TEXT, return_dict=False, **BACKEND)[0],
         ("norm", "proj_in", "proj_out", "transformer_blocks.0.attn2.to_k", "transformer_blocks.0.norm2"),
         ("transformer_blocks.0.attn2",),
+    ),
+    "latte": (
+        latte_model,
+        lambda block: block(LATENTS, TIME, TEXT_OF_LATTE, return_dict=False)[0],
+        lambda block: latte.transformer(block, LATENTS, TIME, TEXT_OF_LATTE, return_dict=False, **BACKEND)[0],
+        ("transformer_blocks.0.attn1.to_q", "transformer_blocks.0.norm1", "transformer_blocks.0.norm2", "norm_out",
+         "transformer_blocks.0.attn2.to_v", "temporal_transformer_blocks.0.attn1.to_out.0", "proj_out"),
+        ("transformer_blocks.0", "temporal_transformer_blocks.0.attn1", "temporal_transformer_blocks.0.ff"),
     ),
     "resnet": (
         lambda: randomize(ResnetBlock2D(in_channels=C, out_channels=2 * C, groups=2, temb_channels=None)),

@@ -258,7 +258,6 @@ def basic_transformer_block(
 
 def require_context(module: nn.Module, context, clips: int) -> None:
     if context is not None:
-        require(isinstance(context, Tensor), module, "its context is not one tensor, but with an image prompt's")
         require(context.dim() == 3 and len(context) == clips, module, "its context is of another batch")
 
 
