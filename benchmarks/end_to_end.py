@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 import vdiff_kernels as vdiff
+from vdiff_kernels import library
 from vdiff_kernels.bench.counting import resident
 from vdiff_kernels.bench.place import processor
 from vdiff_kernels.files import written_whole
@@ -228,7 +229,8 @@ def main():
     unknown = set(options.models) - set(MODELS)
     if unknown or options.rounds < 1:
         parser.error(f"expected models of {', '.join(MODELS)}, and at least one round")
-    place = f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, float32"
+    kernels = f"{library.instruction_set()} kernels" if vdiff.availability("cpu") else "no compiled kernels"
+    place = f"{processor()}, {torch.get_num_threads()} threads, {kernels}, torch {torch.__version__}, float32"
     print(place, flush=True)
     rows = []
     for name in options.models or MODELS:
