@@ -20,6 +20,7 @@ from torch import Tensor, nn
 import vdiff_kernels as vdiff
 from vdiff_kernels import library
 from vdiff_kernels.bench.counting import resident
+from vdiff_kernels.bench.peers import video_diffusion_pytorch
 from vdiff_kernels.bench.place import processor
 from vdiff_kernels.files import written_whole
 
@@ -88,9 +89,7 @@ def latte() -> nn.Module:
 
 
 def lucidrains() -> nn.Module:
-    from tests.integrations.unet3d import Unet3D
-
-    return Unet3D(dim=64, dim_mults=(1, 2, 4, 8))
+    return video_diffusion_pytorch().Unet3D(dim=64, dim_mults=(1, 2, 4, 8))
 
 
 STEP = torch.tensor([500])

@@ -8,9 +8,9 @@ import hashlib
 import inspect
 import textwrap
 
-import torch
 from torch import nn
 
+from ..backends.gpu import constant_in_graphs
 from ..nn.children import what_is_around
 from .known import KNOWN
 
@@ -67,7 +67,7 @@ def key_of(cls: type) -> str:
 _identities: dict[type, str | None] = {}
 
 
-@torch.compiler.assume_constant_result  # what a class is does not change: torch.compile takes what it finds, not how
+@constant_in_graphs  # what a class is does not change: torch.compile takes what it finds, not how
 def identity(cls: type) -> str | None:
     """The name of a class whose code is known, or None."""
     if cls not in _identities:

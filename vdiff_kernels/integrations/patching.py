@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses import FakeTensorMode
 from torch.utils import _pytree as pytree
 
 from ..backends.registry import BACKENDS
@@ -61,6 +60,8 @@ def _require_like_original(module: nn.Module, patch: Patch, out, args: tuple, kw
     """Raises ValueError for the result of an adapter that is of another shape, dtype or type than the original's, which is run on
     tensors without data.
     """
+    from torch._subclasses import FakeTensorMode  # which brings the compiler
+
     patch.is_trusted = True  # once is enough
     try:
         with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
