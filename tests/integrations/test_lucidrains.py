@@ -111,6 +111,16 @@ def test_spatial_linear_attention(backend, layout):
     )
 
 
+def test_a_hook_in_linear_attention_sees_every_frame_once():
+    """Which is computed some frames at a time where nobody looks."""
+    block, seen = unet().downs[1][2], []
+    block.fn.fn.to_qkv.register_forward_hook(lambda module, inputs, output: seen.append(len(output)))
+    x = randn(2, 16, T, 128, 128)
+    with torch.no_grad():
+        torch.testing.assert_close(lucidrains.residual(block, x), block(x), rtol=1e-4, atol=2e-5)
+    assert seen == [2 * T, 2 * T]
+
+
 def test_small_activations(backend):
     """Where the eps of the channel layer norm shows."""
     block, inputs = unet().mid_spatial_attn, {"x": randn(B, C, T, H, W, scale=3e-3)}

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.attention import attention_layer
-from ..nn.children import norm_conv, what_is_around
+from ..nn.children import is_plain, norm_conv, what_is_around
 from ..nn.layout import keep_format
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
@@ -100,7 +100,8 @@ def _linear_attention(attn: nn.Module, rows: Tensor) -> Tensor:
     many times the memory of its input, and are used while the caches have them.
     """
     frames = rows.flatten(0, 1)
-    if torch.is_grad_enabled() or torch.compiler.is_compiling():
+    once = torch.is_grad_enabled() or torch.compiler.is_compiling() or not (is_plain(attn.to_qkv) and is_plain(attn.to_out))
+    if once:  # a hook is to see the whole
         return _attend_linearly(attn, frames).view_as(rows)
     at_a_time = max(1, AT_A_TIME // frames.shape[1:].numel())
     return torch.cat([_attend_linearly(attn, some) for some in frames.split(at_a_time)]).view_as(rows)
