@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from diffusers.models.attention import FeedForward
 from diffusers.models.transformers.latte_transformer_3d import LatteTransformer3DModel
 
 from vdiff_kernels.integrations import latte
-from vdiff_kernels.integrations.diffusers_transformers import transformer_block
+from vdiff_kernels.integrations.diffusers_transformers import feed_forward, transformer_block
 
 from .compare import compare, randn, randomize
 
@@ -20,6 +21,19 @@ def build(**options):
         norm_type="ada_norm_single", norm_elementwise_affine=False, norm_eps=1e-6, caption_channels=CAPTION, video_length=T,
     )  # fmt: skip
     return randomize(LatteTransformer3DModel(**{**arguments, **options}))
+
+
+@pytest.mark.parametrize("activation", ["geglu", "gelu-approximate"])
+def test_a_feed_forward_layer_of_many_rows(activation):
+    """Without gradients it is computed some rows at a time, unless a hook is to see them all."""
+    ff = randomize(FeedForward(64, activation_fn=activation))
+    x, seen = randn(1, 17, 32, 32, 64), []
+    with torch.no_grad():
+        expected = ff(x)
+        torch.testing.assert_close(feed_forward(ff, x, backend=None), expected, rtol=1e-4, atol=2e-5)
+        ff.net[0].proj.register_forward_hook(lambda module, inputs, output: seen.append(output.shape))
+        torch.testing.assert_close(feed_forward(ff, x, backend=None), expected, rtol=1e-4, atol=2e-5)
+    assert seen == [(1, 17, 32, 32, 512 if activation == "geglu" else 256)]
 
 
 def test_spatial_block(backend):

@@ -5,6 +5,8 @@ gradients land there, calls every layer that is more than its weight says, and k
 does what no operator says, it raises `Unserved` before it computes anything.
 """
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -49,6 +51,16 @@ def pointwise(layer: nn.Module, x: Tensor, takes: str = "rows") -> Tensor:
         return F.linear(x, layer.weight.flatten(1), layer.bias)
     clip = x.movedim(-1, 1)
     return (by_frame(layer, clip) if takes == "frames" else layer(clip)).movedim(1, -1)
+
+
+def some_at_a_time(function: Callable[[Tensor], Tensor], rows: Tensor, most: int, layers: tuple[nn.Module, ...]) -> Tensor:
+    """function(rows), which computes each of the rows (M, ...) by itself; on a CPU, without gradients, at most so many at a time:
+    what it makes on the way is then little and in the caches. layers: must be plain for that, for a hook is to see all rows.
+    """
+    whole = torch.is_grad_enabled() or torch.compiler.is_compiling() or rows.device.type != "cpu" or len(rows) <= most
+    if whole or not all(map(is_plain, layers)):
+        return function(rows)
+    return torch.cat([function(some) for some in rows.split(most)])
 
 
 class _ZeroGradients(torch.autograd.Function):

@@ -10,12 +10,13 @@ from torch import Tensor, nn
 from ..nn.attention import ATTENTION, attention_layer
 from ..nn.children import gated, is_plain, normed, what_is_around
 from .adapter import Adapter
-from .common import group_normalize, normalize, pointwise, with_zero_gradients
+from .common import group_normalize, normalize, pointwise, some_at_a_time, with_zero_gradients
 from .guards import class_of, identity, require, require_idle, require_known
 
 # Processors that compute plain attention; any other may compute something else.
 PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
 LARGEST_HEAD = 256
+LEAST_ROWS, AT_A_TIME = 1024, 1 << 22  # of a feed-forward layer, and elements inside it
 
 
 def split_frames(hidden_states: Tensor, num_frames: int) -> Tensor:
@@ -140,10 +141,18 @@ def is_geglu(projection: nn.Module) -> bool:
 def feed_forward(ff: nn.Module, x: Tensor, *, backend: str | None) -> Tensor:
     """`FeedForward`; x (..., C)."""
     projection, *others = ff.net
-    h = gated(projection.proj, x, backend) if is_geglu(projection) else projection(x)
-    for layer in others:
-        h = layer(h)
-    return h
+
+    def compute(rows: Tensor) -> Tensor:
+        h = gated(projection.proj, rows, backend) if is_geglu(projection) else projection(rows)
+        for layer in others:
+            h = layer(h)
+        return h
+
+    layers = getattr(projection, "proj", projection), others[-1]
+    if what_is_around(projection) is not None or not all(map(is_plain, layers)):
+        return compute(x)
+    most = max(LEAST_ROWS, AT_A_TIME // others[-1].in_features)
+    return some_at_a_time(compute, x.flatten(0, -2), most, layers).view(*x.shape[:-1], -1)
 
 
 def require_geglu(ff: nn.Module) -> None:

@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from ..nn.attention import attention_layer
-from ..nn.children import is_plain, norm_conv, what_is_around
+from ..nn.children import norm_conv, what_is_around
 from ..nn.layout import keep_format
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
 from .adapter import Adapter
-from .common import channels_last, pointwise
+from .common import channels_last, pointwise, some_at_a_time
 from .guards import class_of, require, require_known, require_nothing_around, require_silu
 
 
@@ -96,15 +96,11 @@ def residual(
 
 
 def _linear_attention(attn: nn.Module, rows: Tensor) -> Tensor:
-    """`SpatialLinearAttention` of (B, T, H, W, C). Without gradients, some frames at a time: its queries, keys and values take
-    many times the memory of its input, and are used while the caches have them.
-    """
+    """`SpatialLinearAttention` of (B, T, H, W, C): its queries, keys and values take many times the memory of its input."""
     frames = rows.flatten(0, 1)
-    once = torch.is_grad_enabled() or torch.compiler.is_compiling() or not (is_plain(attn.to_qkv) and is_plain(attn.to_out))
-    if once:  # a hook is to see the whole
-        return _attend_linearly(attn, frames).view_as(rows)
-    at_a_time = max(1, AT_A_TIME // frames.shape[1:].numel())
-    return torch.cat([_attend_linearly(attn, some) for some in frames.split(at_a_time)]).view_as(rows)
+    most = max(1, AT_A_TIME // frames.shape[1:].numel())
+    layers = attn.to_qkv, attn.to_out
+    return some_at_a_time(lambda some: _attend_linearly(attn, some), frames, most, layers).view_as(rows)
 
 
 def _attend_linearly(attn: nn.Module, frames: Tensor) -> Tensor:
