@@ -7,6 +7,7 @@ from typing import Annotated
 
 import torch
 import typer
+from rich.console import Console
 from tqdm import tqdm
 
 from ..backends.registry import BACKENDS, availability
@@ -18,6 +19,7 @@ from ..files import written_whole
 from .options import Refusal, choice, refusing
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+CONSOLE = Console(soft_wrap=True)  # with its numbers in colour on a terminal, plain elsewhere
 DIRECTIONS = {"fwd": (False,), "fwd+bwd": (True,), "fwd,bwd": (False, True)}
 
 
@@ -97,8 +99,9 @@ def run(plans: list[suite.Planned], setting: Setting, baselines: tuple[str, ...]
         outcomes.append(outcome)
         lines = [f"\n{plan.preset}: {PRESETS[plan.preset].about}"] if plan.preset != preset else []
         preset = plan.preset
-        for text in [*lines, results.line(outcome, roofline)]:
-            tqdm.write(text)
+        with tqdm.external_write_mode():
+            for text in [*lines, results.line(outcome, roofline)]:
+                CONSOLE.print(text, markup=False, emoji=False)
     _, later = results.machine_of(setting)  # which may have become faster since
     roofline = Roofline(max(roofline.bytes_rate, later.bytes_rate), max(roofline.flops_rate, later.flops_rate))
     for words in dict.fromkeys(f"{name}: {why}" for one in outcomes for name, why in one.failures.items() if name):
