@@ -11,9 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..nn.children import is_plain, is_same_conv, normed
+from ..nn.children import group_normed, is_plain, is_same_conv, normed
 from ..ops.norm.api import norm_act
-from ..ops.norm.call import Norm
 from ..ops.tensors import by_frame
 
 
@@ -27,12 +26,8 @@ def normalize(
 
 def group_normalize(norm: nn.Module, x: Tensor, *, scope: str, backend: str | None) -> Tensor:
     """norm(x) of a group norm; x (B, T, H, W, C)."""
-    clip = x.movedim(-1, 1)
-    if is_plain(norm) and isinstance(norm, nn.GroupNorm):
-        clip = norm_act(clip, Norm.of(norm, scope=scope), backend=backend)
-    else:
-        clip = by_frame(norm, clip) if scope == "frame" else norm(clip)
-    return clip.movedim(1, -1)
+    folded, clip = group_normed(norm, x.movedim(-1, 1), scope)
+    return (clip if folded is None else norm_act(clip, folded, backend=backend)).movedim(1, -1)
 
 
 def channels_last(x: Tensor) -> Tensor:

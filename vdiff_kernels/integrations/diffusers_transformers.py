@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from ..nn.attention import ATTENTION, attention_layer
 from ..nn.children import gated, is_plain, normed, what_is_around
+from ..ops.checks import MAX_HEAD_DIM
 from .adapter import Adapter
 from .common import group_normalize, normalize, pointwise, some_at_a_time, with_zero_gradients
 from .guards import class_of, identity, require, require_idle, require_known
 
 # Processors that compute plain attention; any other may compute something else.
 PLAIN_PROCESSORS = ("AttnProcessor", "AttnProcessor2_0", "SlicedAttnProcessor", "XFormersAttnProcessor")
-LARGEST_HEAD = 256
 LEAST_ROWS, AT_A_TIME = 1024, 1 << 22  # of a feed-forward layer, and elements inside it
 
 
@@ -43,7 +43,7 @@ def require_attention(attn: nn.Module) -> None:
     require(attn.inner_kv_dim == attn.inner_dim, attn, "its keys have fewer heads than its queries")
     require(not attn.residual_connection and attn.rescale_output_factor == 1, attn, "it adds or scales its output")
     head = attn.inner_dim // attn.heads
-    require(head <= LARGEST_HEAD, attn, f"its heads have {head} channels; expected at most {LARGEST_HEAD}")
+    require(head <= MAX_HEAD_DIM, attn, f"its heads have {head} channels; expected at most {MAX_HEAD_DIM}")
     require_idle(attn.to_out[1])
 
 
@@ -69,18 +69,17 @@ def cross_attention(
     *,
     norm: nn.Module | None = None,
     pos_emb: Tensor | None = None,
-    key_mask: Tensor | None = None,
     residual: bool = True,
     backend: str | None,
 ) -> Tensor:
     """x + `Attention` from every pixel of x to a context; without residual, the attention alone.
 
     context: (B, S, E) shared by all pixels, (B, T, S, E) per frame, or (B, S, H, W, E) per pixel and shared by its frames;
-    pos_emb: (T, C), added after the norm; key_mask: (B, S) bool, of a context of all pixels.
+    pos_emb: (T, C), added after the norm.
     """
     per_pixel = context.dim() == 5
     to_v, to_out = attn.to_v, attn.to_out[0]
-    if context.shape[1 if per_pixel else -2] == 1 and key_mask is None and is_plain(attn.to_q) and is_plain(attn.to_k):
+    if context.shape[1 if per_pixel else -2] == 1 and is_plain(attn.to_q) and is_plain(attn.to_k):
         # The softmax over one token is 1: neither queries nor keys matter.
         out = to_out(to_v(context))
         out = out.reshape(*out.shape[:-1], *[1] * (x.dim() - out.dim()), out.shape[-1])
@@ -92,9 +91,8 @@ def cross_attention(
     if pos_emb is not None:
         h = h + pos_emb.to(h.dtype)[:, None, None]
     q, k, v = (t.unflatten(-1, (attn.heads, -1)) for t in (attn.to_q(h), attn.to_k(context), to_v(context)))  # (..., N, D)
-    masks = {} if key_mask is None else {"key_mask": key_mask}
     attend = ATTENTION["temporal" if per_pixel else "spatial"]
-    out = to_out(attend(q, k, v, scale=scale_of(attn), backend=backend, **masks).flatten(-2))
+    out = to_out(attend(q, k, v, scale=scale_of(attn), backend=backend).flatten(-2))
     return x + out if residual else out
 
 
@@ -201,13 +199,12 @@ def transformer_block(
     kind: str,
     *,
     context: Tensor | None = None,
-    key_mask: Tensor | None = None,
     timestep: Tensor | None = None,
     backend: str | None,
 ) -> Tensor:
     """`BasicTransformerBlock` with layer norms or adaLN-single; x (B, T, H, W, C).
 
-    kind: "temporal" where its sequence is the frames, "spatial" where it is the pixels. context, key_mask: of attn2, as in
+    kind: "temporal" where its sequence is the frames, "spatial" where it is the pixels. context: of attn2, as in
     `cross_attention`; without one attn2 attends as attn1 does. timestep: (B, 6*C) of adaLN-single.
     """
     if block.norm_type == "ada_norm_single":
@@ -224,7 +221,7 @@ def transformer_block(
         h, norm = (x, None) if norm_2 is None else normed(norm_2, x)
         x = self_attention(block.attn2, h, kind, norm=norm, pos_emb=pos_emb, residual=x, backend=backend)
     elif block.attn2 is not None:
-        x = cross_attention(block.attn2, x, context, norm=norm_2, pos_emb=pos_emb, key_mask=key_mask, backend=backend)
+        x = cross_attention(block.attn2, x, context, norm=norm_2, pos_emb=pos_emb, backend=backend)
     h = feed_forward(block.ff, normalize(norm_3, x, scale=scale_mlp, shift=shift_mlp, backend=backend), backend=backend)
     return x + h if gate_mlp is None else x.addcmul(gate_mlp[:, None, None, None], h)
 

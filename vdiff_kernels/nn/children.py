@@ -84,7 +84,7 @@ def norm_conv(
     scale, shift: (B, C) of an adaptive norm. of_frames: whether the convolution is called with each frame by itself. after: its
     temb, residual and mix.
     """
-    fused, x = _group_norm(norm, x, scope, scale, shift)
+    fused, x = group_normed(norm, x, scope, scale, shift)
     if is_plain(conv) and is_same_conv(conv):
         weight = conv.weight if conv.weight.dim() == 5 else conv.weight.unsqueeze(2)
         return norm_act_conv(
@@ -127,7 +127,10 @@ def _is_conv_norm_silu(layers: nn.Module) -> bool:
     return is_plain(conv) and is_same_conv(conv) and is_plain(group_norm) and not what_is_around(act)
 
 
-def _group_norm(norm, x: Tensor, scope: str, scale: Tensor | None, shift: Tensor | None) -> tuple[Norm | None, Tensor]:
+def group_normed(
+    norm: nn.Module | None, x: Tensor, scope: str, scale: Tensor | None = None, shift: Tensor | None = None
+) -> tuple[Norm | None, Tensor]:
+    """(the group norm over the channels of x (B, C, T, H, W), to be fused; x), or (None; its result)."""
     if norm is None:
         return None, x
     if is_plain(norm) and isinstance(norm, nn.GroupNorm):
