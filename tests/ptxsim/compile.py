@@ -9,6 +9,8 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
+import torch
+
 from .module import Kernel, Module, load
 
 CSRC = Path(os.environ.get("PTXSIM_CSRC", Path(__file__).parents[2] / "csrc")).resolve()  # the sources that tests compile
@@ -93,3 +95,40 @@ def from_triton(
         source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps, "num_stages": num_stages}
     )
     return TritonKernel(compiled, [name for name in names if types[name] != "constexpr"])
+
+
+TYPES = {
+    torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64", torch.bool: "u1",
+    torch.int32: "i32", torch.int64: "i64",
+}  # fmt: skip
+
+
+def from_launch(kernel, arguments, constants, num_warps: int, num_stages: int, arch: int = ARCH) -> tuple[TritonKernel, list]:
+    """What Triton compiles for this launch of a @triton.jit function, and the arguments that are left.
+
+    As on a GPU, a number that is 1 and a tensor that is None are constants, and multiples of 16 are known to be such.
+    """
+    names = [name for name in kernel.arg_names if name not in constants]
+    signature, known, left, divisible = {}, dict(constants), [], []
+    for name, value in zip(names, arguments, strict=True):
+        if value is None or (type(value) is int and value == 1):
+            known[name] = value
+            continue
+        left.append(value)
+        if isinstance(value, torch.Tensor):
+            signature[name], is_divisible = "*" + TYPES[value.dtype], value.data_ptr() % 16 == 0
+        elif isinstance(value, int):
+            signature[name], is_divisible = "i32" if -(2**31) <= value < 2**31 else "i64", value % 16 == 0
+        else:
+            signature[name], is_divisible = "fp32", False
+        if is_divisible:
+            divisible.append(name)
+    compiled = _compiled(kernel, tuple(signature.items()), tuple(known.items()), arch, num_warps, num_stages, tuple(divisible))
+    return compiled, left
+
+
+@functools.cache
+def _compiled(kernel, signature, known, arch, num_warps, num_stages, divisible) -> TritonKernel:
+    return from_triton(
+        kernel, dict(signature), dict(known), arch=arch, num_warps=num_warps, num_stages=num_stages, divisible=divisible
+    )

@@ -5,7 +5,7 @@ import functools
 
 import pytest
 
-from .compile import TritonKernel, from_cuda
+from .compile import TritonKernel, from_cuda, from_launch
 from .golden import FOLDER, Golden, figures, name_of
 from .launcher import COUNTED, Launchers, plain_name
 from .module import Module, tensors_of
@@ -91,6 +91,21 @@ class Simulate:
     def triton(self, kernel: TritonKernel, grid, args, **options) -> Report:
         """The same for what `from_triton` compiled: args are those of its signature."""
         return self(kernel.kernel, grid, kernel.threads, kernel.arguments(args), kernel.shared_bytes, **options)
+
+    def triton_launch(self, kernel, programs, arguments, constants, num_warps, num_stages) -> None:
+        """A `runner` of backends/triton/launch.py: each launch is held as by calling this."""
+        compiled, left = from_launch(kernel, arguments, constants, num_warps, num_stages)
+        self.triton(compiled, programs, left, case=kernel.fn.__name__)
+
+
+def clean_triton(seeds=1):
+    """A `runner` of backends/triton/launch.py: each launch simulated in the orders of those seeds, and held to have no findings."""
+
+    def run(kernel, programs, arguments, constants, num_warps, num_stages):
+        compiled, left = from_launch(kernel, arguments, constants, num_warps, num_stages)
+        compiled.launch(programs, *left, seed=seeds).assert_clean()
+
+    return run
 
 
 def clean_run(seeds=1, last_blocks: int | None = None):

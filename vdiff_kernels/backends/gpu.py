@@ -26,6 +26,20 @@ def why_not(index: int | None) -> str | None:
     return _answers[index]
 
 
+@constant_in_graphs
+def why_no_gpu(index: int | None) -> str | None:
+    """The same of kernels that bring no CUDA runtime of their own, but use torch's."""
+    if torch.version.cuda is None:
+        return _cpu_build()
+    if not torch.cuda.is_available():
+        return "torch finds no NVIDIA GPU, or no driver"
+    return _why_too_old(index)
+
+
+def _cpu_build() -> str:
+    return f"this torch ({torch.__version__}) is a CPU build"
+
+
 def _why_too_old(index: int | None) -> str | None:
     return why_too_old(torch.cuda.get_device_capability(index), torch.cuda.get_device_name(index))
 
@@ -39,7 +53,7 @@ def name(index: int | None) -> str:
 def _why_no_driver() -> str | None:
     runtime, driver = library.cuda_versions()
     if torch.version.cuda is None:
-        return f"this torch ({torch.__version__}) is a CPU build"
+        return _cpu_build()
     if driver == 0:
         return "there is no NVIDIA driver"
     if driver // 1000 < runtime // 1000:

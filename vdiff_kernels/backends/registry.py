@@ -13,7 +13,7 @@ import functools
 import os
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from operator import attrgetter
 
 import torch
@@ -30,7 +30,7 @@ from ..ops.feedforward import schema as feedforward_schema
 from ..ops.norm import reference as norm
 from ..ops.norm import schema as norm_schema
 from ..ops.norm.call import StatsCall
-from ..ops.schema import Kernels
+from ..ops.schema import KINDS, Kernels
 from ..ops.tensors import wants_grad
 from .backend import Availability, Backend, Variant, missing
 from .composed import Composed, is_library_attention
@@ -42,27 +42,37 @@ from .triton import Triton
 
 @dataclass(frozen=True)
 class Operator:
-    """A row of the table. parts: the operators that a composed one is made of, its core first."""
+    """A row of the table. kernels: by kind, of the compiled library and of Triton. parts: the operators that a composed one is
+    made of, its core first.
+    """
 
     definition: Callable
-    native: Kernels | None
+    kernels: dict[str, Kernels] = field(default_factory=dict)
     parts: tuple[str, ...] = ()
 
 
+def _kernels(schema, operator: str) -> dict[str, Kernels]:
+    return {kind: table[operator] for kind, table in (("native", schema.NATIVE), ("triton", schema.TRITON)) if operator in table}
+
+
 OPERATORS = {
-    "temporal_attention": Operator(attention.temporal_attention, attention_schema.NATIVE["temporal_attention"]),
-    "spatial_attention": Operator(attention.spatial_attention, attention_schema.NATIVE["spatial_attention"]),
+    "temporal_attention": Operator(attention.temporal_attention, _kernels(attention_schema, "temporal_attention")),
+    "spatial_attention": Operator(attention.spatial_attention, _kernels(attention_schema, "spatial_attention")),
     "temporal_layer": Operator(
-        attention.temporal_layer, attention_schema.NATIVE["temporal_layer"], parts=("temporal_attention", "norm_act")
+        attention.temporal_layer,
+        _kernels(attention_schema, "temporal_layer"),
+        parts=("temporal_attention", "norm_act"),
     ),
     "spatial_layer": Operator(
-        attention.spatial_layer, attention_schema.NATIVE["spatial_layer"], parts=("spatial_attention", "norm_act")
+        attention.spatial_layer,
+        _kernels(attention_schema, "spatial_layer"),
+        parts=("spatial_attention", "norm_act"),
     ),
-    "channel_stats": Operator(norm.channel_stats, norm_schema.NATIVE["channel_stats"]),
-    "norm_act": Operator(norm.norm_act, norm_schema.NATIVE["norm_act"]),
-    "norm_act_conv": Operator(conv.norm_act_conv, conv_schema.NATIVE["norm_act_conv"]),
-    "pseudo3d_conv": Operator(conv.pseudo3d_conv, None, parts=("norm_act_conv",)),
-    "geglu": Operator(feedforward.geglu, feedforward_schema.NATIVE["geglu"]),
+    "channel_stats": Operator(norm.channel_stats, _kernels(norm_schema, "channel_stats")),
+    "norm_act": Operator(norm.norm_act, _kernels(norm_schema, "norm_act")),
+    "norm_act_conv": Operator(conv.norm_act_conv, _kernels(conv_schema, "norm_act_conv")),
+    "pseudo3d_conv": Operator(conv.pseudo3d_conv, parts=("norm_act_conv",)),
+    "geglu": Operator(feedforward.geglu, _kernels(feedforward_schema, "geglu")),
 }
 
 
@@ -72,9 +82,9 @@ def _channel_stats(x: Tensor) -> Tensor:
     return BACKENDS[_auto(call)].kernels[call.operator].forward(call, False)[0]
 
 
-_NATIVE = {name: row.native for name, row in OPERATORS.items() if row.native is not None}
+_NATIVE, _TRITON = ({name: row.kernels[kind] for name, row in OPERATORS.items() if kind in row.kernels} for kind in KINDS)
 _DEFINITIONS = {name: row.definition for name, row in OPERATORS.items()}
-_ALL = (Reference(_DEFINITIONS), Composed(_channel_stats), Cpu(_NATIVE), Cuda(_NATIVE), Triton())
+_ALL = (Reference(_DEFINITIONS), Composed(_channel_stats), Cpu(_NATIVE), Cuda(_NATIVE), Triton(_TRITON))
 BACKENDS: dict[str, Backend] = {backend.name: backend for backend in _ALL}
 
 # Auto's order on each type of device, the fastest first, and on any other.

@@ -1,7 +1,8 @@
-"""How an operator of the compiled library is declared, so that it exists with its fake kernel without the library.
+"""How an operator that kernels serve is declared, so that it exists with its fake kernel without them.
 
-Each family declares its own in `schema.py`, the one place where a call is taken apart into a schema's arguments. C++ implements
-these names (csrc/registration.cpp) and defines none. Nothing here is differentiable: the rule is in ops/autograd.py.
+Each family declares its own in `schema.py`, the one place where a call is taken apart into a schema's arguments. The compiled
+library (csrc/registration.cpp) implements those of kind "native", backends/triton those of kind "triton"; both define none.
+Nothing here is differentiable: the rule is in ops/autograd.py.
 
 Conventions of every schema:
 - Attention tensors are (B, T, H, W, N, D), image tensors (B, T, H, W, C): channels innermost, unit stride there, any outer
@@ -53,16 +54,36 @@ class Kernels:
     schemas: tuple[str, ...] = ()
 
 
-def define(name: str, arguments: str, returns: str):
-    """Decorator: defines `vdiff_kernels::name` with this schema and the decorated function as its fake kernel."""
+KINDS = ("native", "triton")
+
+
+def define(operator: str, arguments: str, returns: str, kinds: tuple[str, ...] = KINDS):
+    """Decorator: defines the operator of each kind with this schema and the decorated function as its fake kernel."""
 
     def register(fake):
-        _library.define(f"{name}({arguments}) -> {returns}", tags=torch.Tag.pt2_compliant_tag)
-        torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
-        torch.library.register_vmap(f"{NAMESPACE}::{name}", _refuse_vmap(name), lib=_library)
+        for name in (named(operator, kind) for kind in kinds):
+            _library.define(f"{name}({arguments}) -> {returns}", tags=torch.Tag.pt2_compliant_tag)
+            torch.library.register_fake(f"{NAMESPACE}::{name}", fake, lib=_library)
+            torch.library.register_vmap(f"{NAMESPACE}::{name}", _refuse_vmap(name), lib=_library)
         return fake
 
     return register
+
+
+def named(operator: str, kind: str) -> str:
+    """norm_act_native, norm_act_native_backward."""
+    base, backward, _ = operator.partition("_backward")
+    return f"{base}_{kind}{backward}"
+
+
+def defined(kind: str, *operators: str) -> tuple:
+    """The operators of a kind, to be called."""
+    return tuple(getattr(getattr(torch.ops, NAMESPACE), named(operator, kind)).default for operator in operators)
+
+
+def implement(operator: str, kind: str, function: Callable, key: str) -> None:
+    """Makes a function what the dispatcher calls of an operator for tensors of a dispatch key."""
+    _library.impl(named(operator, kind), function, key)
 
 
 def _refuse_vmap(name: str):

@@ -12,6 +12,11 @@ def acc_dtype(dtype: torch.dtype) -> torch.dtype:
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
+def power_of_2(number: int) -> int:
+    """The smallest that is at least the number."""
+    return 1 << max(0, number - 1).bit_length()
+
+
 def unit_stride(tensor: Tensor) -> Tensor:
     """The tensor itself where its innermost dimension has unit stride (or one element), else one contiguous copy."""
     if tensor.stride(-1) == 1 or tensor.shape[-1] <= 1:

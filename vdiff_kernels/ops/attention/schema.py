@@ -1,11 +1,10 @@
 """Attention and its layers in the compiled library: schemas, fake kernels, and the calls taken apart."""
 
-import torch
 from torch import Tensor
 
 from ...library import longest_short_backward
-from ..schema import Kernels, absent, contiguous, define, shape_of, sums
-from ..tensors import like_parameter, unit_stride
+from ..schema import Kernels, absent, contiguous, define, defined, named, shape_of, sums
+from ..tensors import like_parameter, power_of_2, unit_stride
 from .call import AttentionCall, AttentionFamily, LayerCall
 
 _TEMPORAL = "Tensor? bias, Tensor? rel_bias, float scale, bool causal, Tensor? focus_present, Tensor? rotary"
@@ -34,7 +33,7 @@ def _attention_backward(q, k, v, bias, rel_bias, packed, need_bias_grad):
 
 
 @define(
-    "temporal_attention_native",
+    "temporal_attention",
     f"Tensor q, Tensor k, Tensor v, {_TEMPORAL}, bool return_lse",
     "(Tensor out, Tensor lse)",
 )
@@ -43,7 +42,7 @@ def _(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse)
 
 
 @define(
-    "temporal_attention_native_backward",
+    "temporal_attention_backward",
     f"Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, {_TEMPORAL}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
 )
@@ -53,7 +52,7 @@ def _(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present,
 
 # k, v (B, T, H, W, N, D), or context (B, S, N, D) shared by the frames, or (B, T, S, N, D) per frame.
 @define(
-    "spatial_attention_native",
+    "spatial_attention",
     f"Tensor q, Tensor k, Tensor v, {_SPATIAL_OR_CONTEXT}, bool return_lse",
     "(Tensor out, Tensor lse)",
 )
@@ -62,7 +61,7 @@ def _(q, k, v, bias, rel_bias, scale, key_mask, return_lse):
 
 
 @define(
-    "spatial_attention_native_backward",
+    "spatial_attention_backward",
     "Tensor grad_out, Tensor q, Tensor k, Tensor v, Tensor? out, Tensor? lse, "
     f"{_SPATIAL_OR_CONTEXT}, bool packed, bool need_bias_grad",
     "(Tensor dq, Tensor dk, Tensor dv, Tensor dbias)",
@@ -97,30 +96,32 @@ def _layer_backward(
     return contiguous(x), *(sums(x, shape_of(tensor)) for tensor in tensors)
 
 
-@define("temporal_layer_native", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor")
+@define("temporal_layer", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor", kinds=("native",))
 def _(x, *rest):
     return _layer_forward(x, *rest)
 
 
 @define(
-    "temporal_layer_native_backward",
+    "temporal_layer_backward",
     f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad",
     _LAYER_GRADIENTS,
+    kinds=("native",),
 )
 def _(grad_out, *rest):
     *layer, bias, rel_bias, _scale, _causal, _focus_present, _rotary, _residual_is_x, need_bias_grad = rest
     return _layer_backward(*layer, bias, rel_bias, need_bias_grad)
 
 
-@define("spatial_layer_native", f"{_LAYER}, Tensor? residual, {_SPATIAL}", "Tensor")
+@define("spatial_layer", f"{_LAYER}, Tensor? residual, {_SPATIAL}", "Tensor", kinds=("native",))
 def _(x, *rest):
     return _layer_forward(x, *rest)
 
 
 @define(
-    "spatial_layer_native_backward",
+    "spatial_layer_backward",
     f"Tensor grad_out, {_LAYER}, {_SPATIAL}, bool residual_is_x, bool need_bias_grad",
     _LAYER_GRADIENTS,
+    kinds=("native",),
 )
 def _(grad_out, *rest):
     *layer, bias, rel_bias, _scale, _residual_is_x, need_bias_grad = rest
@@ -207,14 +208,33 @@ def cuda_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
     return is_long, is_long
 
 
-def _native(kernels, name: str, *more) -> Kernels:
-    schemas = f"{name}_native", f"{name}_native_backward"
-    return kernels(*(getattr(torch.ops.vdiff_kernels, schema).default for schema in schemas), *more, schemas)
+def triton_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
+    """Short sequences of frames are computed again on chip, as by CUDA's."""
+    is_long = not (call.is_temporal and is_short(*call.lengths, call.head_dim, call.q.element_size()))
+    return is_long, is_long
+
+
+MAX_SHORT, SHORT_BYTES = 64, 1 << 14  # of a sequence that a Triton program holds whole: its rows, and the bytes of one operand
+
+
+def is_short(T: int, S: int, D: int, element_size: int) -> bool:
+    """Whether a Triton program holds whole sequences: in powers of two, as many frames and channels as its tiles have."""
+    rows = max(T, S)
+    return rows <= MAX_SHORT and power_of_2(rows) * power_of_2(D) * element_size <= SHORT_BYTES
+
+
+def _served(build, kind: str, name: str, *more) -> Kernels:
+    schemas = name, f"{name}_backward"
+    return build(*defined(kind, *schemas), *more, tuple(named(schema, kind) for schema in schemas))
 
 
 NATIVE = {
-    "temporal_attention": _native(attention_kernels, "temporal_attention", backward_needs),
-    "spatial_attention": _native(attention_kernels, "spatial_attention", backward_needs),
-    "temporal_layer": _native(layer_kernels, "temporal_layer"),
-    "spatial_layer": _native(layer_kernels, "spatial_layer"),
+    "temporal_attention": _served(attention_kernels, "native", "temporal_attention", backward_needs),
+    "spatial_attention": _served(attention_kernels, "native", "spatial_attention", backward_needs),
+    "temporal_layer": _served(layer_kernels, "native", "temporal_layer"),
+    "spatial_layer": _served(layer_kernels, "native", "spatial_layer"),
+}
+TRITON = {
+    "temporal_attention": _served(attention_kernels, "triton", "temporal_attention", triton_backward_needs),
+    "spatial_attention": _served(attention_kernels, "triton", "spatial_attention", triton_backward_needs),
 }

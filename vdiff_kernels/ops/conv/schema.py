@@ -1,10 +1,9 @@
 """The factorized convolutions in the compiled library: schemas, fake kernels, and the call taken apart."""
 
-import torch
 from torch import Tensor
 
 from ..norm.schema import NORM, kept_stats, norm_arguments
-from ..schema import Kernels, absent, contiguous, define, shape_of, sums
+from ..schema import KINDS, Kernels, absent, contiguous, define, defined, named, shape_of, sums
 from ..tensors import acc_dtype, like_parameter, unit_stride
 from .call import ConvCall
 from .reference import per_frame
@@ -14,7 +13,7 @@ from .reference import per_frame
 
 
 @define(
-    "norm_act_conv_native",
+    "norm_act_conv",
     f"Tensor x, Tensor weight, Tensor? bias, {NORM}, Tensor? temb, Tensor? residual, Tensor? mix, bool return_stats",
     "(Tensor out, Tensor out_stats)",
 )
@@ -26,7 +25,7 @@ def _(x, weight, bias, kind, nw, nb, groups, eps, scope, scale, shift, act, stat
 
 # dx and dweight are in x's dtype, the others acc; dx (and the norm's four), dweight and dmix are absent unless asked for.
 @define(
-    "norm_act_conv_native_backward",
+    "norm_act_conv_backward",
     f"Tensor grad_out, Tensor x, Tensor weight, Tensor? bias, {NORM}, Tensor? temb, Tensor? mix, "
     "bool need_x, bool need_weight, bool need_mix",
     "(Tensor dx, Tensor dweight, Tensor dbias, Tensor dnorm_weight, Tensor dnorm_bias, Tensor dscale, Tensor dshift, "
@@ -49,9 +48,6 @@ def _(
 
 # ---------------------------------------------------------------------------------------------- the call, taken apart and served
 
-_forward = torch.ops.vdiff_kernels.norm_act_conv_native.default
-_backward = torch.ops.vdiff_kernels.norm_act_conv_native_backward.default
-
 
 def _operands(call: ConvCall) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """(x (B, T, H, W, Ci), temb (B, T, Co), mix (B, T)), the two small ones acc, without a copy of what they repeat."""
@@ -69,39 +65,42 @@ def _summed(gradient: Tensor | None, given: Tensor | None, trailing: int) -> Ten
     return gradient.sum_to_size(per_frame(given, trailing).shape).view(given.shape).to(given.dtype)
 
 
-def _norm_act_conv(call: ConvCall, save: bool):
-    x, temb, mix = _operands(call)
-    stats = kept_stats(x, call.norm, call.stats, save)
-    residual = None if call.residual is None else call.residual.movedim(1, -1)
-    norm = norm_arguments(call.norm, call.act, stats)
-    out, out_stats = _forward(x, call.weight, call.bias, *norm, temb, residual, mix, call.return_stats)
-    out = out.movedim(-1, 1)
-    return (out, out_stats) if call.return_stats else out, (stats,)
+def conv_kernels(kind: str) -> Kernels:
+    names = "norm_act_conv", "norm_act_conv_backward"
+    channel_stats, forward, backward = defined(kind, "channel_stats", *names)
+
+    def run(call: ConvCall, save: bool):
+        x, temb, mix = _operands(call)
+        stats = kept_stats(channel_stats, x, call.norm, call.stats, save)
+        residual = None if call.residual is None else call.residual.movedim(1, -1)
+        norm = norm_arguments(call.norm, call.act, stats)
+        out, out_stats = forward(x, call.weight, call.bias, *norm, temb, residual, mix, call.return_stats)
+        out = out.movedim(-1, 1)
+        return (out, out_stats) if call.return_stats else out, (stats,)
+
+    def differentiate(call: ConvCall, saved, grad_out, needs):
+        need_x, need_weight, _, _, need_residual, need_mix, *need_norm, _ = needs
+        need_x = need_x or any(need_norm)
+        x, temb, mix = _operands(call)
+        grad_out = unit_stride(grad_out.movedim(1, -1))
+        norm = norm_arguments(call.norm, call.act, saved[0])
+        dx, dweight, dbias, *found, dtemb, dmix = backward(
+            grad_out, x, call.weight, call.bias, *norm, temb, mix, need_x, need_weight, need_mix
+        )
+        norm_tensors = (None, None, None, None) if call.norm is None else call.norm.tensors
+        dnorm = [like_parameter(gradient, parameter) if need_x else None for gradient, parameter in zip(found, norm_tensors)]
+        return (
+            dx.movedim(-1, 1) if need_x else None,
+            dweight if need_weight else None,
+            like_parameter(dbias, call.bias),
+            _summed(dtemb, call.temb, 2),
+            grad_out.movedim(-1, 1) if need_residual else None,
+            _summed(dmix, call.mix, 1) if need_mix else None,
+            *dnorm,
+            None,
+        )
+
+    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
 
 
-def _norm_act_conv_gradients(call: ConvCall, saved, grad_out, needs):
-    need_x, need_weight, _, _, need_residual, need_mix, *need_norm, _ = needs
-    need_x = need_x or any(need_norm)
-    x, temb, mix = _operands(call)
-    grad_out = unit_stride(grad_out.movedim(1, -1))
-    norm = norm_arguments(call.norm, call.act, saved[0])
-    dx, dweight, dbias, *found, dtemb, dmix = _backward(
-        grad_out, x, call.weight, call.bias, *norm, temb, mix, need_x, need_weight, need_mix
-    )
-    norm_tensors = (None, None, None, None) if call.norm is None else call.norm.tensors
-    dnorm = [like_parameter(gradient, parameter) if need_x else None for gradient, parameter in zip(found, norm_tensors)]
-    return (
-        dx.movedim(-1, 1) if need_x else None,
-        dweight if need_weight else None,
-        like_parameter(dbias, call.bias),
-        _summed(dtemb, call.temb, 2),
-        grad_out.movedim(-1, 1) if need_residual else None,
-        _summed(dmix, call.mix, 1) if need_mix else None,
-        *dnorm,
-        None,
-    )
-
-
-NATIVE = {
-    "norm_act_conv": Kernels(_norm_act_conv, _norm_act_conv_gradients, ("norm_act_conv_native", "norm_act_conv_native_backward")),
-}
+NATIVE, TRITON = ({"norm_act_conv": conv_kernels(kind)} for kind in KINDS)

@@ -1,9 +1,8 @@
 """Norms in the compiled library: schemas, fake kernels, and the calls taken apart."""
 
-import torch
 from torch import Tensor
 
-from ..schema import Kernels, contiguous, define, shape_of, sums
+from ..schema import KINDS, Kernels, contiguous, define, defined, named, shape_of, sums
 from ..tensors import like_parameter, unit_stride
 from .call import Norm, NormCall, StatsCall
 
@@ -18,19 +17,19 @@ _NO_NORM = Norm("none")
 # and scope, follows from them.
 
 
-@define("channel_stats_native", "Tensor x", "Tensor")
+@define("channel_stats", "Tensor x", "Tensor")
 def _(x):
     return sums(x, (x.shape[0], x.shape[1], x.shape[4], 2))
 
 
-@define("norm_act_native", f"Tensor x, {NORM}, Tensor? residual", "Tensor")
+@define("norm_act", f"Tensor x, {NORM}, Tensor? residual", "Tensor")
 def _(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats, residual):
     return contiguous(x)
 
 
 # dnorm_weight, dnorm_bias (C,), dscale, dshift (B, C): acc; absent where the argument is.
 @define(
-    "norm_act_native_backward",
+    "norm_act_backward",
     f"Tensor grad_out, Tensor x, {NORM}",
     "(Tensor dx, Tensor dnorm_weight, Tensor dnorm_bias, Tensor dscale, Tensor dshift)",
 )
@@ -39,11 +38,6 @@ def _(grad_out, x, kind, weight, bias, groups, eps, scope, scale, shift, act, st
 
 
 # --------------------------------------------------------------------------------------------- calls, taken apart and served
-
-_ops = torch.ops.vdiff_kernels
-_stats = _ops.channel_stats_native.default
-_forward = _ops.norm_act_native.default
-_backward = _ops.norm_act_native_backward.default
 
 
 def norm_arguments(norm: Norm | None, act: str | None, stats: Tensor | None) -> tuple:
@@ -55,34 +49,41 @@ def norm_arguments(norm: Norm | None, act: str | None, stats: Tensor | None) -> 
     )  # fmt: skip
 
 
-def kept_stats(x: Tensor, norm: Norm | None, stats: Tensor | None, save: bool) -> Tensor | None:
+def kept_stats(channel_stats, x: Tensor, norm: Norm | None, stats: Tensor | None, save: bool) -> Tensor | None:
     """The channel statistics of x (B, T, H, W, C): those given, or, where backward is to have them, those that the norm needs."""
     if stats is not None or not save or norm is None or norm.kind != "group":
         return stats
-    return _stats(x)
+    return channel_stats(x)
 
 
-def _channel_stats(call: StatsCall, save: bool):
-    return _stats(call.ready().x.detach().movedim(1, -1)), ()
+def stats_kernels(kind: str) -> Kernels:
+    (channel_stats,) = defined(kind, "channel_stats")
+
+    def run(call: StatsCall, save: bool):
+        return channel_stats(call.ready().x.detach().movedim(1, -1)), ()
+
+    return Kernels(run, None, (named("channel_stats", kind),))
 
 
-def _norm_act(call: NormCall, save: bool):
-    x = call.x.movedim(1, -1)  # (B, T, H, W, C)
-    stats = kept_stats(x, call.norm, call.stats, save)
-    residual = None if call.residual is None else call.residual.movedim(1, -1)
-    out = _forward(x, *norm_arguments(call.norm, call.act, stats), residual)
-    return out.movedim(-1, 1), (stats,)
+def norm_kernels(kind: str) -> Kernels:
+    names = "norm_act", "norm_act_backward"
+    channel_stats, forward, backward = defined(kind, "channel_stats", *names)
+
+    def run(call: NormCall, save: bool):
+        x = call.x.movedim(1, -1)  # (B, T, H, W, C)
+        stats = kept_stats(channel_stats, x, call.norm, call.stats, save)
+        residual = None if call.residual is None else call.residual.movedim(1, -1)
+        out = forward(x, *norm_arguments(call.norm, call.act, stats), residual)
+        return out.movedim(-1, 1), (stats,)
+
+    def differentiate(call: NormCall, saved, grad_out, needs):
+        (stats,) = saved
+        grad_out = unit_stride(grad_out.movedim(1, -1))
+        dx, *found = backward(grad_out, call.x.movedim(1, -1), *norm_arguments(call.norm, call.act, stats))
+        dnorm = map(like_parameter, found, call.norm.tensors)
+        return dx.movedim(-1, 1), grad_out.movedim(-1, 1) if needs[1] else None, *dnorm, None
+
+    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
 
 
-def _norm_act_gradients(call: NormCall, saved, grad_out, needs):
-    (stats,) = saved
-    grad_out = unit_stride(grad_out.movedim(1, -1))
-    dx, *found = _backward(grad_out, call.x.movedim(1, -1), *norm_arguments(call.norm, call.act, stats))
-    dnorm = map(like_parameter, found, call.norm.tensors)
-    return dx.movedim(-1, 1), grad_out.movedim(-1, 1) if needs[1] else None, *dnorm, None
-
-
-NATIVE = {
-    "channel_stats": Kernels(_channel_stats, None, ("channel_stats_native",)),
-    "norm_act": Kernels(_norm_act, _norm_act_gradients, ("norm_act_native", "norm_act_native_backward")),
-}
+NATIVE, TRITON = ({"channel_stats": stats_kernels(kind), "norm_act": norm_kernels(kind)} for kind in KINDS)

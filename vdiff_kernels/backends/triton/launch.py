@@ -1,0 +1,19 @@
+"""The one place where kernels are launched."""
+
+from collections.abc import Callable
+
+
+def launch(kernel, programs: int, *arguments, num_warps: int = 4, num_stages: int = 2, **constants) -> None:
+    """Runs a kernel as so many programs, on one flat grid, which is limited by 2^31 alone.
+
+    arguments: its tensors and numbers, None where a tensor is absent; constants: its tl.constexpr, by name.
+    """
+    if programs:
+        runner(kernel, programs, arguments, constants, num_warps, num_stages)
+
+
+def _by_triton(kernel, programs, arguments, constants, num_warps, num_stages):
+    kernel[(programs,)](*arguments, **constants, num_warps=num_warps, num_stages=num_stages)
+
+
+runner: Callable = _by_triton  # tests put another in its place
