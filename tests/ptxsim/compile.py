@@ -80,6 +80,7 @@ def from_triton(
     num_warps: int = 4,
     num_stages: int = 3,
     divisible: tuple[str, ...] | None = None,   # arguments known to be multiples of 16; None: all pointers and integers
+    fused: bool = True,                  # whether the compiler may make one operation of a product and a sum
 ) -> TritonKernel:  # fmt: skip
     import triton
     from triton.backends.compiler import GPUTarget
@@ -91,9 +92,8 @@ def from_triton(
         divisible = tuple(name for name, type_ in types.items() if type_.startswith("*") or type_.startswith("i"))
     attributes = {(names.index(name),): [["tt.divisibility", 16]] for name in divisible}
     source = ASTSource(function, types, {(names.index(name),): value for name, value in constexprs.items()}, attributes)
-    compiled = triton.compile(
-        source, target=GPUTarget("cuda", arch, 32), options={"num_warps": num_warps, "num_stages": num_stages}
-    )
+    options = {"num_warps": num_warps, "num_stages": num_stages, "enable_fp_fusion": fused}
+    compiled = triton.compile(source, target=GPUTarget("cuda", arch, 32), options=options)
     return TritonKernel(compiled, [name for name in names if types[name] != "constexpr"])
 
 
@@ -106,7 +106,8 @@ TYPES = {
 def from_launch(kernel, arguments, constants, num_warps: int, num_stages: int, arch: int = ARCH) -> tuple[TritonKernel, list]:
     """What Triton compiles for this launch of a @triton.jit function, and the arguments that are left.
 
-    As on a GPU, a number that is 1 and a tensor that is None are constants, and multiples of 16 are known to be such.
+    As by backends/triton/launch.py on a GPU: a number that is 1 and a tensor that is None are constants, multiples of 16 are known
+    to be such, and nothing is fused.
     """
     names = [name for name in kernel.arg_names if name not in constants]
     signature, known, left, divisible = {}, dict(constants), [], []
@@ -130,5 +131,5 @@ def from_launch(kernel, arguments, constants, num_warps: int, num_stages: int, a
 @functools.cache
 def _compiled(kernel, signature, known, arch, num_warps, num_stages, divisible) -> TritonKernel:
     return from_triton(
-        kernel, dict(signature), dict(known), arch=arch, num_warps=num_warps, num_stages=num_stages, divisible=divisible
-    )
+        kernel, dict(signature), dict(known), arch=arch, num_warps=num_warps, num_stages=num_stages, divisible=divisible, fused=False,
+    )  # fmt: skip
