@@ -109,6 +109,13 @@ CONV_CASES = [
     ConvCase("layer-temporal", norm="layer", kernel="temporal", C=10, act=None),
     ConvCase("wide", C=64, Co=64, H=5, W=7, T=2, groups=32),
     ConvCase("large-mean", C=16, mean=100.0),
+    # A norm without activation, which a kernel may apply as it reads each tap: outside of the image there are zeros all the same.
+    ConvCase("group-alone", act=None, scope="clip"),
+    ConvCase("layer-alone", norm="layer", C=10, act=None, H=4, W=6),
+    # Several tiles of pixels, the last one smaller; more channels in and out than one tile has.
+    ConvCase("several-tiles", T=2, H=9, W=17, C=20, Co=12, temb="frame", residual=True, mix="scalar"),
+    ConvCase("many-channels", T=1, C=136, Co=130, groups=8, H=3, W=4, residual=True),
+    ConvCase("many-channels-temporal", T=3, C=136, Co=130, groups=8, H=2, W=3, kernel="temporal", residual=True),
     ConvCase("no-batch", B=0, temb="clip", residual=True),
 ]
 LAYER_CASES = [
@@ -127,7 +134,13 @@ LAYER_CASES = [
     LayerCase("many-frames", attention=SpatialCase("", T=19, H=5, W=7, N=2, D=40, bias="rel"), C=36, Co=20),
 ]
 PSEUDO3D_CASES = [Pseudo3DCase("plain", B=2), Pseudo3DCase("one-pixel", H=1, W=1, T=1, bias=False)]
-GEGLU_CASES = [GegluCase("plain"), GegluCase("no-bias", (5, 33), E=16, bias=False), GegluCase("no-rows", (0, 8), E=4)]
+GEGLU_CASES = [
+    GegluCase("plain"),
+    GegluCase("no-bias", (5, 33), E=16, bias=False),
+    GegluCase("no-rows", (0, 8), E=4),
+    # Of Triton's tiles, a group of rows that is whole and one that is not; two of columns and of channels.
+    GegluCase("many-tiles", (1030, 67), E=70, padding=5),
+]
 CASES = [
     *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
     *PSEUDO3D_CASES, *GEGLU_CASES,

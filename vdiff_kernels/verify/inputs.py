@@ -394,14 +394,17 @@ class GegluCase(Case):
     shape: tuple[int, ...] = (2, 3, 10)
     E: int = 7
     bias: bool = True
+    padding: int = 0  # elements after each row of x and of weight
     operator = "geglu"
 
     def leaves(self, generator):
-        C = self.shape[-1]
-        leaves = {"x": rand(generator, *self.shape), "weight": rand(generator, 2 * self.E, C, scale=C**-0.5)}
+        *outer, C = self.shape
+        row = C + self.padding
+        leaves = {"x": rand(generator, *outer, row), "weight": rand(generator, 2 * self.E, row, scale=C**-0.5)}
         if self.bias:
             leaves["bias"] = rand(generator, 2 * self.E)
         return leaves
 
     def call(self, function, leaves, **arguments):
-        return function(leaves["x"], leaves["weight"], leaves.get("bias"), **arguments)
+        C = self.shape[-1]
+        return function(leaves["x"][..., :C], leaves["weight"][..., :C], leaves.get("bias"), **arguments)

@@ -37,6 +37,10 @@ class Folded:
     frames: int  # that share a row of the table
 
     @property
+    def is_nothing(self) -> bool:
+        return self.kind == "none" and self.act == "none"
+
+    @property
     def is_by_pixel(self) -> bool:
         return self.kind in ("layer", "rms")
 

@@ -13,22 +13,26 @@ import triton
 import triton.language as tl
 
 from .launch import launch
-from .norm import activated, channel_tile, columns, folded, pixel_moments, pixel_tile
+from .norm import Folded, activated, channel_tile, columns, folded, pixel_moments, pixel_tile
 from .tiles import ceil_div, pixel_offset
 
 
 def norm_act(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats, residual):
+    return applied(x, folded(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats), residual)
+
+
+def applied(x, norm: Folded, residual=None):
+    """act(norm(x)) + residual, or x itself where that is the same."""
+    if norm.is_nothing and residual is None:
+        return x
     B, T, H, W, C = x.shape
     out = x.new_empty(x.shape)
-    if out.numel() == 0:
-        return out
-    norm = folded(x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats)
     tile = pixel_tile(C) if norm.is_by_pixel else channel_tile(C, H * W)
     runs, blocks = ceil_div(H * W, tile["P"]), ceil_div(C, tile["C_"])
     s_residual = (0, 0, 0, 0) if residual is None else residual.stride()[:4]
     launch(
         apply, B * T * runs * blocks, x, residual, norm.table, out, T, H * W, W, C, runs, blocks, norm.frames, *x.stride()[:4],
-        *s_residual, norm.eps, KIND=norm.kind, SILU=act == "silu", **tile,
+        *s_residual, norm.eps, KIND=norm.kind, SILU=norm.act == "silu", **tile,
     )  # fmt: skip
     return out
 
