@@ -12,12 +12,13 @@ with ending_quietly(starts_command()):
     from .ops.attention.api import spatial_attention, spatial_layer, temporal_attention, temporal_layer
     from .ops.conv.api import norm_act_conv, pseudo3d_conv
     from .ops.feedforward.api import geglu
+    from .ops.linear.api import norm_linear
     from .ops.norm.api import norm_act
     from .ops.norm.call import Norm
 
 __version__ = "0.1.0"
 __all__ = [
-    "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv",
+    "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv", "norm_linear",
     "patch", "patched", "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer", "unpatch",
 ]  # fmt: skip
 

@@ -27,6 +27,8 @@ from ..ops.conv import reference as conv
 from ..ops.conv import schema as conv_schema
 from ..ops.feedforward import reference as feedforward
 from ..ops.feedforward import schema as feedforward_schema
+from ..ops.linear import reference as linear
+from ..ops.linear import schema as linear_schema
 from ..ops.norm import reference as norm
 from ..ops.norm import schema as norm_schema
 from ..ops.norm.call import StatsCall
@@ -61,17 +63,18 @@ OPERATORS = {
     "temporal_layer": Operator(
         attention.temporal_layer,
         _kernels(attention_schema, "temporal_layer"),
-        parts=("temporal_attention", "norm_act"),
+        parts=("temporal_attention", "norm_linear"),
     ),
     "spatial_layer": Operator(
         attention.spatial_layer,
         _kernels(attention_schema, "spatial_layer"),
-        parts=("spatial_attention", "norm_act"),
+        parts=("spatial_attention", "norm_linear"),
     ),
     "channel_stats": Operator(norm.channel_stats, _kernels(norm_schema, "channel_stats")),
     "norm_act": Operator(norm.norm_act, _kernels(norm_schema, "norm_act")),
     "norm_act_conv": Operator(conv.norm_act_conv, _kernels(conv_schema, "norm_act_conv")),
     "pseudo3d_conv": Operator(conv.pseudo3d_conv, parts=("norm_act_conv",)),
+    "norm_linear": Operator(linear.norm_linear, _kernels(linear_schema, "norm_linear"), parts=("norm_act",)),
     "geglu": Operator(feedforward.geglu, _kernels(feedforward_schema, "geglu")),
 }
 
@@ -221,6 +224,11 @@ def _why_not(name: str, call: Call) -> str | None:
     if reason is not None and OPERATORS[call.operator].parts:
         return _why_not_whole(name, call.core())
     return reason
+
+
+def serves_whole(name: str, call: Call) -> bool:
+    """Whether a backend has a kernel of all of the call."""
+    return _why_not_whole(name, call) is None
 
 
 def _why_not_whole(name: str, call: Call) -> str | None:

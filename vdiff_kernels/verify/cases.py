@@ -1,6 +1,6 @@
 """The hostile named cases: few, each for one way in which a kernel goes wrong."""
 
-from .inputs import ConvCase, GegluCase, LayerCase, NormCase, Pseudo3DCase, SpatialCase, StatsCase, TemporalCase
+from .inputs import ConvCase, GegluCase, LayerCase, LinearCase, NormCase, Pseudo3DCase, SpatialCase, StatsCase, TemporalCase
 
 TEMPORAL_CASES = [
     TemporalCase("one-frame", T=1, D=33, N=3, H=1, W=1),
@@ -141,7 +141,19 @@ GEGLU_CASES = [
     # Of Triton's tiles, a group of rows that is whole and one that is not; two of columns and of channels.
     GegluCase("many-tiles", (1030, 67), E=70, padding=5),
 ]
+LINEAR_CASES = [
+    LinearCase("plain", norm=None, bias=False),
+    LinearCase("group-frame", B=2, pos_emb=True),
+    LinearCase("group-clip", B=2, scope="clip", gate=True, residual=True),
+    LinearCase("layer", norm="layer", C=33, Co=17, pos_emb=True, gate=True, residual=True),
+    LinearCase("rms-adaptive", norm="rms", C=12, modulated=True, B=2, residual=True),
+    LinearCase("large-mean", C=16, mean=100.0),
+    LinearCase("padded-lines", norm=None, C=8, layout="padded_lines", gate=True),
+    # Several tiles of pixels, the last one smaller, and of outputs and channels.
+    LinearCase("many-tiles", norm="layer", T=2, H=9, W=17, C=40, Co=200, residual=True),
+    LinearCase("no-batch", B=0, gate=True, residual=True),
+]
 CASES = [
     *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
-    *PSEUDO3D_CASES, *GEGLU_CASES,
+    *PSEUDO3D_CASES, *LINEAR_CASES, *GEGLU_CASES,
 ]  # fmt: skip

@@ -8,6 +8,7 @@ from torch import Tensor
 from ..ops.attention import api as attention
 from ..ops.conv import api as conv
 from ..ops.feedforward import api as feedforward
+from ..ops.linear import api as linear
 from ..ops.norm import api as norm
 from ..ops.norm.call import Norm
 
@@ -21,6 +22,7 @@ PUBLIC = {
     "norm_act": norm.norm_act,
     "norm_act_conv": conv.norm_act_conv,
     "pseudo3d_conv": conv.pseudo3d_conv,
+    "norm_linear": linear.norm_linear,
     "geglu": feedforward.geglu,
 }
 
@@ -387,6 +389,41 @@ class LayerCase(Case):
             leaves["residual"] = positional[0]
         a = self.attention
         return function(*positional, num_heads=a.N, scale=a.scale, **a.constants(), **leaves, **arguments)
+
+
+@dataclass(frozen=True)
+class LinearCase(NormCase):
+    Co: int = 6
+    act: str | None = None
+    bias: bool = True
+    pos_emb: bool = False
+    gate: bool = False
+    layout: str = "channels_last"  # "padded_lines": an element after each line of pixels
+    operator = "norm_linear"
+
+    def out_channels(self):
+        return self.Co
+
+    def leaves(self, generator):
+        leaves = super().leaves(generator)
+        if self.layout == "padded_lines":
+            leaves["x"] = rand(generator, *leaves["x"].shape[:3], self.W * self.C + 1)
+        leaves["weight"] = rand(generator, self.Co, self.C, scale=self.C**-0.5)
+        if self.bias:
+            leaves["bias"] = rand(generator, self.Co)
+        if self.pos_emb:
+            leaves["pos_emb"] = rand(generator, self.T, self.C)
+        if self.gate:
+            leaves["gate"] = rand(generator, self.B, self.Co)
+        return leaves
+
+    def call(self, function, leaves, **arguments):
+        leaves = super().view(leaves)
+        x, residual = leaves.pop("x").movedim(1, -1), leaves.pop("residual", None)
+        if self.layout == "padded_lines":
+            x = x[..., :-1].unflatten(-1, (self.W, self.C))
+        residual = None if residual is None else residual.movedim(1, -1)
+        return function(x, leaves.pop("weight"), leaves.pop("bias", None), residual=residual, **leaves, **arguments)
 
 
 @dataclass(frozen=True)
