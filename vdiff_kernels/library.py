@@ -1,6 +1,8 @@
 """The compiled library: loading it, what it holds, and the instruction set that its CPU kernels use."""
 
 import ctypes
+import functools
+import hashlib
 import itertools
 import os
 from pathlib import Path
@@ -40,6 +42,12 @@ def load() -> str | None:
         except ValueError as error:
             return f"the environment variable VDIFF_CPU_ISA: {error}"
     return None
+
+
+@functools.cache
+def digest() -> str:
+    """Of the file: another build has another."""
+    return hashlib.sha256(LIBRARY_FILE.read_bytes()).hexdigest()[:16]
 
 
 def instruction_sets() -> list[str]:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import vdiff_kernels as vdiff
-from vdiff_kernels.backends import registry
+from vdiff_kernels.backends import registry, triton
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
 from vdiff_kernels.ops.call import Described
 
@@ -13,7 +13,8 @@ X = torch.randn(1, 8, 4, 4, 64)
 
 @pytest.fixture
 def kernels(monkeypatch):
-    """The library's CUDA kernels, whether it was built with them or not."""
+    """The library's CUDA kernels, whether it was built with them or not, beside Triton's."""
+    monkeypatch.setattr(triton, "why_no_triton", lambda: None)
     held = {name: registry.BACKENDS["cpu"].kernels[name] for name in ("temporal_attention", "spatial_attention", "channel_stats")}
     monkeypatch.setattr(registry.BACKENDS["cuda"], "kernels", held)
     return held
@@ -32,10 +33,11 @@ def test_a_module_where_it_is():
 def test_a_kernel_that_is_removed_changes_the_text(kernels):
     layer = vdiff.nn.TemporalAttention(64, 2)
     before = vdiff.explain(layer, X, device="sm_90")
-    assert served(before) == [("temporal_layer", "cuda"), ("temporal_attention", "cuda")]
+    projections = [("norm_linear", "triton")] * 2
+    assert sorted(served(before)) == [*projections, ("temporal_attention", "cuda"), ("temporal_layer", "cuda")]
     kernels.pop("temporal_attention")
     after = vdiff.explain(layer, X, device="sm_90")
-    assert served(after) == [("temporal_layer", "composed"), ("temporal_attention", "composed")]
+    assert sorted(served(after)) == [*projections, ("temporal_attention", "triton"), ("temporal_layer", "triton")]
     assert "not cuda: it has no temporal_attention" in str(after) and str(after) != str(before)
 
 
@@ -45,16 +47,26 @@ def test_an_old_gpu_and_what_the_reason_is(kernels):
     assert "core by composed" in text
 
 
-def test_each_part_has_its_own_backend(kernels):
-    norm = vdiff.Norm("group", torch.ones(64), groups=4)
+NORM = vdiff.Norm("group", torch.ones(64), groups=4)
 
-    def call(x, norm):
-        weights = torch.empty(192, 64, device=x.device), None, torch.empty(64, 64, device=x.device), None
-        return vdiff.temporal_layer(x, *weights, num_heads=2, norm=norm)
 
-    explanation = vdiff.explain(call, X, norm, device="cuda", gradients=False)
+def normed_layer(x, norm):
+    weights = torch.empty(192, 64, device=x.device), None, torch.empty(64, 64, device=x.device), None
+    return vdiff.temporal_layer(x, *weights, num_heads=2, norm=norm)
+
+
+def test_without_triton_the_library_takes_its_place(kernels, monkeypatch):
+    monkeypatch.setattr(triton, "why_no_triton", lambda: "Triton is not installed (pip install triton)")
+    explanation = vdiff.explain(normed_layer, X, NORM, device="sm_90")
     assert served(explanation) == [("temporal_layer", "cuda"), ("norm_act", "composed"), ("temporal_attention", "cuda")]
-    assert [part.is_part for part in explanation.parts] == [False, True, True]
+    assert explanation.parts[1].reasons["triton"] == "Triton is not installed (pip install triton)"
+
+
+def test_each_part_has_its_own_backend(kernels):
+    explanation = vdiff.explain(normed_layer, X, NORM, device="cuda", gradients=False)
+    before, after = ("norm_linear", "triton"), ("norm_linear", "triton")
+    assert served(explanation) == [("temporal_layer", "cuda"), before, ("temporal_attention", "cuda"), after]
+    assert [part.is_part for part in explanation.parts] == [False, True, True, True]
     assert not explanation.with_gradients and str(explanation).startswith("on cuda, forward:")
 
 

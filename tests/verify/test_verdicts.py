@@ -148,7 +148,7 @@ def test_another_variant_gpu_library_or_torch_is_checked_again(on_gpu, monkeypat
     elif change == "gpu":
         monkeypatch.setattr(gpu, "name", lambda index: "NVIDIA B200 (sm_100)")
     elif change == "library":
-        monkeypatch.setattr(verdicts, "_library_digest", lambda: "another")
+        monkeypatch.setattr(library, "digest", lambda: "another")
     else:
         monkeypatch.setattr(torch, "__version__", "9.9.9")
     assert registry._auto(call) == "cuda" and operators.calls > 0

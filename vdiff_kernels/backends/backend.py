@@ -3,6 +3,9 @@
 from dataclasses import dataclass
 from typing import NamedTuple
 
+import torch
+
+from ..ops.attention.call import AttentionCall
 from ..ops.call import Call
 from ..ops.schema import Kernels
 from ..ops.tensors import without_autocast
@@ -30,14 +33,31 @@ class Variant(NamedTuple):
     dtype: str
     index: int | None  # of the GPU; None: the current one
     rows: int = 0  # of the tile that a sequence fits into; 0: a long sequence, of several tiles
-    D: int = 0  # of an attention's heads, or the channels of a norm
+    D: int = 0  # of an attention's heads, or the channels of a norm; 0: any
     bias: str | None = None  # "dense" or "rel"
-    masks: tuple[str, ...] = ()  # "causal", "focus", "rotary"; of a context "shared" or "frames", and "keys"
+    # "causal", "focus", "rotary"; of a context "shared" or "frames", and "keys"; of a norm its kind and activation; of a
+    # convolution "spatial" or "temporal", and "many" channels.
+    kinds: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        words = [self.operator, self.dtype, f"D {self.D}"]
-        words += [f"up to {self.rows} rows" if self.rows else "long"] if self.operator != "channel_stats" else []
-        return ", ".join([*words, *([f"{self.bias} bias"] if self.bias else []), *self.masks])
+        words = [self.operator, self.dtype, *([f"D {self.D}"] if self.D else [])]
+        words += [f"up to {self.rows} rows" if self.rows else "long"] if "attention" in self.operator else []
+        return ", ".join([*words, *([f"{self.bias} bias"] if self.bias else []), *self.kinds])
+
+
+def attention_variant(call: AttentionCall, rows: int) -> Variant:
+    """That of a call whose sequences fit into a tile of so many rows, 0 for none."""
+    options = call.options
+    kinds = {"causal": options.causal, "focus": options.focus_present is not None, "rotary": options.rotary is not None}
+    if not call.is_temporal:
+        kinds = {"shared": call.k.dim() == 4, "frames": call.k.dim() == 5, "keys": options.key_mask is not None}
+    bias = None if options.table is None else "dense" if options.rel_bias is None else "rel"
+    named = tuple(name for name, there in kinds.items() if there)
+    return Variant(call.operator, dtype_name(call.q.dtype), call.q.device.index, rows, call.head_dim, bias, named)
+
+
+def dtype_name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def missing(operator: str) -> str:
@@ -82,3 +102,7 @@ class Backend:
     def variant(self, call: Call) -> Variant | None:
         """What auto holds to the definition before it first takes it for such a call. None: nothing."""
         return None
+
+    def digest(self) -> str:
+        """What a verdict of a variant is of: another where the kernels may be others."""
+        return ""

@@ -8,7 +8,7 @@ from ..ops.call import Call
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
 from . import gpu
-from .backend import Availability, Backend, Variant, missing
+from .backend import Availability, Backend, Variant, attention_variant, dtype_name, missing
 
 LOAD_ERROR = library.load()
 
@@ -90,14 +90,10 @@ class Cuda(Native):
         return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
-        dtype, index = str(call.main.dtype).removeprefix("torch."), call.main.device.index
         if not isinstance(call, AttentionCall):
-            return Variant(call.operator, dtype, index, D=call.x.shape[1])
-        options, longest = call.options, max(call.lengths)
-        rows = next((rows for rows in (8, 16, 32) if longest <= rows), 0)
-        kinds = {"causal": options.causal, "focus": options.focus_present is not None, "rotary": options.rotary is not None}
-        if not call.is_temporal:
-            kinds = {"shared": call.k.dim() == 4, "frames": call.k.dim() == 5, "keys": options.key_mask is not None}
-        bias = None if options.table is None else "dense" if options.rel_bias is None else "rel"
-        masks = tuple(name for name, there in kinds.items() if there)
-        return Variant(call.operator, dtype, index, rows, call.q.shape[-1], bias, masks)
+            return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=call.x.shape[1])
+        longest = max(call.lengths)
+        return attention_variant(call, next((rows for rows in (8, 16, 32) if longest <= rows), 0))
+
+    def digest(self):
+        return f"library {library.digest()}"

@@ -252,17 +252,51 @@ def _auto(call: Call) -> str:
     return name
 
 
-def auto_order(call: Call) -> tuple[str, ...]:
-    """Auto's order for a call. Half-precision attention over a frame's pixels without a bias goes to the library first: on an
-    H200 it takes 0.16 to 0.44 times as long as our kernels (docs/performance-gpu.md). In float32 ours are exact, and stay; with a
-    key_mask, which rules out the library's fastest kernel, nothing is measured yet.
-    """
-    names = AUTO.get(call.main.device.type, ELSEWHERE)
+@dataclass(frozen=True)
+class Preference:
+    """Which backend auto asks first for some calls on a GPU, before the others in its order. calls, reason: for people."""
+
+    calls: str
+    holds: Callable[[Call], bool]
+    first: str
+    reason: str
+
+
+def _is_library_attention(call: Call) -> bool:
+    is_half = call.operator == "spatial_attention" and call.main.dtype in checks.HALF
+    return is_half and call.options.key_mask is None and is_library_attention(call)
+
+
+# The first that holds. With a key_mask, which rules out the library's fastest kernel, nothing is measured yet.
+ON_A_GPU = (
+    Preference(
+        "attention over pixels or to a context in half precision, without a bias or a mask of keys", _is_library_attention,
+        "composed", "PyTorch's takes 0.16 to 0.44 times as long as our CUDA kernels on an H200 (docs/performance-gpu.md)",
+    ),
+    Preference(
+        "attention and channel statistics", lambda call: call.operator.endswith(("attention", "channel_stats")),
+        "cuda", "bound by memory or exact in float32, and measured on an H200; Triton's kernels of it have not run on a GPU",
+    ),
+    Preference(
+        "norms, convolutions, projections and gated feed-forward layers", lambda call: True,
+        "triton", "fewer passes over memory than PyTorch's library by count (docs/kernels.md); CUDA C++ has none of them",
+    ),
+)  # fmt: skip
+
+
+def preference(call: Call) -> Preference:
+    """That of a call on a GPU."""
     core = call.core() if OPERATORS[call.operator].parts else call
-    if names is AUTO["cuda"] and core.operator == "spatial_attention" and core.main.dtype in checks.HALF:
-        is_measured = core.options.key_mask is None
-        return ("composed", *names) if is_measured and is_library_attention(core) else names
-    return names
+    return next(one for one in ON_A_GPU if one.holds(core))
+
+
+def auto_order(call: Call) -> tuple[str, ...]:
+    """Auto's order for a call."""
+    names = AUTO.get(call.main.device.type, ELSEWHERE)
+    if names is not AUTO["cuda"]:
+        return names
+    first = preference(call).first
+    return (first, *(name for name in names if name != first))
 
 
 def _why_not_trusted(name: str, call: Call) -> str | None:

@@ -7,8 +7,6 @@ An explicit backend is not asked about. VDIFF_FIRST_USE_CHECK=0 turns it off.
 """
 
 import contextlib
-import functools
-import hashlib
 import json
 import logging
 import os
@@ -18,12 +16,13 @@ from pathlib import Path
 
 import torch
 
-from .. import library
 from ..backends import gpu
 from ..backends.backend import Variant
+from ..backends.registry import BACKENDS
 from ..files import written_whole
+from ..ops.norm.call import KINDS
 from .check import check
-from .inputs import Case, SpatialCase, StatsCase, TemporalCase
+from .inputs import Case, ConvCase, GegluCase, LinearCase, NormCase, SpatialCase, StatsCase, TemporalCase
 
 RIGHT = "right"
 
@@ -53,20 +52,39 @@ def why_not(backend: str, variant: Variant) -> str | None:
 
 def case_of(variant: Variant) -> Case:
     """A small case that the variant's kernels run: several tiles of long sequences, several units of a warp of short ones."""
-    if variant.operator == "channel_stats":
-        return StatsCase("first-use", B=2, T=3, H=9, W=31, C=variant.D)
-    masks = variant.masks
+    if "attention" not in variant.operator:
+        return _case_of_pixels(variant)
+    kinds = variant.kinds
     options = dict(N=2, D=variant.D, bias=variant.bias)
     if variant.operator == "spatial_attention":
-        context = next((kind for kind in ("shared", "frames") if kind in masks), None)
+        context = next((kind for kind in ("shared", "frames") if kind in kinds), None)
         H, W = {8: (2, 4), 16: (2, 7), 32: (4, 6)}.get(variant.rows, (3, 23))
-        key_mask = "holes" if "keys" in masks else None
+        key_mask = "holes" if "keys" in kinds else None
         return SpatialCase("first-use", B=2, T=2, H=H, W=W, context=context, S=variant.rows or 67, key_mask=key_mask, **options)
     T = variant.rows or 67
     return TemporalCase(
-        "first-use", B=2, T=T, H=1, W=3 if T > 32 else 9, causal="causal" in masks, focus="frames" if "focus" in masks else None,
-        rotary=2 if "rotary" in masks else None, **options,
+        "first-use", B=2, T=T, H=1, W=3 if T > 32 else 9, causal="causal" in kinds, focus="frames" if "focus" in kinds else None,
+        rotary=2 if "rotary" in kinds else None, **options,
     )  # fmt: skip
+
+
+def _case_of_pixels(variant: Variant) -> Case:
+    """Of several tiles of pixels, the last one smaller; of several of channels, where a kernel has such."""
+    kinds = variant.kinds
+    if variant.operator == "channel_stats":
+        return StatsCase("first-use", B=2, T=3, H=9, W=31, C=variant.D or 40)
+    if variant.operator == "geglu":
+        return GegluCase("first-use", (300, 72), E=140)
+    norm = next((kind for kind in kinds if kind in KINDS), None)
+    options = dict(B=2, T=3, H=9, W=17, norm=norm, groups=8 if norm == "group" else None, residual=True)
+    options["act"] = "silu" if "silu" in kinds else None
+    if variant.operator == "norm_act":
+        return NormCase("first-use", C=variant.D or 40, **options)
+    if variant.operator == "norm_linear":
+        return LinearCase("first-use", C=40, Co=200, gate=True, **options)
+    kernel = "spatial" if "spatial" in kinds else "temporal"
+    C, Co = (136, 130) if "many" in kinds else (40, 24)
+    return ConvCase("first-use", C=C, Co=Co, kernel=kernel, temb="frame", **options)
 
 
 def _why_later() -> str | None:
@@ -79,7 +97,7 @@ def _why_later() -> str | None:
 
 
 def _verdict(backend: str, variant: Variant) -> str:
-    key = f"{backend} {variant} | {_place(variant.index)}"
+    key = f"{backend} {variant} | {_place(backend, variant.index)}"
     if key not in _verdicts:
         _verdicts.update(kept())
     if key not in _verdicts:
@@ -124,13 +142,8 @@ def _device(index: int | None) -> torch.device:
     return torch.device("cuda") if index is None else torch.device("cuda", index)
 
 
-@functools.cache
-def _library_digest() -> str:
-    return hashlib.sha256(library.LIBRARY_FILE.read_bytes()).hexdigest()[:16]
-
-
-def _place(index: int | None) -> str:
-    return f"{gpu.name(index)} | torch {torch.__version__} | library {_library_digest()}"
+def _place(backend: str, index: int | None) -> str:
+    return f"{gpu.name(index)} | torch {torch.__version__} | {BACKENDS[backend].digest()}"
 
 
 def kept() -> dict[str, str]:

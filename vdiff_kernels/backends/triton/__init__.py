@@ -6,23 +6,41 @@ that takes as long as all of this package.
 
 import contextlib
 import functools
+import hashlib
 import importlib
 import importlib.metadata
 import importlib.util
 import os
+from pathlib import Path
 
 import torch
 
+from ...ops.attention.call import AttentionCall
+from ...ops.attention.schema import is_short
 from ...ops.call import Call
+from ...ops.conv.call import ConvCall
 from ...ops.schema import Kernels, implement
+from ...ops.tensors import power_of_2
 from .. import gpu
-from ..backend import Availability, Backend, missing
+from ..backend import Availability, Backend, Variant, attention_variant, dtype_name, missing
 
 MINIMUM_TRITON = (3, 4)
 
 # Each operator's file and its function there; the arguments are those of the operator's schema.
 FUNCTIONS = {
     "channel_stats": ("channel_stats", "channel_stats"),
+    "temporal_attention": ("temporal_attention", "temporal_attention"),
+    "temporal_attention_backward": ("temporal_attention", "temporal_attention_backward"),
+    "spatial_attention": ("spatial_attention", "spatial_attention"),
+    "spatial_attention_backward": ("spatial_attention", "spatial_attention_backward"),
+    "norm_act": ("norm_act", "norm_act"),
+    "norm_act_backward": ("norm_act_backward", "norm_act_backward"),
+    "norm_linear": ("linear", "norm_linear"),
+    "norm_linear_backward": ("linear", "norm_linear_backward"),
+    "norm_act_conv": ("conv", "norm_act_conv"),
+    "norm_act_conv_backward": ("conv", "norm_act_conv_backward"),
+    "geglu": ("geglu", "geglu"),
+    "geglu_backward": ("geglu", "geglu_backward"),
 }
 
 
@@ -54,7 +72,37 @@ class Triton(Backend):
         return why_no_triton() or (None if is_interpreted() else gpu.why_no_gpu(call.main.device.index))
 
     def why_not_on(self, capability):
-        return None if capability is None else gpu.why_too_old(capability, "a GPU")
+        return why_no_triton() or (None if capability is None else gpu.why_too_old(capability, "a GPU"))
+
+    def variant(self, call: Call):
+        if is_interpreted():
+            return None
+        if isinstance(call, AttentionCall):
+            T, S = call.lengths
+            is_one_tile = call.is_temporal and is_short(T, S, call.head_dim, call.main.dtype.itemsize)
+            return attention_variant(call, power_of_2(max(T, S)) if is_one_tile else 0)
+        norm = getattr(call, "norm", None)
+        kinds, channels = [] if norm is None else [norm.kind], 0
+        if call.operator == "norm_act" and norm.is_by_pixel:
+            channels = call.main.shape[1]  # which are one tile
+        if getattr(call, "act", None):
+            kinds.append(call.act)
+        if isinstance(call, ConvCall):
+            kinds.append("temporal" if call.weight.shape[3] == 1 else "spatial")
+            kinds += ["many"] if max(call.weight.shape[:2]) > FEW_CHANNELS else []
+        return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=channels, kinds=tuple(kinds))
+
+    def digest(self):
+        return f"Triton {importlib.metadata.version('triton')}, kernels {_digest_of_kernels()}"
+
+
+FEW_CHANNELS = 128  # of a 1x3x3 convolution whose product is this package's in half precision too
+
+
+@functools.cache
+def _digest_of_kernels() -> str:
+    texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
+    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
 
 
 def is_interpreted() -> bool:
@@ -62,12 +110,24 @@ def is_interpreted() -> bool:
     return os.environ.get("TRITON_INTERPRET") == "1"
 
 
-@functools.cache
+@gpu.constant_in_graphs
 def why_no_triton() -> str | None:
     """Why Triton is not there, or None; asked once a process."""
-    if importlib.util.find_spec("triton") is None:
+    return _why_no_triton()
+
+
+@functools.cache
+def _why_no_triton() -> str | None:
+    try:
+        found = importlib.util.find_spec("triton")
+    except ImportError:
+        found = None
+    if found is None or found.origin is None:  # a folder of that name is none
         return "Triton is not installed (pip install triton)"
-    version = importlib.metadata.version("triton")
+    try:
+        version = importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # it came under another name, as with PyTorch's nightly builds
+        version = importlib.import_module("triton").__version__
     if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_TRITON:
         return f"Triton {version} is too old; expected {'.'.join(map(str, MINIMUM_TRITON))} or newer"
     return None

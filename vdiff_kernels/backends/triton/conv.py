@@ -14,14 +14,13 @@ import torch.nn.functional as F
 from ...ops.checks import HALF
 from ...ops.schema import absent
 from ...ops.tensors import unit_stride
+from . import FEW_CHANNELS
 from .channel_stats import channel_stats
 from .norm import folded
 from .norm_act import applied
 from .norm_act_backward import norm_act_backward
 from .product import finished, inner_product, pays_on_load, product
 from .weight_gradient import weight_gradient
-
-FEW = 128  # channels of a 1x3x3 that is ours in half precision too
 
 
 def norm_act_conv(
@@ -80,7 +79,7 @@ def of_weight(gradient, weight):
 
 def is_librarys(x, weight) -> bool:
     """Whether PyTorch's library makes the product."""
-    return weight.shape[3] == 3 and x.dtype in HALF and max(weight.shape[:2]) > FEW
+    return weight.shape[3] == 3 and x.dtype in HALF and max(weight.shape[:2]) > FEW_CHANNELS
 
 
 def _library_conv(h, weight):
