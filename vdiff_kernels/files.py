@@ -7,6 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 
+def cached(name: str) -> Path:
+    """Where a file of this package is kept between runs: $XDG_CACHE_HOME/vdiff_kernels, ~/.cache where that is not set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdiff_kernels" / name
+
+
 def written_path(path: str | os.PathLike) -> Path:
     """Where a file written to `path` lies: where the symbolic link that stands there leads, or path itself."""
     path = Path(path)

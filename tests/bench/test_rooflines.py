@@ -8,6 +8,7 @@ from vdiff_kernels.bench.rooflines import Roofline, Work, work
 from vdiff_kernels.ops.attention.call import AttentionOptions, LayerCall
 from vdiff_kernels.ops.conv.call import ConvCall, Pseudo3DCall
 from vdiff_kernels.ops.feedforward.call import GegluCall
+from vdiff_kernels.ops.linear.call import LinearCall
 from vdiff_kernels.ops.norm.call import Norm, NormCall, StatsCall
 
 B, T, H, W, C = 2, 3, 4, 5, 8
@@ -55,6 +56,14 @@ def test_a_convolution(backward):
     assert whole == Work(4 * PIXELS * (C * (2 + 3 * backward) + Co * (2 + 2 * backward)), flops)
     given = work(ConvCall("norm_act_conv", x, weight, None, norm, stats=meta(B, T, C, 2)), backward)
     assert given == bare
+
+
+@pytest.mark.parametrize("backward", [False, True])
+def test_a_linear_layer_of_pixels(backward):
+    """As a convolution of one tap."""
+    x, residual, norm = meta(B, T, H, W, C), meta(B, T, H, W, 6), Norm("group", groups=2)
+    conv = ConvCall("norm_act_conv", x.movedim(-1, 1), meta(6, C, 1, 1, 1), None, norm, None, None, residual.movedim(-1, 1))
+    assert work(LinearCall("norm_linear", x, meta(6, C), None, norm, None, None, residual), backward) == work(conv, backward)
 
 
 def test_a_projection_and_norms():

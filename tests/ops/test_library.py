@@ -4,91 +4,12 @@ import pytest
 import torch
 from torch.library import opcheck
 
+from tests.ops.arguments import assert_as_the_fake_says, attention_inputs, calls_of, name_of
 from vdiff_kernels import library
+from vdiff_kernels.ops.schema import KINDS
 
 OPS = torch.ops.vdiff_kernels
-
-
-def attention_inputs(dtype=torch.float32, packed=False):
-    qkv = torch.randn(2, 5, 2, 3, 3, 2, 8).to(dtype)
-    q, k, v = qkv.unbind(4) if packed else (t.contiguous() for t in qkv.unbind(4))
-    return q, k, v
-
-
-def temporal_options():
-    return 0.3, True, torch.rand(2, 5) > 0.5, torch.rand(5, 2)
-
-
-def group_norm(C, B=2, T=3):
-    """The norm's part of a schema, from norm_kind to stats."""
-    stats = torch.rand(B, T, C, 2)
-    return "group", torch.rand(C), torch.rand(C), 4, 1e-5, "clip", torch.rand(B, C), torch.rand(B, C), "silu", stats
-
-
-NO_NORM = "none", None, None, 0, 1e-5, "frame", None, None, "none", None
-
-
-def calls():
-    """(operator, arguments) for every registered operator, with arguments present and absent."""
-    q, k, v = attention_inputs()
-    bias, rel = torch.randn(2, 5, 5), torch.randn(2, 9)
-    temporal = OPS.temporal_attention_native.default
-    temporal_backward = OPS.temporal_attention_native_backward.default
-    yield temporal, (q, k, v, bias, None, *temporal_options(), True)
-    yield temporal, (*attention_inputs(packed=True), None, rel, 0.3, False, None, None, False)
-    lse = torch.randn(2, 5, 2, 3, 2)
-    yield temporal_backward, (torch.randn_like(q), q, k, v, None, lse, bias, None, *temporal_options(), False, True)
-    packed = attention_inputs(packed=True)
-    yield temporal_backward, (torch.randn_like(q), *packed, q, lse, None, rel, 0.3, False, None, None, True, False)
-    spatial = OPS.spatial_attention_native.default
-    spatial_backward = OPS.spatial_attention_native_backward.default
-    context = torch.randn(2, 4, 2, 8)
-    yield spatial, (q, k, v, None, torch.randn(2, 3, 5), 0.3, None, True)
-    yield spatial, (q, context, context.clone(), torch.randn(2, 6, 4), None, 0.3, torch.rand(2, 4) > 0.5, False)
-    yield spatial_backward, (torch.randn_like(q), *packed, None, lse, None, torch.randn(2, 3, 5), 0.3, None, True, True)
-    mask = torch.rand(2, 4) > 0.5
-    yield spatial_backward, (torch.randn_like(q), q, context, context.clone(), q, lse, None, None, 0.3, mask, False, False)
-    yield from layer_calls()
-    x = torch.randn(2, 3, 4, 5, 8)
-    yield OPS.channel_stats_native.default, (x,)
-    yield OPS.norm_act_native.default, (x, *group_norm(8), torch.randn_like(x))
-    yield OPS.norm_act_native_backward.default, (torch.randn_like(x), x, *group_norm(8))
-    weight, out = torch.randn(6, 8, 1, 3, 3), torch.randn(2, 3, 4, 5, 6)
-    conv, conv_backward = OPS.norm_act_conv_native.default, OPS.norm_act_conv_native_backward.default
-    yield conv, (x, weight, torch.rand(6), *group_norm(8), torch.rand(2, 3, 6), out, torch.rand(2, 3), True)
-    yield conv, (x, torch.randn(6, 8, 3, 1, 1), None, *NO_NORM, None, None, None, False)
-    yield conv_backward, (
-        out, x, weight, torch.rand(6), *group_norm(8), torch.rand(2, 3, 6), torch.rand(2, 3), True, True, True,
-    )  # fmt: skip
-    yield conv_backward, (out, x, weight, None, *NO_NORM, None, None, False, True, False)
-    rows, projection = torch.randn(7, 8), torch.randn(12, 8)
-    yield OPS.geglu_native.default, (rows, projection, torch.rand(12))
-    yield OPS.geglu_native_backward.default, (torch.randn(7, 6), rows, projection, None)
-
-
-def layer_calls():
-    x, out = torch.randn(2, 5, 2, 3, 12), torch.randn(2, 5, 2, 3, 10)  # N = 2, D = 8
-    layer = x, torch.randn(48, 12), torch.randn(48), torch.randn(10, 16), torch.randn(10), 2
-    full = *layer, "layer", torch.rand(12), torch.rand(12), 1e-5, torch.randn(5, 12)
-    bare = x, layer[1], None, layer[3], None, 2, "none", None, None, 0.0, None
-    square = *bare[:3], torch.randn(12, 16), *bare[4:]
-    forward, backward = OPS.temporal_layer_native.default, OPS.temporal_layer_native_backward.default
-    yield forward, (*full, out, torch.randn(2, 5, 5), None, *temporal_options())
-    yield forward, (*bare, None, None, torch.randn(2, 9), 0.3, False, None, None)
-    yield backward, (out, *full, torch.randn(2, 5, 5), None, *temporal_options(), False, True)
-    yield backward, (out, *bare, None, torch.randn(2, 9), 0.3, False, None, None, False, False)
-    forward, backward = OPS.spatial_layer_native.default, OPS.spatial_layer_native_backward.default
-    yield forward, (*full, out, torch.randn(2, 6, 6), None, 0.3)
-    yield forward, (*bare, None, None, torch.randn(2, 3, 5), 0.3)
-    yield backward, (out, *full, None, torch.randn(2, 3, 5), 0.3, False, True)
-    yield backward, (x, *square, torch.randn(2, 6, 6), None, 0.3, True, False)
-
-
-def name_of(call):
-    return call[0]._schema.name.removeprefix("vdiff_kernels::")
-
-
-CALLS = list(calls())
+CALLS = calls_of("native")
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name_of)
@@ -99,18 +20,14 @@ def test_opcheck(call):
 
 @pytest.mark.parametrize("call", CALLS, ids=name_of)
 def test_outputs_are_contiguous_and_as_the_fake_says(call):
-    op, arguments = call
-    real = op(*arguments)
-    with torch._subclasses.FakeTensorMode() as mode:
-        fake = op(*(mode.from_tensor(a) if isinstance(a, torch.Tensor) else a for a in arguments))
-    for got, expected in zip(*((r,) if isinstance(r, torch.Tensor) else r for r in (real, fake))):
-        assert got.is_contiguous()
-        assert (got.shape, got.dtype, got.stride()) == (expected.shape, expected.dtype, expected.stride())
+    assert_as_the_fake_says(*call)
 
 
 def test_every_operator_is_covered():
     defined = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names() if name.startswith("vdiff_kernels::")}
-    assert {name_of(call) for call in CALLS} == defined
+    native, triton = ({name_of(call) for call in calls_of(kind)} for kind in KINDS)
+    assert native | triton == defined
+    assert {name.replace("native", "triton") for name in native if "_layer_" not in name} <= triton
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name_of)

@@ -99,7 +99,7 @@ class Simulate:
 
 
 def clean_triton(seeds=1):
-    """A `runner` of backends/triton/launch.py: each launch simulated in the orders of those seeds, and held to have no findings."""
+    """A `runner` of backends/triton/launch.py: simulates in the orders of those seeds, and holds launches to have no findings."""
 
     def run(kernel, programs, arguments, constants, num_warps, num_stages):
         compiled, left = from_launch(kernel, arguments, constants, num_warps, num_stages)

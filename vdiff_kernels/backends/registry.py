@@ -262,7 +262,13 @@ class Preference:
     reason: str
 
 
+def _core(call: Call) -> Call:
+    """Of a composed operator."""
+    return call.core() if OPERATORS[call.operator].parts else call
+
+
 def _is_library_attention(call: Call) -> bool:
+    call = _core(call)
     is_half = call.operator == "spatial_attention" and call.main.dtype in checks.HALF
     return is_half and call.options.key_mask is None and is_library_attention(call)
 
@@ -274,7 +280,12 @@ ON_A_GPU = (
         "composed", "PyTorch's takes 0.16 to 0.44 times as long as our CUDA kernels on an H200 (docs/performance-gpu.md)",
     ),
     Preference(
-        "attention and channel statistics", lambda call: call.operator.endswith(("attention", "channel_stats")),
+        "temporal layers that are one launch of Triton's",
+        lambda call: call.operator == "temporal_layer" and serves_whole("triton", call),
+        "triton", "by count a fifth of the bytes of the layer in parts (docs/kernels.md)",
+    ),
+    Preference(
+        "attention and channel statistics", lambda call: _core(call).operator.endswith(("attention", "channel_stats")),
         "cuda", "bound by memory or exact in float32, and measured on an H200; Triton's kernels of it have not run on a GPU",
     ),
     Preference(
@@ -286,8 +297,7 @@ ON_A_GPU = (
 
 def preference(call: Call) -> Preference:
     """That of a call on a GPU."""
-    core = call.core() if OPERATORS[call.operator].parts else call
-    return next(one for one in ON_A_GPU if one.holds(core))
+    return next(one for one in ON_A_GPU if one.holds(call))
 
 
 def auto_order(call: Call) -> tuple[str, ...]:

@@ -24,6 +24,11 @@ class GPU:
     half_flops: float  # a second, tensor cores, bfloat16 with float32 accumulation
     float_flops: float
 
+    @property
+    def shared_of_a_block(self) -> int:
+        """The most that a block may ask for."""
+        return self.shared_bytes - SHARED_OF_A_BLOCK
+
     def blocks_at_once(self, registers: int, threads: int, shared_bytes: int) -> int:
         """How many blocks a multiprocessor holds at once: the rules of cuda_occupancy.h.
 
@@ -56,3 +61,4 @@ GPUS = (
     GPU("RTX 4090", 89, 128, 2.52e9, 100 << 10, 1536, 24, 1.01e12, 165e12, 82.6e12),
     GPU("B200", 100, 148, 1.85e9, 228 << 10, 2048, 32, 7.7e12, 2250e12, 75e12),
 )
+RTX_5090 = GPU("RTX 5090", 120, 170, 2.41e9, 100 << 10, 1536, 24, 1.79e12, 209.5e12, 104.8e12)  # built for by Triton

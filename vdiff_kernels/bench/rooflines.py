@@ -9,6 +9,7 @@ from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
 from ..ops.conv.call import ConvCall
 from ..ops.feedforward.call import GegluCall
+from ..ops.linear.call import LinearCall
 from ..ops.norm.call import NormCall, StatsCall
 from .place import processor
 from .timing import interleaved
@@ -69,6 +70,15 @@ def _stats(call: StatsCall, backward: bool) -> tuple[int, int]:
     return call.x.numel(), 0
 
 
+def _linear(call: LinearCall, backward: bool) -> tuple[int, int]:
+    """As a convolution of one tap."""
+    x, (Co, C) = call.x.numel(), call.weight.shape
+    out = x // C * Co
+    passes = 2 if call.norm is not None and call.norm.kind == "group" else 1
+    moved = x * passes + out * (1 + (call.residual is not None)) + (x * (passes + 1) + out * passes if backward else 0)
+    return moved, 2 * out * C * (3 if backward else 1)
+
+
 def _geglu(call: GegluCall, backward: bool) -> tuple[int, int]:
     """x, weight, out; backward: x, weight and grad_out read, dx and dweight written."""
     C, weight = call.x.shape[-1], call.weight.numel()
@@ -78,7 +88,8 @@ def _geglu(call: GegluCall, backward: bool) -> tuple[int, int]:
 
 
 _COUNTED = {
-    AttentionCall: _attention, LayerCall: _layer, ConvCall: _conv, NormCall: _norm, StatsCall: _stats, GegluCall: _geglu,
+    AttentionCall: _attention, LayerCall: _layer, ConvCall: _conv, NormCall: _norm, StatsCall: _stats, LinearCall: _linear,
+    GegluCall: _geglu,
 }  # fmt: skip
 
 

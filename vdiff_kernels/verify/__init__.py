@@ -9,6 +9,7 @@ from .inputs import (
     ConvCase,
     GegluCase,
     LayerCase,
+    LinearCase,
     NormCase,
     Pseudo3DCase,
     SpatialCase,
@@ -17,7 +18,7 @@ from .inputs import (
 )
 
 __all__ = [
-    "CASES", "DTYPES", "AttentionCase", "Case", "ConvCase", "GegluCase", "LayerCase", "NormCase", "Pseudo3DCase",
+    "CASES", "DTYPES", "AttentionCase", "Case", "ConvCase", "GegluCase", "LayerCase", "LinearCase", "NormCase", "Pseudo3DCase",
     "SpatialCase", "StatsCase", "TemporalCase", "assert_within_budget", "budget", "check", "evaluate", "functions", "make_leaves",
     "poisoned_memory", "truth_and_eager",
 ]  # fmt: skip

@@ -19,10 +19,10 @@ import torch
 from ..backends import gpu
 from ..backends.backend import Variant
 from ..backends.registry import BACKENDS
-from ..files import written_whole
+from ..files import cached, written_whole
 from ..ops.norm.call import KINDS
 from .check import check
-from .inputs import Case, ConvCase, GegluCase, LinearCase, NormCase, SpatialCase, StatsCase, TemporalCase
+from .inputs import Case, ConvCase, GegluCase, LayerCase, LinearCase, NormCase, SpatialCase, StatsCase, TemporalCase
 
 RIGHT = "right"
 
@@ -32,8 +32,8 @@ _answers: dict[tuple[str, Variant], str | None] = {}
 
 
 def cache_file() -> Path:
-    """Where verdicts are kept: $XDG_CACHE_HOME/vdiff_kernels/verdicts.json, ~/.cache where that is not set."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vdiff_kernels" / "verdicts.json"
+    """Where verdicts are kept."""
+    return cached("verdicts.json")
 
 
 def why_not(backend: str, variant: Variant) -> str | None:
@@ -52,6 +52,8 @@ def why_not(backend: str, variant: Variant) -> str | None:
 
 def case_of(variant: Variant) -> Case:
     """A small case that the variant's kernels run: several tiles of long sequences, several units of a warp of short ones."""
+    if variant.operator == "temporal_layer":
+        return LayerCase("first-use", case_of(variant._replace(operator="temporal_attention")), C=72, Co=40)
     if "attention" not in variant.operator:
         return _case_of_pixels(variant)
     kinds = variant.kinds

@@ -11,13 +11,15 @@ import importlib
 import importlib.metadata
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ...ops.attention.call import AttentionCall
+from ...ops.attention.call import AttentionCall, LayerCall
 from ...ops.attention.schema import is_short
 from ...ops.call import Call
+from ...ops.checks import HALF
 from ...ops.conv.call import ConvCall
 from ...ops.schema import Kernels, implement
 from ...ops.tensors import power_of_2
@@ -25,6 +27,7 @@ from .. import gpu
 from ..backend import Availability, Backend, Variant, attention_variant, dtype_name, missing
 
 MINIMUM_TRITON = (3, 4)
+CACHE = "tuned.json"  # of tuning.py, in the user's cache
 
 # Each operator's file and its function there; the arguments are those of the operator's schema.
 FUNCTIONS = {
@@ -35,6 +38,8 @@ FUNCTIONS = {
     "spatial_attention_backward": ("spatial_attention", "spatial_attention_backward"),
     "norm_act": ("norm_act", "norm_act"),
     "norm_act_backward": ("norm_act_backward", "norm_act_backward"),
+    "temporal_layer": ("whole_layer", "temporal_layer"),
+    "temporal_layer_backward": ("whole_layer", "temporal_layer_backward"),
     "norm_linear": ("linear", "norm_linear"),
     "norm_linear_backward": ("linear", "norm_linear_backward"),
     "norm_act_conv": ("conv", "norm_act_conv"),
@@ -66,6 +71,19 @@ class Triton(Backend):
             return missing(call.operator)
         if call.main.dtype == torch.float64:
             return "it has no float64 kernels"
+        return self._why_not_whole(call) if isinstance(call, LayerCall) else None
+
+    def _why_not_whole(self, call: LayerCall) -> str | None:
+        """Why a layer is not one launch, or None."""
+        T, C, D, Co = call.x.shape[1], call.x.shape[4], call.head_dim, call.w_out.shape[0]
+        if call.norm is not None and not call.norm.is_by_pixel:
+            return "its whole layer has only norms of each pixel by itself"
+        if call.gate is not None:
+            return "its whole layer has no gate"
+        if call.x.dtype not in HALF:
+            return "its whole layer is of half types"
+        if max(C, Co) > MAX_LAYER_CHANNELS or not is_short(T, T, max(D, 64), call.x.dtype.itemsize):
+            return f"its whole layer has at most {MAX_LAYER_CHANNELS} channels, and frames and heads of one tile"
         return None
 
     def why_not_here(self, call: Call):
@@ -81,6 +99,9 @@ class Triton(Backend):
             T, S = call.lengths
             is_one_tile = call.is_temporal and is_short(T, S, call.head_dim, call.main.dtype.itemsize)
             return attention_variant(call, power_of_2(max(T, S)) if is_one_tile else 0)
+        if isinstance(call, LayerCall):
+            call = replace(call.core(), operator=call.operator)
+            return attention_variant(call, power_of_2(call.lengths[0]))
         norm = getattr(call, "norm", None)
         kinds, channels = [] if norm is None else [norm.kind], 0
         if call.operator == "norm_act" and norm.is_by_pixel:
@@ -93,16 +114,18 @@ class Triton(Backend):
         return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=channels, kinds=tuple(kinds))
 
     def digest(self):
-        return f"Triton {importlib.metadata.version('triton')}, kernels {_digest_of_kernels()}"
+        return digest_of_kernels()
 
 
+MAX_LAYER_CHANNELS = 128
 FEW_CHANNELS = 128  # of a 1x3x3 convolution whose product is this package's in half precision too
 
 
 @functools.cache
-def _digest_of_kernels() -> str:
+def digest_of_kernels() -> str:
+    """Another where Triton or the kernels are others."""
     texts = (path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py")))
-    return hashlib.sha256(b"".join(texts)).hexdigest()[:16]
+    return f"Triton {_version()}, kernels {hashlib.sha256(b''.join(texts)).hexdigest()[:16]}"
 
 
 def is_interpreted() -> bool:
@@ -124,13 +147,17 @@ def _why_no_triton() -> str | None:
         found = None
     if found is None or found.origin is None:  # a folder of that name is none
         return "Triton is not installed (pip install triton)"
-    try:
-        version = importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:  # it came under another name, as with PyTorch's nightly builds
-        version = importlib.import_module("triton").__version__
-    if tuple(int(part) for part in version.split(".")[:2]) < MINIMUM_TRITON:
-        return f"Triton {version} is too old; expected {'.'.join(map(str, MINIMUM_TRITON))} or newer"
+    if tuple(int(part) for part in _version().split(".")[:2]) < MINIMUM_TRITON:
+        return f"Triton {_version()} is too old; expected {'.'.join(map(str, MINIMUM_TRITON))} or newer"
     return None
+
+
+def _version() -> str:
+    """Triton's, without importing it where that can be."""
+    try:
+        return importlib.metadata.version("triton")
+    except importlib.metadata.PackageNotFoundError:  # it came under another name, as with PyTorch's nightly builds
+        return importlib.import_module("triton").__version__
 
 
 def _function(module: str, name: str):

@@ -2,6 +2,10 @@
 
 from collections.abc import Callable
 
+import torch
+
+from . import is_interpreted
+
 
 def launch(kernel, programs: int, *arguments, num_warps: int = 4, num_stages: int = 2, **constants) -> None:
     """Runs a kernel as so many programs, on one flat grid, which is limited by 2^31 alone.
@@ -16,6 +20,8 @@ def launch(kernel, programs: int, *arguments, num_warps: int = 4, num_stages: in
 
 
 def _by_triton(kernel, programs, arguments, constants, num_warps, num_stages):
+    if is_interpreted() and any(isinstance(one, torch.Tensor) and one.dtype == torch.bfloat16 for one in arguments):
+        raise RuntimeError("Triton's interpreter computes bfloat16 wrongly; expected float32 or float16, or a GPU")
     kernel[(programs,)](*arguments, **constants, num_warps=num_warps, num_stages=num_stages, enable_fp_fusion=False)
 
 

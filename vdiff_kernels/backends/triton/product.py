@@ -13,6 +13,8 @@ x is read once for each tap and block of outputs, from the cache but for the fir
 The norm costs its arithmetic that often too: `pays_on_load` says where this is less than a pass over memory of its own.
 """
 
+import functools
+
 import triton
 import triton.language as tl
 
@@ -21,6 +23,7 @@ from .channel_stats import merge_runs
 from .launch import launch
 from .norm import Folded, activated, columns, moments
 from .tiles import block_of, ceil_div, dot, pixel_offset
+from .tuning import Config, config, narrowed, tuned
 
 NO_NORM = Folded("none", "none", 0.0, 1, None, 1)
 TILE_N = 128
@@ -43,22 +46,30 @@ def product(
     x, weight, norm: Folded = NO_NORM, *, pos_emb=None, bias=None, temb=None, gate=None, residual=None, return_stats=False
 ):
     """(out (B, T, H, W, N), its channel statistics (B, T, N, 2) or None). temb, gate: (B, T, N) of any strides."""
-    end = End(x, weight.shape[0], bias, temb, gate, residual, return_stats)
-    _product(x, weight, norm, pos_emb, end)
-    return end.results()
+
+    def run(one: Config):
+        end = End(x, weight.shape[0], one.constants, bias, temb, gate, residual, return_stats)
+        _product(x, weight, norm, pos_emb, end, one)
+        return end.results()
+
+    key = x.dtype, *x.shape[1:], *weight.shape[:2], norm.kind, norm.act
+    return tuned("product", key, _configs(x, weight.shape[0]), functools.partial(_shared_bytes, x), run, x)
 
 
 def inner_product(x, weight, other, norm: Folded = NO_NORM, *, bias=None, temb=None):
     """Of every frame, the sum of the product's elements times those of other (B, T, H, W, N): (B, T) fp32."""
-    end = End(x, weight.shape[0], bias, temb, None, other, is_inner=True)
-    _product(x, weight, norm, None, end)
+    one = _configs(x, weight.shape[0])[0]
+    end = End(x, weight.shape[0], one.constants, bias, temb, None, other, is_inner=True)
+    _product(x, weight, norm, None, end, one)
     return end.of_tiles.flatten(2).sum(2)
 
 
 def finished(y, *, bias=None, temb=None, gate=None, residual=None, return_stats=False):
     """The end of `product` alone, of a y (B, T, H, W, N) that is there."""
     N = y.shape[-1]
-    end = End(y, N, bias, temb, gate, residual, return_stats, largest=64)
+    end = End(
+        y, N, {"P": pixels_of_tile(y.shape[2] * y.shape[3]), "N_": block_of(N, 64)}, bias, temb, gate, residual, return_stats
+    )
     launch(
         tile_of_pass, end.programs, y, *end.tensors, *y.shape[1:4], N, end.tiles, end.blocks, *y.stride()[:4], *end.strides,
         **end.constants,
@@ -69,11 +80,10 @@ def finished(y, *, bias=None, temb=None, gate=None, residual=None, return_stats=
 class End:
     """What follows the sums of a product of x's pixels with N outputs, and how the outputs are cut into tiles."""
 
-    def __init__(self, x, N, bias, temb, gate, residual, return_stats=False, is_inner=False, largest=TILE_N):
+    def __init__(self, x, N, tile, bias, temb, gate, residual, return_stats=False, is_inner=False):
         B, T, H, W = self.extents = x.shape[:4]
-        self.N, self.return_stats, pixels = N, return_stats, H * W
-        P, N_ = pixels_of_tile(pixels), block_of(N, largest if x.element_size() == 2 else 64)
-        self.tiles, self.blocks = ceil_div(pixels, P), ceil_div(N, N_)
+        self.N, self.return_stats, P, N_ = N, return_stats, tile["P"], tile["N_"]
+        self.tiles, self.blocks = ceil_div(H * W, P), ceil_div(N, N_)
         self.programs = B * T * self.tiles * self.blocks
         shape = (B, T, self.tiles, self.blocks) if is_inner else (B, T, self.tiles, N, 2) if return_stats else None
         self.of_tiles = sums(x, shape)
@@ -96,15 +106,32 @@ def _strides(tensor, count: int):
     return (0,) * count if tensor is None else tensor.stride()[:count]
 
 
-def _product(x, weight, norm, pos_emb, end: End):
+CONFIGS = {  # by bytes of an element: sums of 64 registers a thread, for all GPUs; then more for those with more of them
+    2: (
+        config(8, 3, P=128, N_=128, K_=32), config(4, 3, P=128, N_=64, K_=32), config(4, 3, P=64, N_=128, K_=32),
+        config(8, 3, P=128, N_=128, K_=64), config(4, 4, P=64, N_=64, K_=64),
+    ),
+    4: (config(4, 2, P=64, N_=64, K_=32), config(8, 2, P=128, N_=64, K_=32), config(4, 2, P=32, N_=64, K_=32)),
+}  # fmt: skip
+
+
+def _configs(x, N: int) -> tuple[Config, ...]:
+    P = pixels_of_tile(x.shape[2] * x.shape[3])
+    return narrowed(CONFIGS[x.element_size()], P=P, N_=block_of(N, TILE_N), K_=block_of(x.shape[-1], 64))
+
+
+def _shared_bytes(x, one: Config) -> int:
+    tile = one.constants
+    return one.num_stages * (tile["P"] + tile["N_"]) * tile["K_"] * x.element_size()
+
+
+def _product(x, weight, norm, pos_emb, end: End, one: Config):
     _, T, H, W, C = x.shape
     N, taps, _ = weight.shape
-    many = end.constants["P"] * end.constants["N_"] > 8192
     launch(
         tile_of_product, end.programs, x, weight, norm.table, moments(x, norm), pos_emb, *end.tensors,
         T, H, W, C, N, end.tiles, end.blocks, norm.frames, *x.stride()[:4], *end.strides,
-        TAPS=taps, KIND=norm.kind, SILU=norm.act == "silu", K_=block_of(C, 32), **end.constants,
-        num_warps=8 if many else 4, num_stages=3 if x.element_size() == 2 else 2,
+        TAPS=taps, KIND=norm.kind, SILU=norm.act == "silu", STATS=end.return_stats, **one.options,
     )  # fmt: skip
 
 

@@ -4,8 +4,12 @@ Names in kernels: p_ pointer, s_ stride, i_ index, o_ offset; a tile's extent is
 of a program and of a tile's rows are 64 bits wide, those within a row 32.
 """
 
+import math
+
+import torch
 import triton
 import triton.language as tl
+from torch import Tensor
 
 from ...ops.tensors import power_of_2
 
@@ -21,6 +25,23 @@ def block_of(extent: int, largest: int) -> int:
     return max(SMALLEST, min(largest, power_of_2(extent)))
 
 
+def outer_strides(tensor: Tensor) -> list[int]:
+    """Those of all but the innermost dimension; 0 where there is but one element, whose stride may be anything."""
+    return [0 if extent == 1 else stride for extent, stride in zip(tensor.shape[:-1], tensor.stride())]
+
+
+def unit_of(*tensors: Tensor) -> int:
+    """The largest number of elements, a vector of 16 bytes at most, of which all their outer strides are multiples: kernels get
+    strides in units of it, so that their compiler knows how wide a row's loads may be.
+    """
+    return math.gcd(16 // tensors[0].element_size(), *(stride for tensor in tensors for stride in outer_strides(tensor)))
+
+
+def turns_of(rotary: Tensor | None) -> Tensor | None:
+    """(2, T, R//2) float32, contiguous: cosines and sines of the angles (T, R//2)."""
+    return None if rotary is None else torch.stack([rotary.cos(), rotary.sin()]).float()
+
+
 @triton.jit
 def pixel_offset(i_p, W, s_h, s_w):
     """Of a frame's pixels, by their numbers."""
@@ -33,3 +54,27 @@ def merged(count, mean, var, n, mean_n, var_n):
     apart = mean_n - mean
     share = n / (count + n)
     return count + n, mean + apart * share, var + (var_n - var) * share + apart * apart * share * (1 - share)
+
+
+@triton.jit
+def dot(a, b, acc):
+    """acc + a b. Of float32, whose product Triton would cut to 10 bits by itself, three of tensor cores: float32's own precision,
+    but for its last bits. Half types ignore the choice.
+    """
+    return tl.dot(a, b, acc, input_precision="tf32x3")
+
+
+@triton.jit
+def rotated(x, p_turns, i_t, T, sign, R: tl.constexpr):
+    """Pairs (2m, 2m+1) along the last axis of x, the first R of its channels, by the angles of frames i_t, or back by sign -1.
+
+    p_turns (2, T, R//2); i_t as x but for its last axis, which is 1.
+    """
+    pairs: tl.constexpr = x.shape[-1] // 2
+    i_r = tl.arange(0, pairs)
+    there = (i_t < T) & (i_r < R // 2)
+    o_turn = i_t * (R // 2) + i_r
+    cos = tl.load(p_turns + o_turn, there, 1)
+    sin = tl.load(p_turns + T * (R // 2) + o_turn, there, 0) * sign
+    a, b = tl.split(tl.reshape(x.to(tl.float32), x.shape[:-1] + (pairs, 2)))
+    return tl.reshape(tl.join(a * cos - b * sin, b * cos + a * sin), x.shape)

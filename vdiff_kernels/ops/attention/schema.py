@@ -96,7 +96,7 @@ def _layer_backward(
     return contiguous(x), *(sums(x, shape_of(tensor)) for tensor in tensors)
 
 
-@define("temporal_layer", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor", kinds=("native",))
+@define("temporal_layer", f"{_LAYER}, Tensor? residual, {_TEMPORAL}", "Tensor")
 def _(x, *rest):
     return _layer_forward(x, *rest)
 
@@ -105,7 +105,6 @@ def _(x, *rest):
     "temporal_layer_backward",
     f"Tensor grad_out, {_LAYER}, {_TEMPORAL}, bool residual_is_x, bool need_bias_grad",
     _LAYER_GRADIENTS,
-    kinds=("native",),
 )
 def _(grad_out, *rest):
     *layer, bias, rel_bias, _scale, _causal, _focus_present, _rotary, _residual_is_x, need_bias_grad = rest
@@ -237,4 +236,5 @@ NATIVE = {
 TRITON = {
     "temporal_attention": _served(attention_kernels, "triton", "temporal_attention", triton_backward_needs),
     "spatial_attention": _served(attention_kernels, "triton", "spatial_attention", triton_backward_needs),
+    "temporal_layer": _served(layer_kernels, "triton", "temporal_layer"),
 }

@@ -5,7 +5,7 @@ import textwrap
 
 from .rows import OURS, WRONG, Ceilings, Comparison, Days, dates, is_right, no_time
 
-GROUPS_OF_CHECKS = ("variants", "hostile", "contract", "real", "models", "sanitizer")
+GROUPS_OF_CHECKS = ("variants", "hostile", "triton", "contract", "real", "models", "sanitizer")
 
 
 def table(header: list[str], rows: list[list]) -> str:

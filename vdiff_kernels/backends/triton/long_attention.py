@@ -1,0 +1,305 @@
+"""Attention of sequences of any length: out = softmax(scale * q k^T + bias) v. A tile of queries stays, tiles of keys pass (Dao 2023).
+
+    of every sequence and tile of queries:
+        for each tile of keys:
+            s   = scale * q k^T + bias, -inf where a key is hidden
+            m'  = max(m, rowmax(s));  p = exp(s - m')
+            l   = l exp(m - m') + rowsum(p)
+            acc = acc exp(m - m') + p v
+        out = acc / l;  lse = m + log(l)
+
+A sequence is that of one place (b, x, y) and head: x, y are t, 0 where the pixels of a frame attend, h, w where frames do. Its
+tokens are rows of q, k and v in place, by any strides. 4 L D elements a sequence come from memory and go there, where its keys stay
+in L2 while its tiles of queries, which are neighbours in the grid, pass; 4 L S D flops.
+"""
+
+from dataclasses import dataclass
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...ops.schema import contiguous, sums
+from .launch import launch
+from .tiles import block_of, ceil_div, dot, outer_strides, rotated, turns_of, unit_of
+
+LOG2E = tl.constexpr(1.4426950408889634)
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """A call, its tensors as sequences: (B, X, Y, lines, tokens, N, D). Within a shared context the sequences of all x are one's."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    scale: float
+    bias: tuple = (None, 0, 0, 0, 0, 0, 0, None)  # as kernels get it: see `_dense` and `_relative`
+    lines: int | None = None  # of queries and of keys, where the bias is relative
+    causal: bool = False
+    focus: Tensor | None = None
+    key_mask: Tensor | None = None
+    rotary: Tensor | None = None
+    apart: int = 1  # rows from a token to the next in results: sequences of frames lie beside each other
+    has_shared_keys: bool = False
+
+    @property
+    def L(self) -> int:
+        return self.q.shape[3] * self.q.shape[4]
+
+    @property
+    def S(self) -> int:
+        return self.k.shape[3] * self.k.shape[4]
+
+    @property
+    def N(self) -> int:
+        return self.q.shape[5]
+
+    @property
+    def D(self) -> int:
+        return self.q.shape[6]
+
+    @property
+    def places(self) -> int:
+        B, X, Y = self.q.shape[:3]
+        return B * X * Y
+
+    def tensors(self) -> tuple:
+        mask = self.focus if self.key_mask is None else self.key_mask
+        return self.q, self.k, self.v, self.bias[0], self.focus, self.key_mask, turns_of(self.rotary), *_mask_strides(mask)
+
+    def numbers(self, unit: int, *more: Tensor) -> tuple:
+        """What kernels get besides tensors. more: others with strides of their own."""
+        strides = (number for tensor in (self.q, self.k, self.v, *more) for number in _rows(tensor, unit))
+        _, X, Y = self.q.shape[:3]
+        return *strides, *self.bias[1:], X, Y, self.N, self.L, self.S, self.apart, self.scale
+
+    def constants(self) -> dict:
+        R = 0 if self.rotary is None else 2 * self.rotary.shape[1]
+        return dict(CAUSAL=self.causal, R=R, D=self.D, D_=block_of(self.D, 256))
+
+
+def temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary) -> Sequences:
+    T, H, W = q.shape[1:4]
+    q, k, v = map(of_frames, (q, k, v))
+    table, lines = (_dense(bias), None) if rel_bias is None else (_relative(rel_bias[:, None], 1, T), 1)
+    return Sequences(q, k, v, scale, table, lines, causal, focus_present, rotary=rotary, apart=H * W)
+
+
+def spatial(q, k, v, bias, rel_bias, scale, key_mask) -> Sequences:
+    T, H, W = q.shape[1:4]
+    table, lines = (_dense(bias), None) if rel_bias is None else (_relative(rel_bias, H, W), H)
+    has_shared_keys = k.dim() == 4
+    q, k, v = (of_pixels(tensor, T) for tensor in (q, k, v))
+    return Sequences(q, k, v, scale, table, lines, key_mask=key_mask, has_shared_keys=has_shared_keys)
+
+
+def of_frames(x):
+    """(B, T, H, W, N, D)."""
+    return x.permute(0, 2, 3, 1, 4, 5).unsqueeze(3)
+
+
+def of_pixels(x, T):
+    """(B, T, H, W, N, D), or context (B, T, S, N, D) or (B, S, N, D)."""
+    if x.dim() == 6:
+        return x.unsqueeze(2)
+    frames = x if x.dim() == 5 else x[:, None].expand(-1, T, -1, -1, -1)
+    return frames[:, :, None, None]
+
+
+def _rows(x, unit):
+    """Of (B, X, Y, lines, tokens, N, D): strides over B, X, Y, N, tokens and lines, in units, and the tokens of a line; None
+    where lines are as far apart as tokens.
+    """
+    lines, line = x.shape[3:5]
+    s_b, s_x, s_y, s_line, s_row, s_n = (stride // unit for stride in outer_strides(x))
+    if line == 1:
+        s_row, lines = s_line, 1
+    if lines == 1 or s_line == line * s_row:
+        line, s_line = None, 0
+    return s_b, s_x, s_y, s_n, s_row, s_line, line
+
+
+def _dense(bias):
+    """(N, L, S). A bias to kernels: the table, the offset of queries and keys 0 in it, strides over N, of a query's tokens and
+    lines and of a key's, and the tokens of a line.
+    """
+    if bias is None:
+        return Sequences.bias
+    s_n, s_i, s_j = outer_strides(bias[..., None])
+    return bias, 0, s_n, s_i, 0, s_j, 0, None
+
+
+def _relative(rel_bias, H, W):
+    """(N, 2H-1, 2W-1), of lines that are W queries each."""
+    s_n, s_y, s_x = outer_strides(rel_bias[..., None])
+    return rel_bias, (H - 1) * s_y + (W - 1) * s_x, s_n, -s_x, -s_y, s_x, s_y, None if H == 1 else W
+
+
+def _mask_strides(mask):
+    return (0, 0) if mask is None else mask.stride()
+
+
+# -------------------------------------------------------------------------------------------------------------------- forward
+
+TILES = {  # (D_, bytes of an element): queries, keys, warps, stages
+    (16, 2): (128, 64, 4, 3), (32, 2): (128, 64, 4, 3), (64, 2): (128, 64, 4, 3), (128, 2): (64, 64, 4, 2), (256, 2): (64, 32, 4, 2),
+    (16, 4): (64, 32, 4, 2), (32, 4): (64, 32, 4, 2), (64, 4): (64, 32, 4, 2), (128, 4): (32, 32, 4, 2), (256, 4): (32, 16, 4, 2),
+}  # fmt: skip
+
+
+def temporal_forward(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
+    return forward(temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary), q, return_lse)
+
+
+def forward(of: Sequences, q: Tensor, return_lse: bool):
+    """q: as the operator got it, whose results are laid out like it."""
+    out, lse = contiguous(q), sums(q, q.shape[:-1] if return_lse else None)
+    unit = unit_of(of.q, of.k, of.v)
+    constants = of.constants()
+    queries, keys, num_warps, num_stages = TILES[constants["D_"], q.element_size()]
+    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
+    launch(
+        attend, of.places * of.N * ceil_div(of.L, L_), out, lse if return_lse else None, *of.tensors(), *of.numbers(unit),
+        UNIT=unit, WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
+    )  # fmt: skip
+    return out, lse
+
+
+@triton.jit
+def attend(
+    p_out, p_lse,
+    p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask,
+    s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
+    s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
+    s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
+    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
+    X, Y, N, L, S, apart, scale,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    L_: tl.constexpr, S_: tl.constexpr,
+):  # fmt: skip
+    tiles = tl.cdiv(L, L_)
+    place, n = place_of(tl.program_id(0) // tiles, N)
+    first = tl.program_id(0) % tiles * L_
+    i, i_d = first + tl.arange(0, L_), tl.arange(0, D_)  # [L_], [D_]
+    p_q += offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
+    p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
+    p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
+    o_mask = place // (X * Y) * s_mask_b
+    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, False)  # [L_, D_]
+    if R:
+        q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
+    m, l = tl.full((L_,), -float("inf"), tl.float32), tl.zeros((L_,), tl.float32)
+    acc = tl.zeros((L_, D_), tl.float32)
+    for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
+        j = start + tl.arange(0, S_)  # [S_]
+        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        if R:
+            k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
+        p_entries = entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+        s = scores(
+            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], (j < S)[None, :], L, S,
+            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, WHOLE,
+        )  # [L_, S_]  # fmt: skip
+        m_next = tl.maximum(m, tl.max(s, 1))
+        shift = shift_of(m_next)
+        p, rescale = exp_above(s, shift[:, None]), exp_above(m, shift)
+        l = l * rescale + tl.sum(p, 1)
+        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        acc = dot(p.to(v.dtype), v, acc * rescale[:, None])
+        m = m_next
+
+    row = result_row(place, i, L, apart) * N + n
+    out = acc * (1 / tl.where(l == 0, 1, l))[:, None]
+    tl.store(p_out + (row * D)[:, None] + i_d, out.to(p_out.dtype.element_ty), (i < L)[:, None] & (i_d < D))
+    if p_lse is not None:
+        tl.store(p_lse + row, m + tl.log(tl.where(l == 0, 1, l)), i < L)
+
+
+@triton.jit
+def place_of(sequence, N):
+    """The place and the head of a sequence."""
+    return (sequence // N).to(tl.int64), (sequence % N).to(tl.int64)
+
+
+@triton.jit
+def offset_of(place, n, X, Y, s_b, s_x, s_y, s_n):
+    return place // (X * Y) * s_b + place // Y % X * s_x + place % Y * s_y + n * s_n
+
+
+@triton.jit
+def row_offset(i, line, s_row, s_line):
+    """Of a sequence's tokens by their numbers."""
+    if line is None:
+        return i.to(tl.int64) * s_row
+    else:
+        return (i // line).to(tl.int64) * s_line + (i % line).to(tl.int64) * s_row
+
+
+@triton.jit
+def result_row(place, i, length, apart):
+    """Of a place's tokens among those of a result, (B, T, H, W) or (B, S) or (B, T, S)."""
+    return (place // apart * length + i) * apart + place % apart
+
+
+@triton.jit
+def loaded(
+    p, i, there, line, s_row, s_line, UNIT: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, WHOLE: tl.constexpr
+):  # fmt: skip
+    """[rows, D_] of the tokens i, zeros where they are not there. WHOLE: all are."""
+    i_d = tl.arange(0, D_)
+    p += (row_offset(i, line, s_row, s_line) * UNIT)[:, None] + i_d
+    if not WHOLE:
+        return tl.load(p, there[:, None] & (i_d < D), 0)
+    elif D < D_:
+        return tl.load(p, (i_d < D)[None, :], 0)
+    else:
+        return tl.load(p)
+
+
+@triton.jit
+def entries(p_bias, offset, i, end, line, s_row, s_line):
+    """Pointers to the bias moved to tokens i, queries or keys, along either axis of a tile; from `end` on to that of the last."""
+    if p_bias is None:
+        return None
+    else:
+        return p_bias + offset + row_offset(tl.minimum(i, end - 1), line, s_row, s_line)
+
+
+@triton.jit
+def scores(
+    products, scale, p_entries, i, j, there, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL: tl.constexpr, WHOLE: tl.constexpr
+):  # fmt: skip
+    """Products q k scaled, plus the bias, and -inf where query i does not see key j, or where that is not there. Queries lie along
+    either axis of the tile, keys along the other. WHOLE: all keys are there.
+    """
+    if p_entries is not None:
+        s = tl.fma(products, scale, tl.load(p_entries).to(tl.float32))
+    else:
+        s = products * scale
+    if not WHOLE:
+        s = tl.where(there, s, -float("inf"))
+    if CAUSAL:
+        s = tl.where(j <= i, s, -float("inf"))
+    if p_focus is not None:
+        isolated = tl.load(p_focus + o_mask + i * s_mask, i < L, 0) | tl.load(p_focus + o_mask + j * s_mask, j < S, 0)
+        s = tl.where((i != j) & (isolated != 0), -float("inf"), s)
+    if p_key_mask is not None:
+        s = tl.where(tl.load(p_key_mask + o_mask + j * s_mask, j < S, 0) != 0, s, -float("inf"))
+    return s
+
+
+@triton.jit
+def shift_of(m):
+    """What is subtracted from scores, of their maximum or log-sum-exp: 0 where all of them are -inf."""
+    return tl.where(m == -float("inf"), 0, m)
+
+
+@triton.jit
+def exp_above(x, shift):
+    """exp(x - shift). Subtracted first, so that the largest of a row is exactly 1: however large scores are, where one key has all
+    the weight, out is its v.
+    """
+    return tl.exp2((x - shift) * LOG2E)

@@ -1,0 +1,232 @@
+"""The gradients of attention of sequences of any length: dq, dk and dv, and by `long_attention_bias` that of the bias.
+
+    dq, of every sequence and tile of queries:
+        delta = rowsum(dout * out)
+        for each tile of keys:
+            p   = exp(scale * q k^T + bias - lse);  dp = dout v^T
+            ds  = p (dp - delta)
+            dq += scale * ds k
+
+    dk and dv, of every sequence and tile of keys, whose scores lie transposed:
+        for each tile of queries, of every sequence that shares the keys:
+            p, dp, ds as above
+            dv += p^T dout;  dk += scale * ds^T q
+
+The sequences that share keys are cut into chunks where programs would be few; their parts are added up in order, so that results
+are the same in every run. 7 and 6 L D elements a sequence, where what passes stays in L2; 6 and 8 L S D flops.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ...ops.schema import absent, contiguous, sums
+from .chunks import add_chunks, chunks_of
+from .launch import launch
+from .long_attention import (
+    Sequences, entries, exp_above, loaded, of_frames, offset_of, place_of, result_row, scores, shift_of, temporal,
+)  # fmt: skip
+from .long_attention_bias import bias_gradient
+from .tiles import block_of, ceil_div, dot, rotated, unit_of
+
+DQ_TILES = {  # (D_, bytes of an element): queries, keys, warps, stages
+    (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
+    (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
+}  # fmt: skip
+DKDV_TILES = {  # (D_, bytes of an element): keys, queries, warps, stages
+    (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
+    (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
+}  # fmt: skip
+
+
+def temporal_backward(
+    grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_present, rotary, packed, need_bias_grad
+):  # fmt: skip
+    of = temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary)
+    table = rel_bias if bias is None else bias
+    return backward(of, of_frames(grad_out), q, k, v, out, lse, packed, table if need_bias_grad else None)
+
+
+def backward(of: Sequences, grad_out: Tensor, q, k, v, out, lse, packed: bool, table: Tensor | None):
+    """grad_out: as a sequence's rows; q, k, v: as the operator got them, whose gradients are laid out like them; table: the bias
+    whose gradient is wanted.
+    """
+    if packed:
+        dqkv = q.new_empty((*q.shape[:4], 3, *q.shape[4:]))
+        dq, dk, dv = dqkv.unbind(4)
+        results = dqkv, absent(q), absent(q)
+    else:
+        results = dq, dk, dv = contiguous(q), contiguous(k), contiguous(v)
+    heads = (3 if packed else 1) * of.N
+    rows = sums(q, (of.places * of.N, 2, of.L))
+    unit = unit_of(of.q, of.k, of.v, grad_out)
+    arguments = *of.tensors(), grad_out, rows, *of.numbers(unit, grad_out)
+    constants = dict(UNIT=unit, **of.constants())
+    _queries(of, dq, heads, out, lse, arguments, constants)
+    _keys(of, dk, dv, heads, arguments, constants)
+    return *results, absent(q) if table is None else bias_gradient(of, table, arguments, constants)
+
+
+def _queries(of, dq, heads, out, lse, arguments, constants):
+    queries, keys, num_warps, num_stages = DQ_TILES[constants["D_"], dq.element_size()]
+    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
+    launch(
+        query_gradient, of.places * of.N * ceil_div(of.L, L_), dq, out, lse, heads, *arguments,
+        WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
+    )  # fmt: skip
+
+
+def _keys(of, dk, dv, heads, arguments, constants):
+    keys, queries, num_warps, num_stages = DKDV_TILES[constants["D_"], dk.element_size()]
+    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
+    B, X, Y = of.q.shape[:3]
+    groups, members = (B, X) if of.has_shared_keys else (of.places, 1)
+    programs = groups * of.N * ceil_div(of.S, S_)
+    chunks = chunks_of(programs, members)
+    sums_of_chunks = dk, dv
+    if chunks > 1:
+        sums_of_chunks = sums(dk, (2, chunks, *dk.shape)).unbind(0)
+    launch(
+        key_gradients, programs * chunks, *sums_of_chunks, heads, groups, ceil_div(members, chunks), *arguments,
+        SHARED=of.has_shared_keys, WHOLE=of.L % L_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
+    )  # fmt: skip
+    if chunks > 1:
+        for parts, result in zip(sums_of_chunks, (dk, dv)):
+            add_chunks(parts, result)
+
+
+@triton.jit
+def query_gradient(
+    p_dq, p_out, p_lse, heads,
+    p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask, p_dout, p_row,
+    s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
+    s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
+    s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
+    s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
+    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
+    X, Y, N, L, S, apart, scale,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    L_: tl.constexpr, S_: tl.constexpr,
+):  # fmt: skip
+    """Also p_row (sequences, 2, L): the log-sum-exp and delta of each row, beside each other for the kernels to come."""
+    tiles = tl.cdiv(L, L_)
+    place, n = place_of(tl.program_id(0) // tiles, N)
+    first = tl.program_id(0) % tiles * L_
+    i, i_d = first + tl.arange(0, L_), tl.arange(0, D_)  # [L_], [D_]
+    p_q += offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
+    p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
+    p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
+    p_dout += offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
+    o_mask = place // (X * Y) * s_mask_b
+    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, False)  # [L_, D_]
+    if R:
+        q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
+    dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, D_, False)  # [L_, D_]
+    row = result_row(place, i, L, apart)
+    out = tl.load(p_out + ((row * N + n) * D)[:, None] + i_d, (i < L)[:, None] & (i_d < D), 0)  # [L_, D_]
+    delta = row_products(dout, out)
+    shift = shift_of(tl.load(p_lse + row * N + n, i < L, float("inf")))
+    p_row += (place * N + n) * 2 * L + i
+    tl.store(p_row, shift, i < L)
+    tl.store(p_row + L, delta, i < L)
+    dq = tl.zeros((L_, D_), tl.float32)
+    for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
+        j = start + tl.arange(0, S_)  # [S_]
+        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        if R:
+            k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
+        p_entries = entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+        s = scores(
+            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], (j < S)[None, :], L, S,
+            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, WHOLE,
+        )  # [L_, S_]  # fmt: skip
+        p = exp_above(s, shift[:, None])
+        ds = p * (dot(dout, tl.trans(v), None) - delta[:, None])
+        dq = dot(ds.to(k.dtype), k, dq)
+    dq *= scale
+    if R:
+        dq = rotated(dq, p_turns, i[:, None], L, -1, R)
+    tl.store(p_dq + ((row * heads + n) * D)[:, None] + i_d, dq.to(p_dq.dtype.element_ty), (i < L)[:, None] & (i_d < D))
+
+
+@triton.jit
+def key_gradients(
+    p_dk, p_dv, heads, groups, members,
+    p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask, p_dout, p_row,
+    s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
+    s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
+    s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
+    s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
+    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
+    X, Y, N, L, S, apart, scale,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    L_: tl.constexpr, S_: tl.constexpr, SHARED: tl.constexpr,
+):  # fmt: skip
+    """A group is the sequences that share keys, one or those of all x; a program takes `members` of them, a chunk."""
+    tiles, q_tiles = tl.cdiv(S, S_), tl.cdiv(L, L_)
+    group, n = place_of(tl.program_id(0) // tiles % (groups * N), N)
+    chunk = tl.program_id(0) // tiles // (groups * N)
+    place = group * X if SHARED else group
+    first = tl.program_id(0) % tiles * S_
+    j, i_d = first + tl.arange(0, S_), tl.arange(0, D_)  # [S_], [D_]
+    p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
+    p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
+    o_mask = place // (X * Y) * s_mask_b
+    p_rows = entries(p_bias, o_bias + n * s_bias_n, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+
+    k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, False)  # [S_, D_]
+    if R:
+        k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
+    v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, False)  # [S_, D_]
+    dk, dv = tl.zeros((S_, D_), tl.float32), tl.zeros((S_, D_), tl.float32)
+    begin, end = 0, q_tiles
+    if SHARED:
+        place += chunk * members
+        end = tl.minimum(members, X - chunk * members) * q_tiles
+    elif CAUSAL:
+        begin = first // L_  # of whose queries the last one sees the first key
+    for step in range(begin, end):
+        its_place, start = place, step * L_
+        if SHARED:
+            its_place, start = place + step // q_tiles, step % q_tiles * L_
+        i = start + tl.arange(0, L_)  # [L_]
+        o_q = offset_of(its_place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
+        q = loaded(p_q + o_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
+        dout = loaded(p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        o_row = (its_place * N + n) * 2 * L + i
+        shift = tl.load(p_row + o_row, i < L, float("inf"))
+        delta = tl.load(p_row + o_row + L, i < L, 0)
+        if R:
+            q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
+        p_entries = entries(p_rows, 0, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+        s = scores(
+            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], None, L, S,
+            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True,
+        )  # [L_, S_]  # fmt: skip
+        p = exp_above(s, shift[:, None])
+        dv = dot(tl.trans(p.to(dout.dtype)), dout, dv)
+        ds = p * (dot(dout, tl.trans(v), None) - delta[:, None])
+        dk = dot(tl.trans(ds.to(q.dtype)), q, dk)
+    dk *= scale
+    if R:
+        dk = rotated(dk, p_turns, j[:, None], S, -1, R)
+    row = result_row(group, j, S, apart) * heads + n
+    if SHARED:
+        row += chunk.to(tl.int64) * groups * S * N
+    o_row = (row * D)[:, None] + i_d
+    there = (j < S)[:, None] & (i_d < D)
+    tl.store(p_dk + o_row, dk.to(p_dk.dtype.element_ty), there)
+    tl.store(p_dv + o_row, dv.to(p_dv.dtype.element_ty), there)
+
+
+@triton.jit
+def row_products(a, b):
+    """rowsum(a b), from the diagonal of a b^T: added up as dp = dout v^T is, so that dp - delta is exactly 0 where one key has all
+    the weight.
+    """
+    i = tl.arange(0, a.shape[0])
+    return tl.sum(tl.where(i[:, None] == i[None, :], dot(a, tl.trans(b), None), 0), 1)

@@ -1,0 +1,150 @@
+"""Which of a kernel's configurations a call takes: the first of a short list that fits, or what was the fastest on this GPU.
+
+Nothing is timed unless VDIFF_TUNE=1 asks for it: then the first call of each kind times its list, some seconds, and the answer is
+kept in the user's cache for this GPU, Triton and these kernels. Later runs take it, with or without VDIFF_TUNE. Another tile adds
+in another order: where torch.use_deterministic_algorithms is on, every call takes the first that fits, as on any other machine.
+"""
+
+import functools
+import json
+import os
+import statistics
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...files import cached, written_whole
+from .. import gpu
+from . import CACHE, digest_of_kernels
+
+SHARED_BYTES = 99 << 10  # of a block, on every GPU of compute capability 8.0 or newer
+ROUNDS = 9
+
+
+@dataclass(frozen=True)
+class Config:
+    """Extents of a tile, by their names in the kernel, and how it is compiled."""
+
+    tile: tuple[tuple[str, int], ...]
+    num_warps: int = 4
+    num_stages: int = 2
+
+    @property
+    def constants(self) -> dict[str, int]:
+        return dict(self.tile)
+
+    @property
+    def options(self) -> dict[str, int]:
+        return {**self.constants, "num_warps": self.num_warps, "num_stages": self.num_stages}
+
+    def __str__(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.options.items())
+
+
+def config(num_warps: int, num_stages: int, **tile: int) -> Config:
+    return Config(tuple(tile.items()), num_warps, num_stages)
+
+
+def narrowed(configs: tuple[Config, ...], **needed: int) -> tuple[Config, ...]:
+    """The same with no extent larger than is needed, each once."""
+    small = (
+        Config(tuple((name, min(value, needed.get(name, value))) for name, value in one.tile), one.num_warps, one.num_stages)
+        for one in configs
+    )
+    return tuple(dict.fromkeys(small))
+
+
+def tuned(kernel: str, key: tuple, configs: tuple[Config, ...], shared_bytes: Callable[[Config], int], run, like: torch.Tensor):
+    """run(config) for the one to take; it may run several times.
+
+    key: what a choice depends on, beside the GPU. shared_bytes(config): of a block, at most. like: a tensor where it runs.
+    """
+    index = like.device.index if like.device.type == "cuda" else None
+    most = SHARED_BYTES if index is None else _shared_bytes(index)
+    fitting = tuple(one for one in configs if shared_bytes(one) <= most) or configs[-1:]
+    return run(_chosen(kernel, key, fitting, run, index))
+
+
+def _chosen(kernel, key, configs, run, index: int | None) -> Config:
+    if len(configs) == 1 or index is None or torch.are_deterministic_algorithms_enabled():
+        return configs[0]
+    question = f"{kernel} {' '.join(map(str, key))}"
+    here = _kept(index)
+    by_name = {str(one): one for one in configs}
+    if here.get(question) in by_name:  # never one that is not in the list
+        return by_name[here[question]]
+    if os.environ.get("VDIFF_TUNE") != "1" or torch.cuda.is_current_stream_capturing():
+        return configs[0]
+    here[question] = str(min(configs, key=functools.partial(_seconds, run)))
+    _keep(index)
+    return by_name[here[question]]
+
+
+def _seconds(run, one: Config) -> float:
+    """The median of some runs; for ever where it cannot run."""
+    try:
+        run(one)
+    except Exception:  # whatever a compiler or driver says of a configuration: another one is there
+        return float("inf")
+    times = []
+    for _ in range(ROUNDS):
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run(one)
+        end.record()
+        end.synchronize()
+        times.append(start.elapsed_time(end))
+    return statistics.median(times)
+
+
+@functools.cache
+def _shared_bytes(index: int) -> int:
+    return torch.cuda.get_device_properties(index).shared_memory_per_block_optin
+
+
+# ---------------------------------------------------------------------------------------------------------------- the cache
+
+_found: dict[str, dict[str, str]] | None = None  # by place, then question
+
+
+def _place(index: int) -> str:
+    return f"{gpu.name(index)} | {digest_of_kernels()}"
+
+
+def _kept(index: int) -> dict[str, str]:
+    global _found
+    if _found is None:
+        _found = _read()
+    return _found.setdefault(_place(index), {})
+
+
+def _read() -> dict[str, dict[str, str]]:
+    path = cached(CACHE)
+    try:
+        found = json.loads(path.read_text())
+        if all(isinstance(own, dict) and all(isinstance(one, str) for one in own.values()) for own in found.values()):
+            return found
+        raise ValueError("it is no table of configurations")
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, AttributeError) as error:
+        warnings.warn(f"vdiff_kernels: {path} is ignored, and defaults are taken: {error}", stacklevel=2)
+        return {}
+
+
+def _keep(index: int) -> None:
+    path = cached(CACHE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as draft:
+            draft.write_text(json.dumps(_found, indent=1) + "\n")
+    except OSError as error:
+        _warn_unwritable(path, error)
+
+
+@functools.cache
+def _warn_unwritable(path: Path, error: OSError) -> None:
+    warnings.warn(f"vdiff_kernels: what was tuned is kept for this process alone ({path}: {error})", stacklevel=2)
