@@ -282,7 +282,7 @@ ON_A_GPU = (
     Preference(
         "temporal layers that are one launch of Triton's",
         lambda call: call.operator == "temporal_layer" and serves_whole("triton", call),
-        "triton", "by count a fifth of the bytes of the layer in parts (docs/kernels.md)",
+        "triton", "by count a fifth of the bytes of the layer in parts (docs/triton.md)",
     ),
     Preference(
         "attention and channel statistics", lambda call: _core(call).operator.endswith(("attention", "channel_stats")),
@@ -290,7 +290,7 @@ ON_A_GPU = (
     ),
     Preference(
         "norms, convolutions, projections and gated feed-forward layers", lambda call: True,
-        "triton", "fewer passes over memory than PyTorch's library by count (docs/kernels.md); CUDA C++ has none of them",
+        "triton", "fewer passes over memory than PyTorch's library by count (docs/triton.md); CUDA C++ has none of them",
     ),
 )  # fmt: skip
 

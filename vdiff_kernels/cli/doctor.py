@@ -15,13 +15,16 @@ import typer
 from .. import __version__, library
 from ..backends import gpu
 from ..backends.explain import explain
-from ..backends.registry import BACKENDS, availability
+from ..backends.registry import BACKENDS, ON_A_GPU, availability
+from ..backends.triton import CACHE as TUNED
 from ..bench.place import installed_version, processor
 from ..bench.presets import PRESETS
 from ..bench.suite import default_dtype
+from ..files import cached
 from ..ops.attention.api import spatial_attention, temporal_attention
 from ..ops.conv.api import norm_act_conv
 from ..ops.feedforward.api import geglu
+from ..ops.linear.api import norm_linear
 from ..ops.norm.api import norm_act
 from ..ops.norm.call import Norm
 from ..verify import verdicts
@@ -65,6 +68,7 @@ def examined(device: str | None = None) -> dict:
         "environment": {name: value for name, value in sorted(os.environ.items()) if name.startswith("VDIFF_")},
         "backends": {name: {"works": bool(availability(name)), "reason": availability(name).reason} for name in BACKENDS},
         "auto": choices(device),
+        "preferences": [{"calls": one.calls, "first": one.first, "reason": one.reason} for one in ON_A_GPU],
         "cache": cache(),
     }
 
@@ -129,6 +133,10 @@ def calls(preset: str, dtype: torch.dtype) -> dict:
     for shape in shapes.rows[:1]:
         weight = torch.empty(8 * shape.C, shape.C, dtype=dtype)
         found["geglu"] = geglu, (torch.empty(shape.M, shape.C, dtype=dtype), weight, None), {}
+    for shape in shapes.modules[:1]:
+        x = torch.empty(shape.B, shape.T, shape.H, shape.W, shape.C, dtype=dtype)
+        weight = torch.empty(3 * shape.C, shape.C, dtype=dtype)
+        found["norm_linear"] = norm_linear, (x, weight), {"norm": Norm("layer", torch.empty(shape.C, dtype=dtype))}
     return dict(sorted(found.items()))
 
 
@@ -136,16 +144,18 @@ def calls(preset: str, dtype: torch.dtype) -> dict:
 
 
 def cache() -> dict:
-    """What the package keeps between runs: the verdicts of auto's first-use check."""
+    """What the package keeps between runs: the verdicts of auto's first-use check, and what was tuned."""
     path = verdicts.cache_file()
     kept = verdicts.kept()
     wrong = {key: verdict for key, verdict in kept.items() if verdict != verdicts.RIGHT}
     size = path.stat().st_size if path.exists() else 0
-    return {"file": shown(path), "bytes": size, "checked": len(kept), "right": len(kept) - len(wrong), "wrong": wrong}
+    found = {"file": shown(path), "bytes": size, "checked": len(kept), "right": len(kept) - len(wrong), "wrong": wrong}
+    return {**found, "tuned": cached(TUNED).exists()}
 
 
 def clear() -> None:
-    verdicts.cache_file().unlink(missing_ok=True)
+    for path in (verdicts.cache_file(), cached(TUNED)):
+        path.unlink(missing_ok=True)
 
 
 def shown(path: Path) -> str:
@@ -160,7 +170,7 @@ def shown(path: Path) -> str:
 def text(found: dict) -> str:
     packages = ", ".join(f"{name} {number}" for name, number in found["packages"].items() if number)
     absent = ", ".join(name for name, number in found["packages"].items() if not number)
-    cpu, cached, auto = found["processor"], found["cache"], found["auto"]
+    cpu, kept, auto = found["processor"], found["cache"], found["auto"]
     kernels = (
         f"{cpu['instruction_set']} kernels of {', '.join(cpu['instruction_sets'])}" if cpu["instruction_sets"] else "no kernels"
     )
@@ -180,7 +190,7 @@ def text(found: dict) -> str:
     for preset, own in auto["presets"].items():
         served: dict[str, list[str]] = {}
         for operator, one in own.items():
-            served.setdefault(one["backend"] + (" in parts" if one["in_parts"] else ""), []).append(operator)
+            served.setdefault(one["backend"], []).append(operator)  # whole or its core
         for backend, operators in served.items():
             lines.append(f"  {preset:16} {backend}: {'everything' if len(served) == 1 else ', '.join(operators)}")
     against: dict[str, dict[str, None]] = {}
@@ -189,7 +199,11 @@ def text(found: dict) -> str:
             for name, reason in one["not"].items():
                 against.setdefault(f"  not {name}: {reason}", {})[operator] = None
     lines += [f"{words} ({', '.join(operators)})" for words, operators in against.items()]
-    checked = f"{cached['right']} of {cached['checked']} kernel variants right at their first use on a GPU"
-    lines.append(f"cache      {cached['file']}, {cached['bytes']} bytes: {checked}")
-    lines += [f"  wrong: {key}: {verdict}" for key, verdict in cached["wrong"].items()]
+    if auto["device"] != "cpu":
+        lines.append("auto on a GPU asks first")
+        lines += [f"  {one['first']:10} for {one['calls']}: {one['reason']}" for one in found["preferences"]]
+    checked = f"{kept['right']} of {kept['checked']} kernel variants right at their first use on a GPU"
+    tuned = "; tuned configurations beside it" if kept["tuned"] else ""
+    lines.append(f"cache      {kept['file']}, {kept['bytes']} bytes: {checked}{tuned}")
+    lines += [f"  wrong: {key}: {verdict}" for key, verdict in kept["wrong"].items()]
     return "\n".join(lines)
