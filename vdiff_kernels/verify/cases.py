@@ -81,7 +81,12 @@ BLOCK_CASES = [
     SpatialCase("several-tasks", T=1, H=21, W=20, N=1, D=6, bias="rel"),
     SpatialCase("long-context", T=2, H=3, W=4, N=2, D=16, context="shared", S=150, bias="masked"),
 ]
-STATS_CASES = [StatsCase("plain", B=2), StatsCase("large-mean", mean=100.0, layout="contiguous"), StatsCase("no-batch", B=0)]
+STATS_CASES = [
+    StatsCase("plain", B=2),
+    StatsCase("large-mean", mean=100.0, layout="contiguous"),
+    StatsCase("several-tiles", T=2, H=9, W=17, layout="sliced"),
+    StatsCase("no-batch", B=0),
+]
 NORM_CASES = [
     NormCase("group-frame", B=2),
     NormCase("group-clip", B=2, scope="clip", residual=True, eps=1e-6),
@@ -92,6 +97,9 @@ NORM_CASES = [
     NormCase("layer", norm="layer", C=33, B=2),
     NormCase("layer-adaptive", norm="layer", affine=False, modulated=True, act=None, layout="contiguous"),
     NormCase("rms", norm="rms", C=12, modulated=True, residual=True, B=2),
+    NormCase("sliced", B=2, residual=True, layout="sliced"),
+    NormCase("layer-sliced", norm="layer", B=2, residual=True, layout="sliced"),
+    NormCase("several-runs", C=4, groups=2, T=1, H=33, W=37),
     NormCase("no-batch", B=0),
 ]
 CONV_CASES = [
@@ -113,7 +121,8 @@ CONV_CASES = [
     ConvCase("group-alone", act=None, scope="clip"),
     ConvCase("layer-alone", norm="layer", C=10, act=None, H=4, W=6),
     # Several tiles of pixels, the last one smaller; more channels in and out than one tile has.
-    ConvCase("several-tiles", T=2, H=9, W=17, C=20, Co=12, temb="frame", residual=True, mix="scalar"),
+    ConvCase("sliced", B=2, temb="frame", residual=True, layout="sliced"),
+    ConvCase("several-tiles", B=2, T=2, H=9, W=17, C=20, Co=12, temb="frame", residual=True, mix="frame"),
     ConvCase("many-channels", T=1, C=136, Co=130, groups=8, H=3, W=4, residual=True),
     ConvCase("many-channels-temporal", T=3, C=136, Co=130, groups=8, H=2, W=3, kernel="temporal", residual=True),
     ConvCase("no-batch", B=0, temb="clip", residual=True),
@@ -148,6 +157,7 @@ LINEAR_CASES = [
     LinearCase("layer", norm="layer", C=33, Co=17, pos_emb=True, gate=True, residual=True),
     LinearCase("rms-adaptive", norm="rms", C=12, modulated=True, B=2, residual=True),
     LinearCase("large-mean", C=16, mean=100.0),
+    LinearCase("sliced", B=2, gate=True, residual=True, layout="sliced"),
     LinearCase("padded-lines", norm=None, C=8, layout="padded_lines", gate=True),
     # Several tiles of pixels, the last one smaller, and of outputs and channels.
     LinearCase("many-tiles", norm="layer", T=2, H=9, W=17, C=40, Co=200, residual=True),

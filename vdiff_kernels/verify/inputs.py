@@ -225,12 +225,12 @@ class NormCase(Case):
     act: str | None = "silu"
     residual: bool = False
     mean: float = 0.0  # of x: group statistics must survive a large one
-    layout: str = "channels_last"  # or "contiguous", which is copied once
+    layout: str = "channels_last"  # or "contiguous", which is copied once, or "sliced" frames of longer clips
     operator = "norm_act"
     tables = ("norm.weight", "norm.bias", "norm.scale", "norm.shift")
 
     def leaves(self, generator):
-        B, C, T, H, W = self.B, self.C, self.T, self.H, self.W
+        B, C, T, H, W = self.B, self.C, self.T * (2 if self.layout == "sliced" else 1), self.H, self.W
         leaves = {"x": rand(generator, B, T, H, W, C) + self.mean}
         if self.norm and self.affine:
             leaves["norm.weight"] = 1 + rand(generator, C, scale=0.5)
@@ -250,6 +250,8 @@ class NormCase(Case):
         for name in ("x", "residual"):
             if name in leaves:
                 leaves[name] = leaves[name].movedim(-1, 1)
+                if self.layout == "sliced":
+                    leaves[name] = leaves[name][:, :, ::2]
                 if self.layout == "contiguous":
                     leaves[name] = leaves[name].contiguous()
         parameters = {name.removeprefix("norm."): leaves.pop(name) for name in list(leaves) if name.startswith("norm.")}
@@ -273,8 +275,7 @@ class StatsCase(NormCase):
         return {"x": super().leaves(generator)["x"]}
 
     def call(self, function, leaves, **arguments):
-        x = leaves["x"].movedim(-1, 1)
-        return function(x.contiguous() if self.layout == "contiguous" else x, **arguments)
+        return function(self.view(leaves)["x"], **arguments)
 
 
 @dataclass(frozen=True)
@@ -398,7 +399,7 @@ class LinearCase(NormCase):
     bias: bool = True
     pos_emb: bool = False
     gate: bool = False
-    layout: str = "channels_last"  # "padded_lines": an element after each line of pixels
+    layout: str = "channels_last"  # "sliced", or "padded_lines": an element after each line of pixels
     operator = "norm_linear"
 
     def out_channels(self):

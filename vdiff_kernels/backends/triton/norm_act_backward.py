@@ -110,7 +110,7 @@ def by_pixel(
         x = tl.load(p_x + pixel_offset(i_p, W, s_h, s_w)[:, None] + i_c, seen, 0).to(tl.float32)  # [P, C_]
         grad = tl.load(p_grad + pixel_offset(i_p, W, sg_h, sg_w)[:, None] + i_c, seen, 0).to(tl.float32)  # [P, C_]
         mean, rstd = pixel_moments(x, seen, C, eps, CENTRED)
-        y = tl.where(seen, (x - mean[:, None]) * rstd[:, None], 0)
+        y = (x - mean[:, None]) * rstd[:, None]
         dz = grad * slope(y * mul + add, SILU)
         of_dz += tl.sum(dz, 0)
         of_dzy += tl.sum(dz * y, 0)
