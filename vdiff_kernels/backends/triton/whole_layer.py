@@ -18,14 +18,14 @@ Backward computes q, k, v and the attention again, by the operators' kernels, fr
 import triton
 import triton.language as tl
 
-from ...ops.schema import absent
 from .launch import launch
 from .linear import norm_linear_backward
-from .norm import activated, folded, pixel_moments
+from .norm import folded, pixel_moments
 from .product import product
 from .short_attention import (
-    apart, bias_of, row_offset, rows_of, short_tiles, softmax, table_of, together, transposed, with_focus,
+    apart, bias_of, row_offset, rows_of, softmax, together, transposed, with_focus,
 )  # fmt: skip
+from .short_attention import _table as table_of
 from .short_attention import backward as attention_backward
 from .short_attention import forward as attention
 from .tiles import block_of, ceil_div, dot, rotated, turns_of
@@ -109,7 +109,7 @@ def whole_layer(
             q = rotated(q, p_turns, i_t, T, 1, R).to(h.dtype)
             k = rotated(k, p_turns, i_t, T, 1, R).to(h.dtype)
         s = dot(apart(q, P), transposed(apart(k, P)), None) * scale
-        s += bias_of(p_bias, o_bias + n.to(tl.int64) * s_bn, s_bi, s_bj, T, T, CAUSAL, T_, T_)
+        s += bias_of(p_bias, o_bias + tl.cast(n, tl.int64) * s_bn, s_bi, s_bj, T, T, CAUSAL, T_, T_)
         p, _, total = softmax(with_focus(s, p_focus, i_s, i_t, seen, i_s, i_t, seen, HW, T, P))
         a = together(dot(p.to(h.dtype), apart(v, P), None) / total).to(h.dtype)  # [P * T_, D_]
         w = tl.load(p_wout + i_o * (N * D) + (n * D + i_d)[:, None], (i_d < D)[:, None] & (i_o < Co), 0)  # [D_, O_]
