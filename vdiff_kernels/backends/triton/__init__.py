@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 
 from ...ops.attention.call import AttentionCall, LayerCall
-from ...ops.attention.schema import MAX_SHORT, is_short
+from ...ops.attention.schema import is_short
 from ...ops.call import Call
 from ...ops.checks import HALF
 from ...ops.conv.call import ConvCall
@@ -82,8 +82,8 @@ class Triton(Backend):
             return "its whole layer has no gate"
         if call.x.dtype not in HALF:
             return "its whole layer is of half types"
-        if T > MAX_SHORT or D > MAX_LAYER_HEAD_DIM or max(C, Co) > MAX_LAYER_CHANNELS:
-            most = f"{MAX_SHORT} frames, {MAX_LAYER_CHANNELS} channels and head dims of {MAX_LAYER_HEAD_DIM}"
+        if T > MAX_LAYER_FRAMES or D > MAX_LAYER_HEAD_DIM or max(C, Co) > MAX_LAYER_CHANNELS:
+            most = f"{MAX_LAYER_FRAMES} frames, {MAX_LAYER_CHANNELS} channels and head dims of {MAX_LAYER_HEAD_DIM}"
             return f"its whole layer has at most {most}"
         return None
 
@@ -118,7 +118,7 @@ class Triton(Backend):
         return digest_of_kernels()
 
 
-MAX_LAYER_CHANNELS, MAX_LAYER_HEAD_DIM = 128, 64
+MAX_LAYER_FRAMES, MAX_LAYER_CHANNELS, MAX_LAYER_HEAD_DIM = 32, 128, 64
 FEW_CHANNELS = 128  # of a 1x3x3 convolution whose product is this package's in half precision too
 
 

@@ -8,9 +8,10 @@
             acc = acc + (softmax(scale q k^T + bias) v) w_out^T
         out = acc + b_out + residual
 
-x is read and out written once: 2 U and the residual's U of memory, where the layer's three operators move 11 U. The products take
-8 C^2 flops a pixel's frame, and so, for C = 128 and 512 bytes, 256 flops a byte: a GPU's own ratio. Beyond that tensor cores bound
-the layer, however it is cut, and weights no longer stay in L1: so C is at most MAX_LAYER_CHANNELS.
+x is read and out written once: 2 U and the residual's U of memory, where the layer's three operators move 11 U. The products
+take 8 C^2 flops a pixel's frame, and so, for C = 128 and 512 bytes, 256 flops a byte: a GPU's own ratio. Beyond that tensor cores
+bound the layer, however it is cut, and weights, 8 C^2 bytes, no longer stay in L1: so C is at most MAX_LAYER_CHANNELS. A program
+has ROWS rows, which is as many as registers hold beside a head's q, k and v: with 64, sm_80 spills.
 
 Backward computes q, k, v and the attention again, by the operators' kernels, from x: nothing else is saved.
 """
@@ -22,13 +23,23 @@ from .launch import launch
 from .linear import norm_linear_backward
 from .norm import folded, pixel_moments
 from .product import product
-from .short_attention import (
-    apart, bias_of, row_offset, rows_of, softmax, together, transposed, with_focus,
-)  # fmt: skip
-from .short_attention import _table as table_of
 from .short_attention import backward as attention_backward
 from .short_attention import forward as attention
+from .short_sequences import (
+    apart,
+    bias_of,
+    row_number,
+    row_offset,
+    rows_of,
+    softmax,
+    table_of,
+    together,
+    transposed,
+    with_focus,
+)  # fmt: skip
 from .tiles import block_of, ceil_div, dot, rotated, turns_of
+
+ROWS = 32
 
 
 def temporal_layer(
@@ -42,8 +53,8 @@ def temporal_layer(
     w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias, pos_emb = (
         None if t is None else t.contiguous() for t in (w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias, pos_emb)
     )
-    T_ = block_of(T, 64)
-    P = max(1, 64 // T_)
+    T_ = block_of(T, ROWS)
+    P = ROWS // T_
     launch(
         whole_layer, ceil_div(B * H * W, P),
         x, w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias, pos_emb, residual, *table_of(bias, rel_bias, T), focus_present,
@@ -121,8 +132,7 @@ def whole_layer(
     if p_residual is not None:
         o_row = row_offset(i_s, i_t, HW, W, sr_b, sr_t, sr_h, sr_w)
         acc += tl.load(p_residual + o_row + i_o, there, 0).to(tl.float32)
-    row = ((i_s // HW).to(tl.int64) * T + i_t) * HW + i_s % HW
-    tl.store(p_out + row * Co + i_o, acc.to(p_out.dtype.element_ty), there)
+    tl.store(p_out + row_number(i_s, i_t, T, HW) * Co + i_o, acc.to(p_out.dtype.element_ty), there)
 
 
 @triton.jit
