@@ -61,6 +61,14 @@ class Call:
             dense, relative = (self.N, self.H * self.W, self.H * self.W), (self.N, 2 * self.H - 1, 2 * self.W - 1)
         return torch.randn(dense) if self.bias == "dense" else None, torch.randn(relative) if self.bias == "rel" else None
 
+    def for_rivals(self, q, k, v):
+        """(layout, arguments) of rivals.eager and its like: a bias is dense, a context is in every frame."""
+        _, L, S = self.lengths
+        if self.context:
+            k, v = (t[:, None].expand(-1, self.T, -1, -1, -1) for t in (k, v))
+        dense = [torch.empty(self.N, L, S)] if self.bias else []
+        return Frames if self.kind == "temporal" else Pixels, [q, k, v, *dense]
+
     @property
     def is_long(self) -> bool:
         longest = longest_short_backward[getattr(torch, self.dtype).itemsize, bool(self.context)][self.D]
@@ -239,11 +247,7 @@ def measure(call: Call, direction: str, recorder: Recorder) -> Row:
     total = [c.total for c in counts]
     whole = sum(c.unique_read_sectors + c.unique_written_sectors for c in counts)
     shared_ideal, sectors_ideal = sum(t.ideal_wavefronts for t in total), sum(t.ideal_sectors for t in total)
-    dense = torch.empty(call.N, L, S) if table is not None else None
-    arguments = [q, k, v] if dense is None else [q, k, v, dense]
-    if call.context:
-        arguments[1:3] = [t[:, None].expand(-1, call.T, -1, -1, -1) for t in (k, v)]
-    layout = Frames if call.kind == "temporal" else Pixels
+    layout, arguments = call.for_rivals(q, k, v)
     theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, efficient)]
     return Row(
         call, direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),

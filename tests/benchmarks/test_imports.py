@@ -32,7 +32,7 @@ def test_the_package_imports_neither_tests_nor_benchmarks():
 
 
 def test_scripts_import_of_the_tests_the_simulator_alone():
-    assert {path.name for path in SCRIPTS if "tests" in imported(path)} == {"gpu_static.py", "simulator.py"}
+    assert {path.name for path in SCRIPTS if "tests" in imported(path)} == {"gpu_static.py", "simulator.py", "triton_static.py"}
 
 
 def test_only_tests_of_benchmarks_import_them():

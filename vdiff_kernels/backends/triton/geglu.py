@@ -8,24 +8,32 @@
         backward:  da = dout gelu(b);  db = dout a (cdf(b) + b density(b))
 
 Backward computes the product again: a and b, if they were kept, would be twice the result. The other two products are PyTorch's:
-dx = [da | db] weight, dweight = [da | db]^T x, of da and db rounded to x's dtype. dbias is their sum over rows, in float32.
+dx = [da | db] weight, dweight = [da | db]^T x, of da and db rounded to x's dtype. Every tile leaves the sums of its rows, before
+they are rounded, for dbias.
 
 Programs take GROUP tiles of rows before they go on to the next columns, so that those at work at once share both in L2.
 """
 
-import torch
 import triton
 import triton.language as tl
 
-from ...ops.schema import shape_of, sums
+from ...ops.schema import absent, sums
 from ...ops.tensors import without_autocast
 from .launch import launch
 from .tiles import block_of, ceil_div, dot
 
 GROUP = 8
 
-# By the bytes of an element: tiles of rows, of columns of a (as many of b beside them) and of channels, warps, stages.
-TILES = {2: (128, 64, 64, 8, 3), 4: (128, 32, 16, 8, 3)}
+# By the bytes of an element, and whether rows of x and weight begin at multiples of 16 bytes, which one copy takes: a tile's rows,
+# its columns of a (with as many of b) and channels; warps and stages. A product of 128 by 128 is what L2 can feed with half types.
+# One of float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's epilogue,
+# as do the addresses of single elements. A block has at most the 99 KiB of shared memory that every GPU gives one.
+TILES = {
+    (2, True): (128, 64, 64, 8, 3),
+    (2, False): (64, 64, 32, 8, 3),
+    (4, True): (64, 32, 16, 4, 3),
+    (4, False): (64, 32, 16, 8, 3),
+}
 
 
 def geglu(x, weight, bias):
@@ -36,21 +44,25 @@ def geglu(x, weight, bias):
 
 def geglu_backward(grad_out, x, weight, bias):
     dab = x.new_empty((x.shape[0], weight.shape[0]))
-    _launch(geglu_bwd, x, weight, bias, dab, grad_out, grad_out.stride(0))
+    of_tiles = None if bias is None else sums(x, (ceil_div(x.shape[0], _tile(x, weight)[0]), weight.shape[0]))
+    _launch(geglu_bwd, x, weight, bias, dab, of_tiles, grad_out, grad_out.stride(0))
     with without_autocast(x):
         dx, dweight = dab @ weight, dab.T @ x
-    dbias = sums(x, shape_of(bias))
-    if bias is not None:
-        torch.sum(dab, 0, dtype=dbias.dtype, out=dbias)
-    return dx, dweight, dbias
+    return dx, dweight, absent(x) if bias is None else of_tiles.sum(0)
 
 
-def _launch(kernel, x, weight, bias, out, *incoming):
+def _tile(x, weight) -> tuple[int, int, int, int, int]:
+    """A row of TILES, no larger than these need."""
+    size = x.element_size()
+    rows, columns, channels, *how = TILES[size, all(t.stride(0) * size % 16 == 0 for t in (x, weight))]
+    return block_of(x.shape[0], rows), block_of(weight.shape[0] // 2, columns), block_of(x.shape[1], channels), *how
+
+
+def _launch(kernel, x, weight, bias, *results):
     (M, C), E = x.shape, weight.shape[0] // 2
-    rows, columns, channels, num_warps, num_stages = TILES[x.element_size()]
-    M_, E_, C_ = block_of(M, rows), block_of(E, columns), block_of(C, channels)
+    M_, E_, C_, num_warps, num_stages = _tile(x, weight)
     launch(
-        kernel, ceil_div(M, M_) * ceil_div(E, E_), x, weight, None if bias is None else bias.contiguous(), out, *incoming,
+        kernel, ceil_div(M, M_) * ceil_div(E, E_), x, weight, None if bias is None else bias.contiguous(), *results,
         M, C, E, x.stride(0), weight.stride(0),
         M_=M_, E_=E_, C_=C_, GROUP=GROUP, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
@@ -62,7 +74,8 @@ def geglu_fwd(
     M, C, E, s_x, s_weight,
     M_: tl.constexpr, E_: tl.constexpr, C_: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    i_m, i_e = places(M, E, M_, E_, GROUP)
+    tile, i_e = place(M, E, M_, E_, GROUP)
+    i_m = tile * M_ + tl.arange(0, M_)  # [M_]
     a, b = projected(p_x, p_weight, p_bias, i_m, i_e, M, C, E, s_x, s_weight, M_, E_, C_)
     out = a * b * cdf(b)
     tl.store(p_out + i_m.to(tl.int64)[:, None] * E + i_e, out.to(p_out.dtype.element_ty), (i_m < M)[:, None] & (i_e < E))
@@ -70,28 +83,35 @@ def geglu_fwd(
 
 @triton.jit
 def geglu_bwd(
-    p_x, p_weight, p_bias, p_dab, p_dout, s_dout,   # (M, C), (2E, C), (2E,) or None, (M, 2E), (M, E)
+    p_x, p_weight, p_bias,                  # (M, C), (2E, C), (2E,) or None
+    p_dab, p_sums, p_dout, s_dout,          # (M, 2E), (tiles of rows, 2E) or None, (M, E)
     M, C, E, s_x, s_weight,
     M_: tl.constexpr, E_: tl.constexpr, C_: tl.constexpr, GROUP: tl.constexpr,
 ):  # fmt: skip
-    i_m, i_e = places(M, E, M_, E_, GROUP)
+    tile, i_e = place(M, E, M_, E_, GROUP)
+    i_m = tile * M_ + tl.arange(0, M_)  # [M_]
     a, b = projected(p_x, p_weight, p_bias, i_m, i_e, M, C, E, s_x, s_weight, M_, E_, C_)
     inside = (i_m < M)[:, None] & (i_e < E)
     dout = tl.load(p_dout + i_m.to(tl.int64)[:, None] * s_dout + i_e, inside, 0).to(tl.float32)
     below = cdf(b)
     density = tl.exp(-0.5 * b * b) * 0.3989422804014327  # 1 / sqrt(2 pi)
+    da, db = dout * b * below, dout * a * (below + b * density)
     p_dab += i_m.to(tl.int64)[:, None] * (2 * E) + i_e
-    tl.store(p_dab, (dout * b * below).to(p_dab.dtype.element_ty), inside)
-    tl.store(p_dab + E, (dout * a * (below + b * density)).to(p_dab.dtype.element_ty), inside)
+    tl.store(p_dab, da.to(p_dab.dtype.element_ty), inside)
+    tl.store(p_dab + E, db.to(p_dab.dtype.element_ty), inside)
+    if p_sums is not None:  # dout is 0 in the rows that are not there
+        p_sums += tile.to(tl.int64) * (2 * E) + i_e
+        tl.store(p_sums, tl.sum(da, 0), i_e < E)
+        tl.store(p_sums + E, tl.sum(db, 0), i_e < E)
 
 
 @triton.jit
-def places(M, E, M_: tl.constexpr, E_: tl.constexpr, GROUP: tl.constexpr):
-    """The rows [M_] and columns [E_] of this program."""
+def place(M, E, M_: tl.constexpr, E_: tl.constexpr, GROUP: tl.constexpr):
+    """The tile of rows of this program, and its columns [E_]."""
     program, tiles, across = tl.program_id(0), tl.cdiv(M, M_), tl.cdiv(E, E_)
     first = program // (GROUP * across) * GROUP
     group, within = tl.minimum(tiles - first, GROUP), program % (GROUP * across)
-    return (first + within % group) * M_ + tl.arange(0, M_), within // group * E_ + tl.arange(0, E_)
+    return first + within % group, within // group * E_ + tl.arange(0, E_)
 
 
 @triton.jit

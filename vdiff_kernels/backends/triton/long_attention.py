@@ -21,9 +21,12 @@ from torch import Tensor
 
 from ...ops.schema import contiguous, sums
 from .launch import launch
-from .tiles import block_of, ceil_div, dot, outer_strides, rotated, turns_of, unit_of
+from .tiles import SMALLEST, block_of, ceil_div, dot, outer_strides, rotated, turns_of, unit_of
 
 LOG2E = tl.constexpr(1.4426950408889634)
+
+# Channels that a product takes at once, by the bytes of an element: an operand of float32 goes through registers twice.
+LARGEST_PIECE = {2: 128, 4: 64}
 
 
 @dataclass(frozen=True)
@@ -76,7 +79,7 @@ class Sequences:
 
     def constants(self) -> dict:
         R = 0 if self.rotary is None else 2 * self.rotary.shape[1]
-        return dict(CAUSAL=self.causal, R=R, D=self.D, D_=block_of(self.D, 256))
+        return dict(CAUSAL=self.causal, R=R, D=self.D, PIECES=pieces_of(self.D, LARGEST_PIECE[self.q.element_size()]))
 
 
 def temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary) -> Sequences:
@@ -142,7 +145,7 @@ def _mask_strides(mask):
 
 # -------------------------------------------------------------------------------------------------------------------- forward
 
-TILES = {  # (D_, bytes of an element): queries, keys, warps, stages
+TILES = {  # (block_of(D), bytes of an element): queries, keys, warps, stages
     (16, 2): (128, 64, 4, 3), (32, 2): (128, 64, 4, 3), (64, 2): (128, 64, 4, 3), (128, 2): (64, 64, 4, 2), (256, 2): (64, 32, 4, 2),
     (16, 4): (64, 32, 4, 2), (32, 4): (64, 32, 4, 2), (64, 4): (64, 32, 4, 2), (128, 4): (32, 32, 4, 2), (256, 4): (32, 16, 4, 2),
 }  # fmt: skip
@@ -156,12 +159,11 @@ def forward(of: Sequences, q: Tensor, return_lse: bool):
     """q: as the operator got it, whose results are laid out like it."""
     out, lse = contiguous(q), sums(q, q.shape[:-1] if return_lse else None)
     unit = unit_of(of.q, of.k, of.v)
-    constants = of.constants()
-    queries, keys, num_warps, num_stages = TILES[constants["D_"], q.element_size()]
+    queries, keys, num_warps, num_stages = TILES[block_of(of.D, 256), q.element_size()]
     L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
     launch(
         attend, of.places * of.N * ceil_div(of.L, L_), out, lse if return_lse else None, *of.tensors(), *of.numbers(unit),
-        UNIT=unit, WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
+        UNIT=unit, WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **of.constants(), num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
     return out, lse
 
@@ -175,47 +177,49 @@ def attend(
     s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
     L_: tl.constexpr, S_: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, L_)
     place, n = place_of(tl.program_id(0) // tiles, N)
     first = tl.program_id(0) % tiles * L_
-    i, i_d = first + tl.arange(0, L_), tl.arange(0, D_)  # [L_], [D_]
+    i = first + tl.arange(0, L_)  # [L_]
     p_q += offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
     p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     o_mask = place // (X * Y) * s_mask_b
     p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
 
-    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, False)  # [L_, D_]
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, False)  # [L_, D]
     if R:
-        q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
+        q = turned(q, p_turns, i, L, 1, R, PIECES)
     m, l = tl.full((L_,), -float("inf"), tl.float32), tl.zeros((L_,), tl.float32)
-    acc = tl.zeros((L_, D_), tl.float32)
+    acc = zeros(L_, PIECES)
     for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
         j = start + tl.arange(0, S_)  # [S_]
-        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
         if R:
-            k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
-        p_entries = entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+            k = turned(k, p_turns, j, S, 1, R, PIECES)
+        bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))
         s = scores(
-            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], (j < S)[None, :], L, S,
-            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, WHOLE,
+            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
+            CAUSAL, WHOLE,
         )  # [L_, S_]  # fmt: skip
         m_next = tl.maximum(m, tl.max(s, 1))
         shift = shift_of(m_next)
         p, rescale = exp_above(s, shift[:, None]), exp_above(m, shift)
         l = l * rescale + tl.sum(p, 1)
-        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, WHOLE)  # [S_, D_]
-        acc = dot(p.to(v.dtype), v, acc * rescale[:, None])
+        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
+        acc = weighed(times(acc, rescale[:, None]), p.to(v[0].dtype), v)
         m = m_next
 
     row = result_row(place, i, L, apart) * N + n
-    out = acc * (1 / tl.where(l == 0, 1, l))[:, None]
-    tl.store(p_out + (row * D)[:, None] + i_d, out.to(p_out.dtype.element_ty), (i < L)[:, None] & (i_d < D))
+    stored(p_out, row, i < L, times(acc, (1 / tl.where(l == 0, 1, l))[:, None]), D, PIECES)
     if p_lse is not None:
         tl.store(p_lse + row, m + tl.log(tl.where(l == 0, 1, l)), i < L)
+
+
+# ----------------------------------------------------------------------------------------------------------- rows of sequences
 
 
 @triton.jit
@@ -245,21 +249,6 @@ def result_row(place, i, length, apart):
 
 
 @triton.jit
-def loaded(
-    p, i, there, line, s_row, s_line, UNIT: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, WHOLE: tl.constexpr
-):  # fmt: skip
-    """[rows, D_] of the tokens i, zeros where they are not there. WHOLE: all are."""
-    i_d = tl.arange(0, D_)
-    p += (row_offset(i, line, s_row, s_line) * UNIT)[:, None] + i_d
-    if not WHOLE:
-        return tl.load(p, there[:, None] & (i_d < D), 0)
-    elif D < D_:
-        return tl.load(p, (i_d < D)[None, :], 0)
-    else:
-        return tl.load(p)
-
-
-@triton.jit
 def entries(p_bias, offset, i, end, line, s_row, s_line):
     """Pointers to the bias moved to tokens i, queries or keys, along either axis of a tile; from `end` on to that of the last."""
     if p_bias is None:
@@ -269,14 +258,23 @@ def entries(p_bias, offset, i, end, line, s_row, s_line):
 
 
 @triton.jit
+def values(p_entries):
+    if p_entries is None:
+        return None
+    else:
+        return tl.load(p_entries).to(tl.float32)
+
+
+# ------------------------------------------------------------------------------------------------------------- tiles of scores
+
+
+@triton.jit
 def scores(
-    products, scale, p_entries, i, j, there, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL: tl.constexpr, WHOLE: tl.constexpr
+    products, scale, bias, i, j, there, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL: tl.constexpr, WHOLE: tl.constexpr
 ):  # fmt: skip
-    """Products q k scaled, plus the bias, and -inf where query i does not see key j, or where that is not there. Queries lie along
-    either axis of the tile, keys along the other. WHOLE: all keys are there.
-    """
-    if p_entries is not None:
-        s = tl.fma(products, scale, tl.load(p_entries).to(tl.float32))
+    """Products q k scaled, plus the bias, and -inf where query i does not see key j, or where that is not there. WHOLE: all are."""
+    if bias is not None:
+        s = tl.fma(products, scale, bias)
     else:
         s = products * scale
     if not WHOLE:
@@ -303,3 +301,93 @@ def exp_above(x, shift):
     the weight, out is its v.
     """
     return tl.exp2((x - shift) * LOG2E)
+
+
+# ----------------------------------------------------------------------------------------- tiles of rows, in pieces of channels
+
+
+def pieces_of(D: int, largest: int) -> tuple[tuple[int, int], ...]:
+    """(first channel, extent) of the pieces, powers of two, into which channels are cut, so that few are wasted: 80 are 64 and 16."""
+    pieces, first = [], 0
+    while first < D:
+        left = D - first
+        extent = block_of(left, largest)
+        if SMALLEST < extent and left <= extent and block_of(left - extent // 2, largest) < extent // 2:
+            extent //= 2
+        pieces.append((first, extent))
+        first += extent
+    return tuple(pieces)
+
+
+@triton.jit
+def loaded(
+    p, i, there, line, s_row, s_line, UNIT: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, WHOLE: tl.constexpr
+):  # fmt: skip
+    """Rows of the tokens i, zeros where they are not there. WHOLE: all are."""
+    p += (row_offset(i, line, s_row, s_line) * UNIT)[:, None]
+    x = ()
+    for n in tl.static_range(len(PIECES)):
+        i_d = PIECES[n][0] + tl.arange(0, PIECES[n][1])
+        if not WHOLE:
+            x += (tl.load(p + i_d, there[:, None] & (i_d < D), 0),)
+        elif PIECES[n][0] + PIECES[n][1] > D:
+            x += (tl.load(p + i_d, (i_d < D)[None, :], 0),)
+        else:
+            x += (tl.load(p + i_d),)
+    return x
+
+
+@triton.jit
+def stored(p, row, there, x, D: tl.constexpr, PIECES: tl.constexpr):
+    """To rows of D channels, one after the other."""
+    for n in tl.static_range(len(PIECES)):
+        i_d = PIECES[n][0] + tl.arange(0, PIECES[n][1])
+        tl.store(p + (row * D)[:, None] + i_d, x[n].to(p.dtype.element_ty), there[:, None] & (i_d < D))
+
+
+@triton.jit
+def turned(x, p_turns, i_t, T, sign, R: tl.constexpr, PIECES: tl.constexpr):
+    y = ()
+    for n in tl.static_range(len(PIECES)):
+        y += (rotated(x[n], p_turns, i_t[:, None], T, sign, R, PIECES[n][0]).to(x[n].dtype),)
+    return y
+
+
+@triton.jit
+def zeros(ROWS: tl.constexpr, PIECES: tl.constexpr):
+    acc = ()
+    for n in tl.static_range(len(PIECES)):
+        acc += (_zeros(ROWS, PIECES[n][1]),)
+    return acc
+
+
+@triton.jit
+def _zeros(ROWS: tl.constexpr, COLUMNS: tl.constexpr):
+    return tl.zeros((ROWS, COLUMNS), tl.float32)
+
+
+@triton.jit
+def rows_by_rows(a, b):
+    """a b^T."""
+    products = dot(a[0], tl.trans(b[0]), None)
+    for n in tl.static_range(1, len(a)):
+        products = dot(a[n], tl.trans(b[n]), products)
+    return products
+
+
+@triton.jit
+def weighed(acc, weights, b):
+    """acc + weights b."""
+    sums = ()
+    for n in tl.static_range(len(b)):
+        sums += (dot(weights, b[n], acc[n]),)
+    return sums
+
+
+@triton.jit
+def times(a, factors):
+    """Each by a number, or by a column of one for each row."""
+    products = ()
+    for n in tl.static_range(len(a)):
+        products += (a[n] * factors,)
+    return products

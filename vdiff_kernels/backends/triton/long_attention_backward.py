@@ -24,16 +24,17 @@ from ...ops.schema import absent, contiguous, sums
 from .chunks import add_chunks, chunks_of
 from .launch import launch
 from .long_attention import (
-    Sequences, entries, exp_above, loaded, of_frames, offset_of, place_of, result_row, scores, shift_of, temporal,
+    Sequences, entries, exp_above, loaded, of_frames, offset_of, place_of, result_row, rows_by_rows, scores, shift_of, stored,
+    temporal, times, turned, values, weighed, zeros,
 )  # fmt: skip
 from .long_attention_bias import bias_gradient
-from .tiles import block_of, ceil_div, dot, rotated, unit_of
+from .tiles import block_of, ceil_div, unit_of
 
-DQ_TILES = {  # (D_, bytes of an element): queries, keys, warps, stages
+DQ_TILES = {  # (block_of(D), bytes of an element): queries, keys, warps, stages
     (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
     (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
 }  # fmt: skip
-DKDV_TILES = {  # (D_, bytes of an element): keys, queries, warps, stages
+DKDV_TILES = {  # (block_of(D), bytes of an element): keys, queries, warps, stages
     (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
     (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
 }  # fmt: skip
@@ -68,7 +69,7 @@ def backward(of: Sequences, grad_out: Tensor, q, k, v, out, lse, packed: bool, t
 
 
 def _queries(of, dq, heads, out, lse, arguments, constants):
-    queries, keys, num_warps, num_stages = DQ_TILES[constants["D_"], dq.element_size()]
+    queries, keys, num_warps, num_stages = DQ_TILES[block_of(of.D, 256), dq.element_size()]
     L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
     launch(
         query_gradient, of.places * of.N * ceil_div(of.L, L_), dq, out, lse, heads, *arguments,
@@ -77,7 +78,7 @@ def _queries(of, dq, heads, out, lse, arguments, constants):
 
 
 def _keys(of, dk, dv, heads, arguments, constants):
-    keys, queries, num_warps, num_stages = DKDV_TILES[constants["D_"], dk.element_size()]
+    keys, queries, num_warps, num_stages = DKDV_TILES[block_of(of.D, 256), dk.element_size()]
     L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
     B, X, Y = of.q.shape[:3]
     groups, members = (B, X) if of.has_shared_keys else (of.places, 1)
@@ -105,14 +106,14 @@ def query_gradient(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
     L_: tl.constexpr, S_: tl.constexpr,
 ):  # fmt: skip
     """Also p_row (sequences, 2, L): the log-sum-exp and delta of each row, beside each other for the kernels to come."""
     tiles = tl.cdiv(L, L_)
     place, n = place_of(tl.program_id(0) // tiles, N)
     first = tl.program_id(0) % tiles * L_
-    i, i_d = first + tl.arange(0, L_), tl.arange(0, D_)  # [L_], [D_]
+    i = first + tl.arange(0, L_)  # [L_]
     p_q += offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
     p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
@@ -120,36 +121,36 @@ def query_gradient(
     o_mask = place // (X * Y) * s_mask_b
     p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
 
-    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, False)  # [L_, D_]
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, False)  # [L_, D]
     if R:
-        q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
-    dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, D_, False)  # [L_, D_]
+        q = turned(q, p_turns, i, L, 1, R, PIECES)
+    dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, PIECES, False)  # [L_, D]
     row = result_row(place, i, L, apart)
-    out = tl.load(p_out + ((row * N + n) * D)[:, None] + i_d, (i < L)[:, None] & (i_d < D), 0)  # [L_, D_]
+    out = loaded(p_out, row * N + n, i < L, None, D, 0, 1, D, PIECES, False)  # [L_, D]
     delta = row_products(dout, out)
     shift = shift_of(tl.load(p_lse + row * N + n, i < L, float("inf")))
     p_row += (place * N + n) * 2 * L + i
     tl.store(p_row, shift, i < L)
     tl.store(p_row + L, delta, i < L)
-    dq = tl.zeros((L_, D_), tl.float32)
+    dq = zeros(L_, PIECES)
     for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
         j = start + tl.arange(0, S_)  # [S_]
-        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, WHOLE)  # [S_, D_]
-        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
+        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
         if R:
-            k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
-        p_entries = entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+            k = turned(k, p_turns, j, S, 1, R, PIECES)
+        bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))
         s = scores(
-            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], (j < S)[None, :], L, S,
-            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, WHOLE,
+            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
+            CAUSAL, WHOLE,
         )  # [L_, S_]  # fmt: skip
         p = exp_above(s, shift[:, None])
-        ds = p * (dot(dout, tl.trans(v), None) - delta[:, None])
-        dq = dot(ds.to(k.dtype), k, dq)
-    dq *= scale
+        ds = p * (rows_by_rows(dout, v) - delta[:, None])
+        dq = weighed(dq, ds.to(k[0].dtype), k)
+    dq = times(dq, scale)
     if R:
-        dq = rotated(dq, p_turns, i[:, None], L, -1, R)
-    tl.store(p_dq + ((row * heads + n) * D)[:, None] + i_d, dq.to(p_dq.dtype.element_ty), (i < L)[:, None] & (i_d < D))
+        dq = turned(dq, p_turns, i, L, -1, R, PIECES)
+    stored(p_dq, row * heads + n, i < L, dq, D, PIECES)
 
 
 @triton.jit
@@ -162,7 +163,7 @@ def key_gradients(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
     L_: tl.constexpr, S_: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
     """A group is the sequences that share keys, one or those of all x; a program takes `members` of them, a chunk."""
@@ -171,17 +172,17 @@ def key_gradients(
     chunk = tl.program_id(0) // tiles // (groups * N)
     place = group * X if SHARED else group
     first = tl.program_id(0) % tiles * S_
-    j, i_d = first + tl.arange(0, S_), tl.arange(0, D_)  # [S_], [D_]
+    j = first + tl.arange(0, S_)  # [S_]
     p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     o_mask = place // (X * Y) * s_mask_b
     p_rows = entries(p_bias, o_bias + n * s_bias_n, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
 
-    k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, D_, False)  # [S_, D_]
+    k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, False)  # [S_, D]
     if R:
-        k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
-    v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, D_, False)  # [S_, D_]
-    dk, dv = tl.zeros((S_, D_), tl.float32), tl.zeros((S_, D_), tl.float32)
+        k = turned(k, p_turns, j, S, 1, R, PIECES)
+    v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, False)  # [S_, D]
+    dk, dv = zeros(S_, PIECES), zeros(S_, PIECES)
     begin, end = 0, q_tiles
     if SHARED:
         place += chunk * members
@@ -194,33 +195,30 @@ def key_gradients(
             its_place, start = place + step // q_tiles, step % q_tiles * L_
         i = start + tl.arange(0, L_)  # [L_]
         o_q = offset_of(its_place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
-        q = loaded(p_q + o_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        q = loaded(p_q + o_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
         o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
-        dout = loaded(p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        dout = loaded(p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
         o_row = (its_place * N + n) * 2 * L + i
         shift = tl.load(p_row + o_row, i < L, float("inf"))
         delta = tl.load(p_row + o_row + L, i < L, 0)
         if R:
-            q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
-        p_entries = entries(p_rows, 0, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+            q = turned(q, p_turns, i, L, 1, R, PIECES)
+        bias = values(entries(p_rows, 0, i[:, None], L, bias_line, s_bias_i, s_bias_i_line))
         s = scores(
-            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], None, L, S,
-            p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True,
-        )  # [L_, S_]  # fmt: skip
+            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True
+        )  # [L_, S_]
         p = exp_above(s, shift[:, None])
-        dv = dot(tl.trans(p.to(dout.dtype)), dout, dv)
-        ds = p * (dot(dout, tl.trans(v), None) - delta[:, None])
-        dk = dot(tl.trans(ds.to(q.dtype)), q, dk)
-    dk *= scale
+        dv = weighed(dv, tl.trans(p.to(dout[0].dtype)), dout)
+        ds = p * (rows_by_rows(dout, v) - delta[:, None])
+        dk = weighed(dk, tl.trans(ds.to(q[0].dtype)), q)
+    dk = times(dk, scale)
     if R:
-        dk = rotated(dk, p_turns, j[:, None], S, -1, R)
+        dk = turned(dk, p_turns, j, S, -1, R, PIECES)
     row = result_row(group, j, S, apart) * heads + n
     if SHARED:
         row += chunk.to(tl.int64) * groups * S * N
-    o_row = (row * D)[:, None] + i_d
-    there = (j < S)[:, None] & (i_d < D)
-    tl.store(p_dk + o_row, dk.to(p_dk.dtype.element_ty), there)
-    tl.store(p_dv + o_row, dv.to(p_dv.dtype.element_ty), there)
+    stored(p_dk, row, j < S, dk, D, PIECES)
+    stored(p_dv, row, j < S, dv, D, PIECES)
 
 
 @triton.jit
@@ -228,5 +226,5 @@ def row_products(a, b):
     """rowsum(a b), from the diagonal of a b^T: added up as dp = dout v^T is, so that dp - delta is exactly 0 where one key has all
     the weight.
     """
-    i = tl.arange(0, a.shape[0])
-    return tl.sum(tl.where(i[:, None] == i[None, :], dot(a, tl.trans(b), None), 0), 1)
+    i = tl.arange(0, a[0].shape[0])
+    return tl.sum(tl.where(i[:, None] == i[None, :], rows_by_rows(a, b), 0), 1)

@@ -25,29 +25,30 @@ import triton.language as tl
 from torch import Tensor
 
 from ...ops.schema import sums
+from ...ops.tensors import power_of_2
 from .chunks import add_chunks, chunks_of
 from .launch import launch
-from .long_attention import Sequences, entries, exp_above, loaded, offset_of, scores
-from .tiles import SMALLEST, block_of, ceil_div, dot, rotated
+from .long_attention import Sequences, entries, exp_above, loaded, offset_of, rows_by_rows, scores, turned, values
+from .tiles import block_of, ceil_div
 
-TILES = {  # (D_, bytes of an element): queries, and keys, warps, stages
+TILES = {  # (block_of(D), bytes of an element): queries, and keys, warps, stages
     (16, 2): (64, 4, 2), (32, 2): (64, 4, 2), (64, 2): (64, 4, 2), (128, 2): (64, 4, 1), (256, 2): (32, 4, 1),
     (16, 4): (32, 4, 2), (32, 4): (32, 4, 2), (64, 4): (32, 4, 2), (128, 4): (32, 4, 1), (256, 4): (16, 4, 1),
 }  # fmt: skip
-MOST_ENTRIES = 256  # that a program of the last step takes
+MOST_ENTRIES, PARTS = 64, 16  # that a program of the last step takes at once
 
 
 def bias_gradient(of: Sequences, table: Tensor, arguments: tuple, constants: dict) -> Tensor:
     """In float32, of the table's shape."""
-    tile, num_warps, num_stages = TILES[constants["D_"], of.q.element_size()]
+    tile, num_warps, num_stages = TILES[block_of(of.D, 256), of.q.element_size()]
     lines = of.lines or 1
     I, J = of.L // lines, of.S // lines
     if of.lines is None:
         I_, J_, Y_ = block_of(I, tile), block_of(J, tile), 1
     else:
         I_ = J_ = _piece(I, J, tile)
-        Y_ = max(y for y in (1, 2, 4) if lines % y == 0 and y * I_ <= tile)
-    blocks = lines // Y_
+        Y_ = min(tile // I_, power_of_2(lines))
+    blocks = ceil_div(lines, Y_)
     programs = of.N * (2 * blocks - 1) * ceil_div(I, I_) * ceil_div(J, J_)
     chunks = chunks_of(programs, of.places)
     gradient = sums(of.q, table.shape)
@@ -57,15 +58,15 @@ def bias_gradient(of: Sequences, table: Tensor, arguments: tuple, constants: dic
     elif chunks > 1:
         parts = sums(of.q, (chunks, *table.shape))
     launch(
-        score_gradients, programs * chunks, parts, of.places, ceil_div(of.places, chunks), I, J, blocks, *arguments,
-        RELATIVE=of.lines is not None, WHOLE=I % I_ == 0 and J % J_ == 0, Y_=Y_, I_=I_, J_=J_,
+        score_gradients, programs * chunks, parts, of.places, ceil_div(of.places, chunks), I, J, lines, blocks, *arguments,
+        RELATIVE=of.lines is not None, WHOLE=I % I_ == 0 and J % J_ == 0 and lines % Y_ == 0, Y_=Y_, I_=I_, J_=J_,
         **constants, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
     if of.lines is not None:
         E_ = block_of(I + J - 1, MOST_ENTRIES)
         launch(
             entries_of_parts, of.N * (2 * lines - 1) * ceil_div(I + J - 1, E_), parts, gradient, chunks, of.N, I, J, lines, blocks,
-            Y_=Y_, P=I_, E_=E_,
+            Y_=Y_, P=I_, E_=E_, PARTS=PARTS,
         )  # fmt: skip
     elif chunks > 1:
         add_chunks(parts, gradient)
@@ -80,7 +81,7 @@ def _piece(I: int, J: int, largest: int) -> int:
 
 @triton.jit
 def score_gradients(
-    p_parts, places, its_places, I, J, blocks,
+    p_parts, places, its_places, I, J, lines, blocks,
     p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask, p_dout, p_row,
     s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
     s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
@@ -88,7 +89,7 @@ def score_gradients(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, D_: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
     RELATIVE: tl.constexpr, Y_: tl.constexpr, I_: tl.constexpr, J_: tl.constexpr,
 ):  # fmt: skip
     """Lines of I queries and of J keys, all in one for a dense bias, in blocks of Y_ lines; a program takes `its_places`, a chunk.
@@ -102,44 +103,46 @@ def score_gradients(
     n = (chunk_n % N).to(tl.int64)
     first_place = (chunk_n // N).to(tl.int64) * its_places
     row, column = tl.arange(0, Y_ * I_), tl.arange(0, Y_ * J_)  # [L_], [S_]
-    line_i = program // across_j % across_i * I_ + row % I_
-    line_j = program % across_j * J_ + column % J_
-    there_i, there_j = line_i < I, line_j < J
-    p_bias_n = entries(p_bias, o_bias + n * s_bias_n, tl.zeros((1, 1), tl.int32), L, None, 0, 0)
-
+    x_i = program // across_j % across_i * I_ + row % I_
+    x_j = program % across_j * J_ + column % J_
     first_block, its_blocks = tl.maximum(-shift, 0), blocks - tl.abs(shift)
+
+    # The bias is the same for all places, and for all blocks of lines that are as far apart.
+    i = (first_block * Y_ + row // I_) * I + x_i  # [L_]
+    j = ((first_block + shift) * Y_ + column // J_) * J + x_j  # [S_]
+    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+    bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))  # [L_, S_]
     total = tl.zeros((Y_ * I_, Y_ * J_), tl.float32)
     for step in range(0, tl.minimum(places - first_place, its_places).to(tl.int32) * its_blocks):
-        place, y = first_place + step // its_blocks, (first_block + step % its_blocks) * Y_
-        i = (y + row // I_) * I + line_i  # [L_]
-        j = (y + shift * Y_ + column // J_) * J + line_j  # [S_]
+        place, block = first_place + step // its_blocks, first_block + step % its_blocks
+        y_i, y_j = block * Y_ + row // I_, (block + shift) * Y_ + column // J_
+        i, j = y_i * I + x_i, y_j * J + x_j  # [L_], [S_]
+        there_i, there_j = (y_i < lines) & (x_i < I), (y_j < lines) & (x_j < J)
         o_q = offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
-        q = loaded(p_q + o_q, i, there_i, q_line, s_q, s_q_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        q = loaded(p_q + o_q, i, there_i, q_line, s_q, s_q_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
         o_k = offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
-        k = loaded(p_k + o_k, j, there_j, k_line, s_k, s_k_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        k = loaded(p_k + o_k, j, there_j, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
         o_dout = offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
-        dout = loaded(p_dout + o_dout, i, there_i, o_line, s_o, s_o_line, UNIT, D, D_, WHOLE)  # [L_, D_]
+        dout = loaded(p_dout + o_dout, i, there_i, o_line, s_o, s_o_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
         o_v = offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
-        v = loaded(p_v + o_v, j, there_j, v_line, s_v, s_v_line, UNIT, D, D_, WHOLE)  # [S_, D_]
+        v = loaded(p_v + o_v, j, there_j, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
         o_row = (place * N + n) * 2 * L + i
         lse = tl.load(p_row + o_row, there_i, float("inf"))
         delta = tl.load(p_row + o_row + L, there_i, 0)
         if R:
-            q = rotated(q, p_turns, i[:, None], L, 1, R).to(q.dtype)
-            k = rotated(k, p_turns, j[:, None], S, 1, R).to(k.dtype)
-        p_rows = entries(p_bias_n, 0, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
-        p_entries = entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+            q = turned(q, p_turns, i, L, 1, R, PIECES)
+            k = turned(k, p_turns, j, S, 1, R, PIECES)
         s = scores(
-            dot(q, tl.trans(k), None), scale, p_entries, i[:, None], j[None, :], there_j[None, :], L, S,
+            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], there_j[None, :], L, S,
             p_focus, p_key_mask, place // (X * Y) * s_mask_b, s_mask, CAUSAL, WHOLE,
         )  # [L_, S_]  # fmt: skip
-        p = exp_above(s, lse[:, None])
-        total = tl.fma(p, dot(dout, tl.trans(v), None) - delta[:, None], total)
+        ds = exp_above(s, lse[:, None]) * (rows_by_rows(dout, v) - delta[:, None])
+        if not WHOLE:
+            ds = tl.where(there_i[:, None] & there_j[None, :], ds, 0)
+        total += ds
 
-    there = there_i[:, None] & there_j[None, :]
     if RELATIVE:
         # Each row moves to the left by its number in its line: below each other are then offsets that are the same, or J_ less.
-        total = tl.where(there, total, 0)
         moved = column[None, :] % J_ + row[:, None] % I_
         aligned = tl.gather(total, column[None, :] - column[None, :] % J_ + moved % J_, 1)
         p_parts += program.to(tl.int64) * (Y_ * Y_ * 2 * J_)
@@ -148,13 +151,13 @@ def score_gradients(
             of_sign = tl.where((moved >= J_) == (is_less == 0), 0, aligned)
             tl.store(p_parts + o_part + (1 - is_less) * J_, tl.sum(tl.reshape(of_sign, (Y_, I_, Y_ * J_)), 1))
     else:
-        o_total = (chunk_n.to(tl.int64) * L + line_i)[:, None] * S + line_j[None, :]
-        tl.store(p_parts + o_total, total, there)
+        o_total = (chunk_n.to(tl.int64) * L + x_i)[:, None] * S + x_j[None, :]
+        tl.store(p_parts + o_total, total, (x_i < I)[:, None] & (x_j < J)[None, :])
 
 
 @triton.jit
 def entries_of_parts(
-    p_parts, p_entries, chunks, N, I, J, lines, blocks, Y_: tl.constexpr, P: tl.constexpr, E_: tl.constexpr
+    p_parts, p_entries, chunks, N, I, J, lines, blocks, Y_: tl.constexpr, P: tl.constexpr, E_: tl.constexpr, PARTS: tl.constexpr
 ):  # fmt: skip
     """Parts as of `score_gradients` to (N, 2 lines - 1, I + J - 1)."""
     across = tl.cdiv(I + J - 1, E_)
@@ -162,14 +165,17 @@ def entries_of_parts(
     n, dy = (row // (2 * lines - 1)).to(tl.int64), row % (2 * lines - 1) - lines + 1  # lines from queries to keys
     i_e = tl.program_id(0) % across * E_ + tl.arange(0, E_)  # [E_]
     across_i, across_j, shifts = tl.cdiv(I, P), tl.cdiv(J, P), 2 * blocks - 1
+    parts = chunks * Y_ * across_i * across_j
     total = tl.zeros((E_,), tl.float32)
-    for part in range(chunks * Y_ * across_i * across_j):
+    for first in range(0, parts, PARTS):
+        part = first + tl.arange(0, PARTS)[:, None]  # [PARTS, 1]
         piece_i, piece_j = part // across_j % across_i, part % across_j
         line_i, chunk = part // (across_i * across_j) % Y_, part // (across_i * across_j) // Y_
         line_j = line_i + dy + blocks * Y_  # in blocks from the first that is `blocks` before that of line_i: not negative
         shift = line_j // Y_ - 1
         program = ((chunk * N + n) * shifts + shift) * across_i * across_j + piece_i * across_j + piece_j
-        place = i_e - (I - 1) - (piece_j - piece_i) * P + P  # of its offset in a part
-        there = (place >= 0) & (place < 2 * P) & (shift >= 0) & (shift < shifts) & (i_e < I + J - 1)
-        total += tl.load(p_parts + ((program * Y_ + line_i) * Y_ + line_j % Y_) * (2 * P) + place, there, 0)
+        place = i_e[None, :] - (I - 1) - (piece_j - piece_i) * P + P  # [PARTS, E_], of the offset among those of a part
+        there = (part < parts) & (shift >= 0) & (shift < shifts) & (place >= 0) & (place < 2 * P) & (i_e < I + J - 1)
+        p_part = p_parts + ((program * Y_ + line_i) * Y_ + line_j % Y_) * (2 * P)
+        total += tl.sum(tl.load(p_part + place, there, 0), 0)
     tl.store(p_entries + row.to(tl.int64) * (I + J - 1) + i_e, total, i_e < I + J - 1)

@@ -1,24 +1,18 @@
-"""Temporal attention by Triton: short sequences of frames by kernels that hold them whole, long ones by others."""
+"""Temporal attention by Triton: sequences of frames that a program holds whole by kernels of their own, longer ones in tiles."""
 
 from ...ops.attention.schema import is_short
 from . import short_attention
+from .long_attention import temporal_forward
+from .long_attention_backward import temporal_backward
 
 
 def temporal_attention(q, k, v, *options):
-    if _is_short(q, k):
-        return short_attention.forward(q, k, v, *options)
-    from . import long_attention
-
-    return long_attention.temporal_forward(q, k, v, *options)
+    return (short_attention.forward if _is_short(q, k) else temporal_forward)(q, k, v, *options)
 
 
 def temporal_attention_backward(grad_out, q, k, v, *options):
-    if _is_short(q, k):
-        return short_attention.backward(grad_out, q, k, v, *options)
-    from . import long_attention
-
-    return long_attention.temporal_backward(grad_out, q, k, v, *options)
+    return (short_attention.backward if _is_short(q, k) else temporal_backward)(grad_out, q, k, v, *options)
 
 
-def _is_short(q, k):
+def _is_short(q, k) -> bool:
     return is_short(q.shape[1], k.shape[1], q.shape[-1], q.element_size())

@@ -65,13 +65,13 @@ def dot(a, b, acc):
 
 
 @triton.jit
-def rotated(x, p_turns, i_t, T, sign, R: tl.constexpr):
-    """Pairs (2m, 2m+1) along the last axis of x, the first R of its channels, by the angles of frames i_t, or back by sign -1.
+def rotated(x, p_turns, i_t, T, sign, R: tl.constexpr, first=0):
+    """Pairs (2m, 2m+1) of the first R channels by the angles of frames i_t, or back by sign -1.
 
-    p_turns (2, T, R//2); i_t as x but for its last axis, which is 1.
+    x: channels along its last axis, from the first on; p_turns (2, T, R//2); i_t as x but for its last axis, which is 1.
     """
     pairs: tl.constexpr = x.shape[-1] // 2
-    i_r = tl.arange(0, pairs)
+    i_r = first // 2 + tl.arange(0, pairs)
     there = (i_t < T) & (i_r < R // 2)
     o_turn = i_t * (R // 2) + i_r
     cos = tl.load(p_turns + o_turn, there, 1)
