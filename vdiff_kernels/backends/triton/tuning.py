@@ -142,9 +142,9 @@ def _keep(index: int) -> None:
         with written_whole(path) as draft:
             draft.write_text(json.dumps(_found, indent=1) + "\n")
     except OSError as error:
-        _warn_unwritable(path, error)
+        _warn_unwritable(path, str(error))
 
 
 @functools.cache
-def _warn_unwritable(path: Path, error: OSError) -> None:
+def _warn_unwritable(path: Path, error: str) -> None:
     warnings.warn(f"vdiff_kernels: what was tuned is kept for this process alone ({path}: {error})", stacklevel=2)
