@@ -19,6 +19,7 @@ CASES = [
     verify.ConvCase("conv", B=2, temb="clip", residual=True, mix="frame"),
     verify.LayerCase("layer", attention=verify.TemporalCase("", T=4, N=2, D=6, bias="rel")),
     verify.Pseudo3DCase("plain"),
+    verify.LinearCase("linear", B=2, pos_emb=True, gate=True, residual=True),
     verify.GegluCase("plain"),
 ]
 
@@ -145,8 +146,11 @@ def test_autocast_casts_activations_and_leaves_tables(backend, dtype):
             x.movedim(-1, 1), torch.randn(8, 16, 1, 3, 3), torch.rand(8), norm=norm, temb=torch.rand(1, 8), backend=backend
         )
         gate = vdiff.geglu(x, torch.randn(8, 16), torch.randn(8), backend=backend)
-    assert {t.dtype for t in (out, attended, conv, gate)} == {dtype}
-    (out.float().sum() + attended.float().sum() + conv.float().sum() + gate.float().sum()).backward()
+        projected = vdiff.norm_linear(x, torch.randn(8, 16), torch.randn(8), norm=norm, backend=backend)
+        assert vdiff.norm_linear(x, torch.randn(16, 16), norm=norm, residual=x, backend=backend).dtype == torch.float32
+    results = out, attended, conv, gate, projected
+    assert {t.dtype for t in results} == {dtype}
+    sum(t.float().sum() for t in results).backward()
     assert x.grad.dtype == torch.float32 and table.grad.dtype == torch.float32
     assert layer.rel_pos_emb.grad.dtype == torch.float32
     expected = layer(x)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import vdiff_kernels as vdiff
 from vdiff_kernels import verify
 from vdiff_kernels.backends import registry
 
@@ -19,3 +20,18 @@ def is_served(operator: str) -> bool:
 @pytest.mark.parametrize("case", [case for case in verify.CASES if is_served(case.operator)], ids=str)
 def test_case(interpreted, case, dtype):
     interpreted(verify.check, case, dtype, "triton")
+
+
+def test_a_projection_s_gradient_in_longer_rows(interpreted):
+    """As where its result is concatenated with another."""
+    interpreted(_gradient_in_longer_rows)
+
+
+def _gradient_in_longer_rows():
+    x, weight = torch.randn(5, 8), torch.randn(12, 8)
+    found = []
+    for name in ("triton", "reference"):
+        leaf = x.clone().requires_grad_()
+        out = vdiff.geglu(leaf, weight, None, backend=name)
+        found += torch.autograd.grad(torch.cat([out, out.new_ones(5, 3)], 1).square().sum(), leaf)
+    torch.testing.assert_close(*found)

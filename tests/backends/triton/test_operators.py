@@ -88,7 +88,6 @@ def _compiles(case):
         torch.testing.assert_close(got[name], expected[name], msg=lambda m: f"{name}: {m}")
 
 
-# By operator: what makes its tensors, of so many clips, frames and lines, and what calls it with them.
 def _pixels(*rest):
     return lambda B, T, H: torch.randn(B, T, H, 3, *rest, requires_grad=True)
 
@@ -101,9 +100,20 @@ def _context(B, T, H):
     return _pixels(7, 8)(B, T, H), *(torch.randn(B, T + 6, 7, 8, requires_grad=True) for _ in range(2))
 
 
+def _layer(B, T, H):
+    """Of a half type, which is served whole."""
+    weights = torch.randn(3 * 14, 8), torch.randn(8, 14)
+    return tuple(t.detach().half().requires_grad_() for t in (_pixels(8)(B, T, H), *weights))
+
+
+# By operator: what makes its tensors, of so many clips, frames and lines, and what calls it with them.
 DYNAMIC = {
     "temporal_attention": (_attention, lambda q, k, v, table: vdiff.temporal_attention(q, k, v, rel_bias=table, causal=True)),
     "spatial_attention": (_context, vdiff.spatial_attention),
+    "temporal_layer": (
+        _layer,
+        lambda x, w_qkv, w_out: vdiff.temporal_layer(x, w_qkv, None, w_out, None, num_heads=2, norm=vdiff.Norm("layer")),
+    ),
     "channel_stats": (lambda *sizes: (_pixels(8)(*sizes),), lambda x: channel_stats(x.movedim(-1, 1)) * x.mean()),
     "norm_act": (
         lambda *sizes: (_pixels(8)(*sizes), torch.rand(8, requires_grad=True)),

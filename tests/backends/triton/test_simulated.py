@@ -14,9 +14,11 @@ from vdiff_kernels.backends import registry
 NAMES = {
     "temporal_attention": ["odd-hw", "sixteen-causal", "image-frames", "long-few-keys"],
     "spatial_attention": ["odd-hw-rel", "masked-rows", "padded-context", "many-rows"],
+    "temporal_layer": ["animatediff"],
     "channel_stats": ["large-mean"],
     "norm_act": ["group-clip", "one-group", "layer", "rms"],
     "norm_act_conv": ["spatial-group", "temporal-clip", "rms-adaptive", "wide"],
+    "norm_linear": ["group-clip", "rms-adaptive"],
     "geglu": ["no-bias", "many-tiles"],
 }
 SERVED = registry.BACKENDS["triton"].kernels

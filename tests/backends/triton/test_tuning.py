@@ -1,4 +1,4 @@
-"""Which configuration a call takes: the first that fits, or the one that was the fastest on this GPU, whose times are given here."""
+"""Which configuration a call takes: the first that fits, or the fastest on this GPU, whose times are given here."""
 
 import json
 import warnings

@@ -67,6 +67,12 @@ class Sequences:
         B, X, Y = self.q.shape[:3]
         return B * X * Y
 
+    @property
+    def is_wide(self) -> bool:
+        """Whether offsets within a head's bias do not fit in 32 bits."""
+        table = self.bias[0]
+        return table is not None and sum((n - 1) * abs(s) for n, s in zip(table.shape[1:], table.stride()[1:])) >= 2**31
+
     def tensors(self) -> tuple:
         mask = self.focus if self.key_mask is None else self.key_mask
         return self.q, self.k, self.v, self.bias[0], self.focus, self.key_mask, turns_of(self.rotary), *_mask_strides(mask)
@@ -79,7 +85,7 @@ class Sequences:
 
     def constants(self) -> dict:
         R = 0 if self.rotary is None else 2 * self.rotary.shape[1]
-        return dict(CAUSAL=self.causal, R=R, D=self.D, PIECES=pieces_of(self.D, LARGEST_PIECE[self.q.element_size()]))
+        return dict(CAUSAL=self.causal, R=R, D=self.D, WIDE=self.is_wide, PIECES=pieces_of(self.D, LARGEST_PIECE[self.q.element_size()]))
 
 
 def temporal(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary) -> Sequences:
@@ -177,8 +183,8 @@ def attend(
     s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
-    L_: tl.constexpr, S_: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
+    WHOLE: tl.constexpr, L_: tl.constexpr, S_: tl.constexpr,
 ):  # fmt: skip
     tiles = tl.cdiv(L, L_)
     place, n = place_of(tl.program_id(0) // tiles, N)
@@ -188,28 +194,27 @@ def attend(
     p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     o_mask = place // (X * Y) * s_mask_b
-    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+    o_head = o_bias + n * s_bias_n
+    o_rows = entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE)
 
-    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, False)  # [L_, D]
-    if R:
-        q = turned(q, p_turns, i, L, 1, R, PIECES)
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, False)  # [L_, D]
     m, l = tl.full((L_,), -float("inf"), tl.float32), tl.zeros((L_,), tl.float32)
     acc = zeros(L_, PIECES)
     for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
         j = start + tl.arange(0, S_)  # [S_]
-        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
-        if R:
-            k = turned(k, p_turns, j, S, 1, R, PIECES)
-        bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))
+        products, _ = products_with(
+            q, p_k, j, j < S, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=True
+        )  # [L_, S_]
+        bias = biases(p_bias, o_head, o_rows + entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE))
         s = scores(
-            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
+            products, scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
             CAUSAL, WHOLE,
         )  # [L_, S_]  # fmt: skip
         m_next = tl.maximum(m, tl.max(s, 1))
         shift = shift_of(m_next)
         p, rescale = exp_above(s, shift[:, None]), exp_above(m, shift)
         l = l * rescale + tl.sum(p, 1)
-        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
+        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, WHOLE)  # [S_, D]
         acc = weighed(times(acc, rescale[:, None]), p.to(v[0].dtype), v)
         m = m_next
 
@@ -249,20 +254,19 @@ def result_row(place, i, length, apart):
 
 
 @triton.jit
-def entries(p_bias, offset, i, end, line, s_row, s_line):
-    """Pointers to the bias moved to tokens i, queries or keys, along either axis of a tile; from `end` on to that of the last."""
-    if p_bias is None:
-        return None
-    else:
-        return p_bias + offset + row_offset(tl.minimum(i, end - 1), line, s_row, s_line)
+def entry_offset(i, end, line, s_row, s_line, WIDE: tl.constexpr):
+    """Within a head's bias, of tokens i, queries or keys, along either axis of a tile; from `end` on that of the last."""
+    offset = row_offset(tl.minimum(i, end - 1), line, s_row, s_line)
+    return offset if WIDE else offset.to(tl.int32)
 
 
 @triton.jit
-def values(p_entries):
-    if p_entries is None:
+def biases(p_bias, o_head, offset):
+    """In float32, None where there is no bias."""
+    if p_bias is None:
         return None
     else:
-        return tl.load(p_entries).to(tl.float32)
+        return tl.load(p_bias + o_head + offset).to(tl.float32)
 
 
 # ------------------------------------------------------------------------------------------------------------- tiles of scores
@@ -321,20 +325,49 @@ def pieces_of(D: int, largest: int) -> tuple[tuple[int, int], ...]:
 
 @triton.jit
 def loaded(
-    p, i, there, line, s_row, s_line, UNIT: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, WHOLE: tl.constexpr
+    p, i, there, line, s_row, s_line, p_turns, T, R: tl.constexpr,
+    UNIT: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, WHOLE: tl.constexpr,
 ):  # fmt: skip
-    """Rows of the tokens i, zeros where they are not there. WHOLE: all are."""
+    """Rows of the tokens i, zeros where they are not there. WHOLE: all are. R: of frames, whose channels turn, or 0."""
     p += (row_offset(i, line, s_row, s_line) * UNIT)[:, None]
-    x = ()
+    rows = ()
     for n in tl.static_range(len(PIECES)):
-        i_d = PIECES[n][0] + tl.arange(0, PIECES[n][1])
-        if not WHOLE:
-            x += (tl.load(p + i_d, there[:, None] & (i_d < D), 0),)
-        elif PIECES[n][0] + PIECES[n][1] > D:
-            x += (tl.load(p + i_d, (i_d < D)[None, :], 0),)
-        else:
-            x += (tl.load(p + i_d),)
-    return x
+        rows += (_loaded(p, i, there, p_turns, T, R, D, PIECES[n][0], PIECES[n][1], WHOLE),)
+    return rows
+
+
+@triton.jit
+def products_with(
+    x, p, i, there, line, s_row, s_line, p_turns, T, R: tl.constexpr,
+    UNIT: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, WHOLE: tl.constexpr, OF_QUERIES: tl.constexpr,
+):  # fmt: skip
+    """(products, rows): `rows` as by `loaded`, and x rows^T where x are OF_QUERIES, else rows x^T. One piece is multiplied before
+    the next is loaded: registers do not hold all of a row at once.
+    """
+    p += (row_offset(i, line, s_row, s_line) * UNIT)[:, None]
+    rows = ()
+    for n in tl.static_range(len(PIECES)):
+        piece = _loaded(p, i, there, p_turns, T, R, D, PIECES[n][0], PIECES[n][1], WHOLE)
+        if n > 0 and len(PIECES) > 4:
+            tl.debug_barrier()
+        a, b = (x[n], piece) if OF_QUERIES else (piece, x[n])
+        products = dot(a, tl.trans(b), None if n == 0 else products)  # noqa: F821
+        rows += (piece,)
+    return products, rows
+
+
+@triton.jit
+def _loaded(
+    p, i, there, p_turns, T, R: tl.constexpr, D: tl.constexpr, FIRST: tl.constexpr, EXTENT: tl.constexpr, WHOLE: tl.constexpr
+):  # fmt: skip
+    i_d = FIRST + tl.arange(0, EXTENT)
+    if not WHOLE:
+        x = tl.load(p + i_d, there[:, None] & (i_d < D), 0)
+    elif FIRST + EXTENT > D:
+        x = tl.load(p + i_d, (i_d < D)[None, :], 0)
+    else:
+        x = tl.load(p + i_d)
+    return rotated(x, p_turns, i[:, None], T, 1, R, FIRST).to(x.dtype) if R else x
 
 
 @triton.jit
@@ -346,10 +379,10 @@ def stored(p, row, there, x, D: tl.constexpr, PIECES: tl.constexpr):
 
 
 @triton.jit
-def turned(x, p_turns, i_t, T, sign, R: tl.constexpr, PIECES: tl.constexpr):
+def turned_back(x, p_turns, i, T, R: tl.constexpr, PIECES: tl.constexpr):
     y = ()
     for n in tl.static_range(len(PIECES)):
-        y += (rotated(x[n], p_turns, i_t[:, None], T, sign, R, PIECES[n][0]).to(x[n].dtype),)
+        y += (rotated(x[n], p_turns, i[:, None], T, -1, R, PIECES[n][0]),)
     return y
 
 

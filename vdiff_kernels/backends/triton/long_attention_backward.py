@@ -24,8 +24,8 @@ from ...ops.schema import absent, contiguous, sums
 from .chunks import add_chunks, chunks_of
 from .launch import launch
 from .long_attention import (
-    Sequences, entries, exp_above, loaded, of_frames, offset_of, place_of, result_row, rows_by_rows, scores, shift_of, stored,
-    temporal, times, turned, values, weighed, zeros,
+    Sequences, biases, entry_offset, exp_above, loaded, of_frames, offset_of, place_of, products_with, result_row,
+    scores, shift_of, stored, temporal, times, turned_back, weighed, zeros,
 )  # fmt: skip
 from .long_attention_bias import bias_gradient
 from .tiles import block_of, ceil_div, unit_of
@@ -106,8 +106,8 @@ def query_gradient(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
-    L_: tl.constexpr, S_: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
+    WHOLE: tl.constexpr, L_: tl.constexpr, S_: tl.constexpr,
 ):  # fmt: skip
     """Also p_row (sequences, 2, L): the log-sum-exp and delta of each row, beside each other for the kernels to come."""
     tiles = tl.cdiv(L, L_)
@@ -119,15 +119,13 @@ def query_gradient(
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     p_dout += offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
     o_mask = place // (X * Y) * s_mask_b
-    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
+    o_head = o_bias + n * s_bias_n
+    o_rows = entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE)
 
-    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, False)  # [L_, D]
-    if R:
-        q = turned(q, p_turns, i, L, 1, R, PIECES)
-    dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, PIECES, False)  # [L_, D]
+    q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, False)  # [L_, D]
+    dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, None, L, 0, UNIT, D, PIECES, False)  # [L_, D]
     row = result_row(place, i, L, apart)
-    out = loaded(p_out, row * N + n, i < L, None, D, 0, 1, D, PIECES, False)  # [L_, D]
-    delta = row_products(dout, out)
+    delta = row_products(dout, p_out, row * N + n, i < L, D, PIECES)
     shift = shift_of(tl.load(p_lse + row * N + n, i < L, float("inf")))
     p_row += (place * N + n) * 2 * L + i
     tl.store(p_row, shift, i < L)
@@ -135,21 +133,21 @@ def query_gradient(
     dq = zeros(L_, PIECES)
     for start in range(0, tl.minimum(S, first + L_) if CAUSAL else S, S_):
         j = start + tl.arange(0, S_)  # [S_]
-        k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
-        v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
-        if R:
-            k = turned(k, p_turns, j, S, 1, R, PIECES)
-        bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))
+        products, k = products_with(
+            q, p_k, j, j < S, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=True
+        )  # [L_, S_], [S_, D]
+        bias = biases(p_bias, o_head, o_rows + entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE))
         s = scores(
-            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
+            products, scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
             CAUSAL, WHOLE,
         )  # [L_, S_]  # fmt: skip
         p = exp_above(s, shift[:, None])
-        ds = p * (rows_by_rows(dout, v) - delta[:, None])
+        dp, _ = products_with(dout, p_v, j, j < S, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, WHOLE, OF_QUERIES=True)
+        ds = p * (dp - delta[:, None])
         dq = weighed(dq, ds.to(k[0].dtype), k)
     dq = times(dq, scale)
     if R:
-        dq = turned(dq, p_turns, i, L, -1, R, PIECES)
+        dq = turned_back(dq, p_turns, i, L, R, PIECES)
     stored(p_dq, row * heads + n, i < L, dq, D, PIECES)
 
 
@@ -163,8 +161,8 @@ def key_gradients(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
-    L_: tl.constexpr, S_: tl.constexpr, SHARED: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
+    WHOLE: tl.constexpr, L_: tl.constexpr, S_: tl.constexpr, SHARED: tl.constexpr,
 ):  # fmt: skip
     """A group is the sequences that share keys, one or those of all x; a program takes `members` of them, a chunk."""
     tiles, q_tiles = tl.cdiv(S, S_), tl.cdiv(L, L_)
@@ -176,12 +174,11 @@ def key_gradients(
     p_k += offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     o_mask = place // (X * Y) * s_mask_b
-    p_rows = entries(p_bias, o_bias + n * s_bias_n, j[None, :], S, bias_line, s_bias_j, s_bias_j_line)
+    o_head = o_bias + n * s_bias_n
+    o_columns = entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE)
 
-    k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, UNIT, D, PIECES, False)  # [S_, D]
-    if R:
-        k = turned(k, p_turns, j, S, 1, R, PIECES)
-    v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, UNIT, D, PIECES, False)  # [S_, D]
+    k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, False)  # [S_, D]
+    v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, False)  # [S_, D]
     dk, dv = zeros(S_, PIECES), zeros(S_, PIECES)
     begin, end = 0, q_tiles
     if SHARED:
@@ -195,25 +192,27 @@ def key_gradients(
             its_place, start = place + step // q_tiles, step % q_tiles * L_
         i = start + tl.arange(0, L_)  # [L_]
         o_q = offset_of(its_place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
-        q = loaded(p_q + o_q, i, i < L, q_line, s_q, s_q_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
-        o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
-        dout = loaded(p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
+        products, q = products_with(
+            k, p_q + o_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=False
+        )  # [L_, S_], [L_, D]
         o_row = (its_place * N + n) * 2 * L + i
         shift = tl.load(p_row + o_row, i < L, float("inf"))
         delta = tl.load(p_row + o_row + L, i < L, 0)
-        if R:
-            q = turned(q, p_turns, i, L, 1, R, PIECES)
-        bias = values(entries(p_rows, 0, i[:, None], L, bias_line, s_bias_i, s_bias_i_line))
+        bias = biases(p_bias, o_head, entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE) + o_columns)
         s = scores(
-            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True
+            products, scale, bias, i[:, None], j[None, :], None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True
         )  # [L_, S_]
         p = exp_above(s, shift[:, None])
+        o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
+        dp, dout = products_with(
+            v, p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, None, L, 0, UNIT, D, PIECES, WHOLE, OF_QUERIES=False
+        )  # [L_, S_], [L_, D]
         dv = weighed(dv, tl.trans(p.to(dout[0].dtype)), dout)
-        ds = p * (rows_by_rows(dout, v) - delta[:, None])
+        ds = p * (dp - delta[:, None])
         dk = weighed(dk, tl.trans(ds.to(q[0].dtype)), q)
     dk = times(dk, scale)
     if R:
-        dk = turned(dk, p_turns, j, S, -1, R, PIECES)
+        dk = turned_back(dk, p_turns, j, S, R, PIECES)
     row = result_row(group, j, S, apart) * heads + n
     if SHARED:
         row += chunk.to(tl.int64) * groups * S * N
@@ -222,9 +221,10 @@ def key_gradients(
 
 
 @triton.jit
-def row_products(a, b):
-    """rowsum(a b), from the diagonal of a b^T: added up as dp = dout v^T is, so that dp - delta is exactly 0 where one key has all
-    the weight.
+def row_products(x, p, i, there, D: tl.constexpr, PIECES: tl.constexpr):
+    """rowsum(x rows) of the rows i of D channels, from the diagonal of x rows^T: added up as dp = dout v^T is, so that dp - delta is
+    exactly 0 where one key has all the weight.
     """
-    i = tl.arange(0, a[0].shape[0])
-    return tl.sum(tl.where(i[:, None] == i[None, :], rows_by_rows(a, b), 0), 1)
+    products, _ = products_with(x, p, i, there, None, D, 0, None, 0, 0, 1, D, PIECES, False, OF_QUERIES=True)
+    place = tl.arange(0, products.shape[0])
+    return tl.sum(tl.where(place[:, None] == place[None, :], products, 0), 1)

@@ -28,7 +28,7 @@ from ...ops.schema import sums
 from ...ops.tensors import power_of_2
 from .chunks import add_chunks, chunks_of
 from .launch import launch
-from .long_attention import Sequences, entries, exp_above, loaded, offset_of, rows_by_rows, scores, turned, values
+from .long_attention import Sequences, biases, entry_offset, exp_above, loaded, offset_of, products_with, scores
 from .tiles import block_of, ceil_div
 
 TILES = {  # (block_of(D), bytes of an element): queries, and keys, warps, stages
@@ -89,8 +89,8 @@ def score_gradients(
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
     o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
     X, Y, N, L, S, apart, scale,
-    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr, WHOLE: tl.constexpr,
-    RELATIVE: tl.constexpr, Y_: tl.constexpr, I_: tl.constexpr, J_: tl.constexpr,
+    CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
+    WHOLE: tl.constexpr, RELATIVE: tl.constexpr, Y_: tl.constexpr, I_: tl.constexpr, J_: tl.constexpr,
 ):  # fmt: skip
     """Lines of I queries and of J keys, all in one for a dense bias, in blocks of Y_ lines; a program takes `its_places`, a chunk.
 
@@ -110,8 +110,9 @@ def score_gradients(
     # The bias is the same for all places, and for all blocks of lines that are as far apart.
     i = (first_block * Y_ + row // I_) * I + x_i  # [L_]
     j = ((first_block + shift) * Y_ + column // J_) * J + x_j  # [S_]
-    p_rows = entries(p_bias, o_bias + n * s_bias_n, i[:, None], L, bias_line, s_bias_i, s_bias_i_line)
-    bias = values(entries(p_rows, 0, j[None, :], S, bias_line, s_bias_j, s_bias_j_line))  # [L_, S_]
+    o_rows = entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE)
+    o_columns = entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE)
+    bias = biases(p_bias, o_bias + n * s_bias_n, o_rows + o_columns)  # [L_, S_]
     total = tl.zeros((Y_ * I_, Y_ * J_), tl.float32)
     for step in range(0, tl.minimum(places - first_place, its_places).to(tl.int32) * its_blocks):
         place, block = first_place + step // its_blocks, first_block + step % its_blocks
@@ -119,24 +120,25 @@ def score_gradients(
         i, j = y_i * I + x_i, y_j * J + x_j  # [L_], [S_]
         there_i, there_j = (y_i < lines) & (x_i < I), (y_j < lines) & (x_j < J)
         o_q = offset_of(place, n, X, Y, s_qb, s_qx, s_qy, s_qn) * UNIT
-        q = loaded(p_q + o_q, i, there_i, q_line, s_q, s_q_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
+        q = loaded(p_q + o_q, i, there_i, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, WHOLE)  # [L_, D]
         o_k = offset_of(place, n, X, Y, s_kb, s_kx, s_ky, s_kn) * UNIT
-        k = loaded(p_k + o_k, j, there_j, k_line, s_k, s_k_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
-        o_dout = offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
-        dout = loaded(p_dout + o_dout, i, there_i, o_line, s_o, s_o_line, UNIT, D, PIECES, WHOLE)  # [L_, D]
-        o_v = offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
-        v = loaded(p_v + o_v, j, there_j, v_line, s_v, s_v_line, UNIT, D, PIECES, WHOLE)  # [S_, D]
+        products, _ = products_with(
+            q, p_k + o_k, j, there_j, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=True
+        )  # [L_, S_]
+        s = scores(
+            products, scale, bias, i[:, None], j[None, :], there_j[None, :], L, S,
+            p_focus, p_key_mask, place // (X * Y) * s_mask_b, s_mask, CAUSAL, WHOLE,
+        )  # fmt: skip
         o_row = (place * N + n) * 2 * L + i
         lse = tl.load(p_row + o_row, there_i, float("inf"))
         delta = tl.load(p_row + o_row + L, there_i, 0)
-        if R:
-            q = turned(q, p_turns, i, L, 1, R, PIECES)
-            k = turned(k, p_turns, j, S, 1, R, PIECES)
-        s = scores(
-            rows_by_rows(q, k), scale, bias, i[:, None], j[None, :], there_j[None, :], L, S,
-            p_focus, p_key_mask, place // (X * Y) * s_mask_b, s_mask, CAUSAL, WHOLE,
-        )  # [L_, S_]  # fmt: skip
-        ds = exp_above(s, lse[:, None]) * (rows_by_rows(dout, v) - delta[:, None])
+        o_dout = offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
+        dout = loaded(p_dout + o_dout, i, there_i, o_line, s_o, s_o_line, None, L, 0, UNIT, D, PIECES, WHOLE)  # [L_, D]
+        o_v = offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
+        dp, _ = products_with(
+            dout, p_v + o_v, j, there_j, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, WHOLE, OF_QUERIES=True
+        )  # [L_, S_]
+        ds = exp_above(s, lse[:, None]) * (dp - delta[:, None])
         if not WHOLE:
             ds = tl.where(there_i[:, None] & there_j[None, :], ds, 0)
         total += ds

@@ -7,17 +7,17 @@
     of the same, backward:
         dp  = dout v^T
         ds  = p * (dp - rowsum(p * dp))
-        dv, dq, dk = p^T dout, scale * ds k, scale * ds^T q
+        dv, dk, dq = p^T dout, scale * ds^T q, scale * ds k
         dbias = dbias + ds                                         # of each program; then of all programs, in their order
 
 A program has 4 sequences of up to 16 frames, a warp each, or a longer one, 16 of its rows a warp. The products of the 4 are those
-of a tl.dot of three dimensions, never of one large tile whose blocks beside the diagonal are masked: 0 * NaN would carry a NaN from
-a sequence to its neighbours. So sequences of 8 frames leave half of a tensor core's 16 rows idle; memory bounds them all the same, at
-8 flops a byte: T = 16, D = 64 takes 600 instructions of a warp for 8 KiB.
+of a tl.dot of three dimensions, never of one large tile whose blocks beside the diagonal are masked: 0 * NaN would carry a NaN
+from a sequence to its neighbours. So sequences of 8 frames leave half of a tensor core's 16 rows idle; memory bounds them all the
+same, at 8 flops a byte: T = 16, D = 64 takes 600 instructions of a warp for 8 KiB.
 
-(2 T + 2 S) D elements a sequence come from memory or go there, (3 T + 4 S) D backward: q, k and v are read in place, by any strides,
-and neither out nor lse is needed again. C_ channels are taken at once, so many that registers hold them of q, k, v and dout. Where
-D is more, backward reads q, k and dout again, from a cache. A bias gradient costs a partial (T, S) a program.
+(2 T + 2 S) D elements a sequence come from memory or go there, (3 T + 4 S) D backward: q, k and v are read in place, by any
+strides, and neither out nor lse is needed again. C_ channels are taken at once, so many that registers hold them of q, k, v and
+dout. Where D is more, backward reads q, k and dout again, from a cache. A bias gradient costs a partial (T, S) a program.
 """
 
 import triton
@@ -43,7 +43,7 @@ def forward(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, retur
         short_forward, ceil_div(B * H * W, tiles["P"]) * N,
         q, k, v, *table_of(bias, rel_bias, T), focus_present, turns_of(rotary), out, lse if return_lse else None,
         *_strides(unit, q, k, v), B * H * W, T, S, H * W, W, N, scale,
-        UNIT=unit, CAUSAL=causal, D=D, **tiles, num_warps=num_warps, num_stages=1,
+        UNIT=unit, ALIKE=_alike(q, k, v), CAUSAL=causal, D=D, **tiles, num_warps=num_warps, num_stages=1,
     )  # fmt: skip
     return out, lse
 
@@ -70,23 +70,31 @@ def backward(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_p
         grad_out, q, k, v, *table_of(bias, rel_bias, T), focus_present, turns_of(rotary), dq, dk, dv, partials,
         *_strides(unit, grad_out, q, k, v), 3 * N if packed else N,
         B * H * W, blocks, programs, T, S, H * W, W, N, scale,
-        UNIT=unit, CAUSAL=causal, D=D, **tiles, num_warps=num_warps, num_stages=1,
+        UNIT=unit, ALIKE=_alike(q, k, v), CAUSAL=causal, D=D, **tiles, num_warps=num_warps, num_stages=1,
     )  # fmt: skip
     return *results, _table_gradient(partials, rel_bias) if need_bias_grad else absent(q)
 
 
-def _tiles(T, S, D, element_size, rotary):
-    """(tiles, warps). C_ channels at once: what leaves no registers to spill, of which float32's products in three parts and the
-    rotation take more.
+def _tiles(T, S, D, element_size, rotary) -> tuple[dict, int]:
+    """(tiles, warps). C_ channels at once, as many as registers hold: turning takes some, and float32, whose product is three,
+    many more.
     """
     T_, S_ = block_of(T, 64), block_of(S, 64)
     rows = max(T_, S_)
-    C_ = 1024 // rows if element_size == 2 else SMALLEST
-    if rotary is not None:
-        C_ //= 2
-    C_ = max(SMALLEST, min(C_, block_of(D, 256)))
-    R = 0 if rotary is None else 2 * rotary.shape[1]
-    return dict(P=4 if rows == 16 else 1, T_=T_, S_=S_, C_=C_, CHUNKS=ceil_div(D, C_), R=R), 4 if rows == 16 else rows // 16
+    if element_size == 4:
+        C_ = SMALLEST
+    elif rotary is not None or (rows == 16 and D > 64):
+        C_ = max(SMALLEST, 512 // rows)
+    else:
+        C_ = 1024 // rows
+    C_ = min(C_, block_of(D, 256))
+    P, num_warps = (4, 4) if rows == 16 else (1, rows // 16)
+    return dict(P=P, T_=T_, S_=S_, C_=C_, CHUNKS=ceil_div(D, C_), R=0 if rotary is None else 2 * rotary.shape[1]), num_warps
+
+
+def _alike(q, k, v) -> bool:
+    """Whether rows of q, k and v have the same offsets, as slices of one projection have."""
+    return q.shape == k.shape and outer_strides(q) == outer_strides(k) == outer_strides(v)
 
 
 def _strides(unit, *tensors):
@@ -107,8 +115,8 @@ def _table_gradient(partials, rel_bias):
 
 
 def _sum(parts, total, number, L, S):
-    N, E_ = total.shape[0], 32
-    launch(sum_diagonals, N * ceil_div(L + S - 1, E_), parts, total, number, N, L, S, ROWS=64, E_=E_)
+    N, E_ = total.shape[0], 16
+    launch(sum_diagonals, N * ceil_div(L + S - 1, E_), parts, total, number, N, L, S, ROWS=128, E_=E_)
 
 
 # ------------------------------------------------------------------------------------------------------------------- kernels
@@ -119,16 +127,17 @@ def short_forward(
     p_q, p_k, p_v, p_bias, o_bias, s_bn, s_bi, s_bj, p_focus, p_turns, p_out, p_lse,
     s_qb, s_qt, s_qh, s_qw, s_qn, s_kb, s_kt, s_kh, s_kw, s_kn, s_vb, s_vt, s_vh, s_vw, s_vn,
     sequences, T, S, HW, W, N, scale,
-    UNIT: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr,
+    UNIT: tl.constexpr, ALIKE: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr,
     P: tl.constexpr, T_: tl.constexpr, S_: tl.constexpr, C_: tl.constexpr, CHUNKS: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) % N).to(tl.int64)
-    block = tl.program_id(0) // N
-    i_s, i_t, seen_q = rows_of(block, sequences, T, P, T_)
-    j_s, j_t, seen_k = rows_of(block, sequences, S, P, S_)
-    p_q += (n * s_qn + row_offset(i_s, i_t, HW, W, s_qb, s_qt, s_qh, s_qw)) * UNIT
-    p_k += (n * s_kn + row_offset(j_s, j_t, HW, W, s_kb, s_kt, s_kh, s_kw)) * UNIT
-    p_v += (n * s_vn + row_offset(j_s, j_t, HW, W, s_vb, s_vt, s_vh, s_vw)) * UNIT
+    i_s, i_t, seen_q, j_s, j_t, seen_k, o_q, o_k, o_v = places(
+        tl.program_id(0) // N, n, (s_qb, s_qt, s_qh, s_qw, s_qn), (s_kb, s_kt, s_kh, s_kw, s_kn), (s_vb, s_vt, s_vh, s_vw, s_vn),
+        sequences, T, S, HW, W, UNIT, ALIKE, P, T_, S_,
+    )  # fmt: skip
+    p_q += o_q
+    p_k += o_k
+    p_v += o_v
     q = loaded(p_q, seen_q, 0, p_turns, i_t, T, D, P, C_, R)
     k = loaded(p_k, seen_k, 0, p_turns, j_t, T, D, P, C_, R)
     v = loaded(p_v, seen_k, 0, None, j_t, T, D, P, C_, 0)
@@ -160,7 +169,7 @@ def short_backward(
     s_ob, s_ot, s_oh, s_ow, s_on, s_qb, s_qt, s_qh, s_qw, s_qn, s_kb, s_kt, s_kh, s_kw, s_kn, s_vb, s_vt, s_vh, s_vw, s_vn,
     heads,                                  # from a pixel of the results to the next
     sequences, blocks, programs, T, S, HW, W, N, scale,
-    UNIT: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr,
+    UNIT: tl.constexpr, ALIKE: tl.constexpr, CAUSAL: tl.constexpr, D: tl.constexpr,
     P: tl.constexpr, T_: tl.constexpr, S_: tl.constexpr, C_: tl.constexpr, CHUNKS: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     n = (tl.program_id(0) % N).to(tl.int64)
@@ -171,21 +180,20 @@ def short_backward(
         bias = bias_of(p_bias, o_bias + n * s_bn, s_bi, s_bj, T, S, CAUSAL, T_, S_)
         gradients(
             block, None, p_do, p_q, p_k, p_v, bias, p_focus, p_turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
-            sequences, T, S, HW, W, scale, UNIT, D, P, T_, S_, C_, CHUNKS, R,
+            sequences, T, S, HW, W, scale, UNIT, ALIKE, D, P, T_, S_, C_, CHUNKS, R,
         )  # fmt: skip
     else:
         dbias = apart(tl.zeros((P * T_, S_), tl.float32), P)
         for block in tl.range(tl.program_id(0) // N, blocks, programs, disable_licm=True):
-            # A zero, which the compiler does not know for one: it would else keep all addresses of the bias and of the angles
-            # from block to block, and has no registers for them.
+            # A zero, which the compiler does not know for one: it would else keep the addresses of the bias, one an element, from
+            # block to block, for which there are no registers. Nor are there for all else that is the same for each block.
             zero = block // blocks
             bias = bias_of(
                 p_bias, o_bias + n * s_bn + zero, s_bi + zero, s_bj + zero, T + zero, S + zero, CAUSAL, T_, S_
             )  # fmt: skip
-            turns = None if p_turns is None else p_turns + zero
             dbias = gradients(
-                block, dbias, p_do, p_q, p_k, p_v, bias, p_focus, turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
-                sequences, T, S, HW, W, scale, UNIT, D, P, T_, S_, C_, CHUNKS, R,
+                block, dbias, p_do, p_q, p_k, p_v, bias, p_focus, p_turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
+                sequences, T, S, HW, W, scale, UNIT, ALIKE, D, P, T_, S_, C_, CHUNKS, R,
             )  # fmt: skip
         if P > 1:
             dbias = tl.sum(dbias, 0)
@@ -197,16 +205,17 @@ def short_backward(
 def gradients(
     block, dbias, p_do, p_q, p_k, p_v, bias, p_focus, p_turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
     sequences, T, S, HW, W, scale,
-    UNIT: tl.constexpr, D: tl.constexpr,
+    UNIT: tl.constexpr, ALIKE: tl.constexpr, D: tl.constexpr,
     P: tl.constexpr, T_: tl.constexpr, S_: tl.constexpr, C_: tl.constexpr, CHUNKS: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
     """Of a block of sequences. Returns dbias + ds, or None for None."""
-    i_s, i_t, seen_q = rows_of(block, sequences, T, P, T_)
-    j_s, j_t, seen_k = rows_of(block, sequences, S, P, S_)
+    i_s, i_t, seen_q, j_s, j_t, seen_k, o_q, o_k, o_v = places(
+        block, n, of_q, of_k, of_v, sequences, T, S, HW, W, UNIT, ALIKE, P, T_, S_
+    )  # fmt: skip
+    p_q += o_q
+    p_k += o_k
+    p_v += o_v
     p_do += (n * of_do[4] + row_offset(i_s, i_t, HW, W, of_do[0], of_do[1], of_do[2], of_do[3])) * UNIT
-    p_q += (n * of_q[4] + row_offset(i_s, i_t, HW, W, of_q[0], of_q[1], of_q[2], of_q[3])) * UNIT
-    p_k += (n * of_k[4] + row_offset(j_s, j_t, HW, W, of_k[0], of_k[1], of_k[2], of_k[3])) * UNIT
-    p_v += (n * of_v[4] + row_offset(j_s, j_t, HW, W, of_v[0], of_v[1], of_v[2], of_v[3])) * UNIT
     q = loaded(p_q, seen_q, 0, p_turns, i_t, T, D, P, C_, R)
     k = loaded(p_k, seen_k, 0, p_turns, j_t, T, D, P, C_, R)
     v = loaded(p_v, seen_k, 0, None, j_t, T, D, P, C_, 0)
@@ -232,7 +241,7 @@ def gradients(
         dbias += ds
     p, ds = p.to(q.dtype), ds.to(q.dtype)
 
-    # dv, dq, dk = p^T dout, scale * ds k, scale * ds^T q: one after another, for their operands fill the registers
+    # dv, dk, dq = p^T dout, scale * ds^T q, scale * ds k: one after another, for their operands fill the registers
     p_dq += (row_number(i_s, i_t, T, HW) * heads + n) * D
     o_key = (row_number(j_s, j_t, S, HW) * heads + n) * D
     for c in range(CHUNKS):
@@ -241,13 +250,30 @@ def gradients(
         store(p_dv + o_key, seen_k, c, dot(transposed(p), do, None), None, j_t, T, D, C_, 0)
     for c in range(CHUNKS):
         if CHUNKS > 1:
-            k = loaded(p_k, seen_k, c, p_turns, j_t, T, D, P, C_, R)
-        store(p_dq, seen_q, c, dot(ds, k, None) * scale, p_turns, i_t, T, D, C_, R)
-    for c in range(CHUNKS):
-        if CHUNKS > 1:
             q = loaded(p_q, seen_q, c, p_turns, i_t, T, D, P, C_, R)
         store(p_dk + o_key, seen_k, c, dot(transposed(ds), q, None) * scale, p_turns, j_t, T, D, C_, R)
+    for c in range(CHUNKS):
+        if CHUNKS > 1:
+            k = loaded(p_k, seen_k, c, p_turns, j_t, T, D, P, C_, R)
+        store(p_dq, seen_q, c, dot(ds, k, None) * scale, p_turns, i_t, T, D, C_, R)
     return dbias
+
+
+@triton.jit
+def places(
+    block, n, of_q, of_k, of_v, sequences, T, S, HW, W,
+    UNIT: tl.constexpr, ALIKE: tl.constexpr, P: tl.constexpr, T_: tl.constexpr, S_: tl.constexpr,
+):  # fmt: skip
+    """(sequence, frame, whether it is there) of the rows of queries, and of keys; the offsets of q's, k's and v's."""
+    i_s, i_t, seen_q = rows_of(block, sequences, T, P, T_)
+    o_q = (n * of_q[4] + row_offset(i_s, i_t, HW, W, of_q[0], of_q[1], of_q[2], of_q[3])) * UNIT
+    if ALIKE:
+        return i_s, i_t, seen_q, i_s, i_t, seen_q, o_q, o_q, o_q
+    else:
+        j_s, j_t, seen_k = rows_of(block, sequences, S, P, S_)
+        o_k = (n * of_k[4] + row_offset(j_s, j_t, HW, W, of_k[0], of_k[1], of_k[2], of_k[3])) * UNIT
+        o_v = (n * of_v[4] + row_offset(j_s, j_t, HW, W, of_v[0], of_v[1], of_v[2], of_v[3])) * UNIT
+        return i_s, i_t, seen_q, j_s, j_t, seen_k, o_q, o_k, o_v
 
 
 @triton.jit
@@ -272,7 +298,7 @@ def store(p_row, seen, c, x, p_turns, i_t, T, D: tl.constexpr, C_: tl.constexpr,
 
 @triton.jit
 def sum_diagonals(p_parts, p_total, parts, N, L, S, ROWS: tl.constexpr, E_: tl.constexpr):
-    """(parts, N, L, S) to (N, L + S - 1): over the parts and along the diagonals, in float64, for terms of a sum may be far apart.
+    """(parts, N, L, S) to (N, L + S - 1): over the parts and along diagonals, in float64, for terms of a sum may be far apart.
 
     A dense table, whose entries have no others on their diagonal, comes as one row: L = 1.
     """
