@@ -7,6 +7,7 @@ Counts are facts, of an A100's code; they say nothing about time.
 
 import argparse
 import importlib
+import itertools
 import json
 import re
 import subprocess
@@ -27,11 +28,11 @@ from vdiff_kernels.backends import registry
 from vdiff_kernels.backends.triton import FUNCTIONS, launch
 from vdiff_kernels.bench.counting import BytesMoved, bytes_of
 from vdiff_kernels.bench.gpus import GPU, GPUS, RTX_5090
-from vdiff_kernels.bench.rivals import eager
+from vdiff_kernels.bench.rivals import Frames, eager
 from vdiff_kernels.bench.rooflines import work
 from vdiff_kernels.library import NAMESPACE
-from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
-from vdiff_kernels.ops.call import Call
+from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions, LayerCall
+from vdiff_kernels.ops.call import Call, described
 from vdiff_kernels.ops.conv.call import ConvCall
 from vdiff_kernels.ops.feedforward.call import GegluCall
 from vdiff_kernels.ops.linear.call import LinearCall
@@ -61,6 +62,11 @@ class Subject:
     def kernels(self):
         return registry.OPERATORS[self.call.operator].kernels["triton"]
 
+    @property
+    def is_served(self) -> bool:
+        """Whole, on a GPU."""
+        return registry.BACKENDS["triton"].supports(described(self.call, torch.device("cuda"))) is None
+
     def work(self, direction: str) -> tuple[float, float]:
         """(bytes, flops) of the direction alone."""
         alone, both = work(self.call), work(self.call, True)
@@ -76,6 +82,25 @@ def attention(*shape, **options) -> Callable[[torch.dtype], Subject]:
         layout, given = made.for_rivals(q, k, v)
         call = AttentionCall(f"{made.kind}_attention", q, k, v, AttentionOptions(bias, rel_bias))
         return Subject(call, eager(layout), tuple(given), made)
+
+    return subject
+
+
+def temporal_layer(T: int, size: int, C: int, N: int):
+    """As in a block of attention: a layer norm, the projections, the sum."""
+
+    def subject(dtype):
+        x = image(dtype, T, size, C).movedim(1, -1)
+        weights = [torch.randn(*shape).to(dtype) for shape in ((3 * C, C), (3 * C,), (C, C), (C,))]
+        given = Norm("layer", torch.rand(C), torch.rand(C))
+        call = LayerCall("temporal_layer", x, *weights, N, given, None, None, x, AttentionOptions())
+
+        def by_pytorch(x, w_qkv, b_qkv, w_out, b_out, norm_weight, norm_bias):
+            h = F.layer_norm(x, (C,), norm_weight, norm_bias)
+            q, k, v = F.linear(h, w_qkv, b_qkv).unflatten(-1, (3, N, C // N)).unbind(4)
+            return x + F.linear(eager(Frames)(q, k, v).flatten(-2), w_out, b_out)
+
+        return Subject(call, by_pytorch, (x, *weights, given.weight.to(dtype), given.bias.to(dtype)))
 
     return subject
 
@@ -173,6 +198,7 @@ SUBJECTS = {
     "temporal_attention T64 H2 W4 N2 D64, rel bias": attention("temporal", 64, 2, 4, 2, 64, bias="rel"),
     "spatial_attention 32x32 N1 D64, rel bias": attention("spatial", 1, 32, 32, 1, 64, bias="rel"),
     "spatial_attention T2 16x16 N2 D64, context of 77": attention("spatial", 2, 16, 16, 2, 64, context=77),
+    "temporal_layer T16 4x4 C128 N4": temporal_layer(16, 4, 128, 4),
     "channel_stats T2 32x32 C320": statistics(2, 32, 320),
     "norm_act T2 32x32 C320, group, silu": norm(2, 32, 320),
     "norm_act T2 32x32 C320, layer, silu": norm(2, 32, 320, "layer"),
@@ -185,10 +211,11 @@ SUBJECTS = {
 
 
 def subjects(*dtypes: torch.dtype, only: str = "") -> Iterator[tuple[str, Subject]]:
-    """Each made when it is reached. only: those whose name has this in it."""
-    for name, make in SUBJECTS.items():
-        if only in name:
-            yield from ((name, make(dtype)) for dtype in dtypes)
+    """Those that are served, each made when it is reached. only: those whose name has this in it."""
+    for name, dtype in itertools.product((name for name in SUBJECTS if only in name), dtypes):
+        subject = SUBJECTS[name](dtype)
+        if subject.is_served:
+            yield name, subject
 
 
 # ---------------------------------------------------------------------------------------------------------- what is launched

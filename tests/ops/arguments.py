@@ -60,7 +60,7 @@ def calls():
     yield "spatial_attention", (q, k, v, None, torch.randn(2, 3, 5), 0.3, None, True)
     yield "spatial_attention", (q, context, context.clone(), torch.randn(2, 6, 4), None, 0.3, torch.rand(2, 4) > 0.5, False)
     grad_out, mask = torch.randn_like(q), torch.rand(2, 4) > 0.5
-    yield "spatial_attention_backward", (grad_out, *packed, None, lse, None, torch.randn(2, 3, 5), 0.3, None, True, True)
+    yield "spatial_attention_backward", (grad_out, *packed, q, lse, None, torch.randn(2, 3, 5), 0.3, None, True, True)
     yield "spatial_attention_backward", (grad_out, q, context, context.clone(), q, lse, None, None, 0.3, mask, False, False)
     yield from layer_calls()
     x = torch.randn(2, 3, 4, 5, 8)

@@ -1,25 +1,25 @@
-"""The Triton kernels in Triton's interpreter, on every hostile case: what they compute, whatever a compiler makes of it."""
+"""The Triton kernels in Triton's interpreter, on every hostile case: what they compute, whatever a compiler makes of it.
+
+Attention is in test_interpreted_attention.py: a file is one worker's.
+"""
 
 import pytest
 import torch
 
 import vdiff_kernels as vdiff
+from tests.backends.triton.cases import TOO_LONG, cases_of
 from vdiff_kernels import verify
-from vdiff_kernels.backends import registry
-
-SERVED = registry.BACKENDS["triton"].kernels
 
 
-def is_served(operator: str) -> bool:
-    """Whole, or its core."""
-    return operator in SERVED or any(part in SERVED for part in registry.OPERATORS[operator].parts[:1])
-
-
-# NumPy has no bfloat16: tests/backends/triton/test_simulated.py has it.
+# NumPy has no bfloat16: test_simulated.py has it.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16], ids=str)
-@pytest.mark.parametrize("case", [case for case in verify.CASES if is_served(case.operator)], ids=str)
+@pytest.mark.parametrize("case", cases_of(lambda operator: not operator.startswith(("temporal", "spatial"))), ids=str)
 def test_case(interpreted, case, dtype):
     interpreted(verify.check, case, dtype, "triton")
+
+
+def test_what_is_left_out_is_there():
+    assert {str(case) for case in verify.CASES} >= TOO_LONG
 
 
 def test_a_projection_s_gradient_in_longer_rows(interpreted):

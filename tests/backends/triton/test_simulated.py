@@ -6,10 +6,10 @@ Few cases: a kernel is compiled for each dtype and kind of a call, in up to a se
 import pytest
 import torch
 
+from tests.backends.triton.cases import SERVED
 from tests.backends.triton.simulated import simulated_by_triton
 from tests.ptxsim.fixtures import clean_triton
 from vdiff_kernels import verify
-from vdiff_kernels.backends import registry
 
 NAMES = {
     "temporal_attention": ["odd-hw", "sixteen-causal", "image-frames", "long-few-keys"],
@@ -21,7 +21,6 @@ NAMES = {
     "norm_linear": ["group-clip", "rms-adaptive"],
     "geglu": ["no-bias", "many-tiles"],
 }
-SERVED = registry.BACKENDS["triton"].kernels
 CASES = [case for case in verify.CASES if case.operator in SERVED and case.name in NAMES.get(case.operator, ())]
 
 

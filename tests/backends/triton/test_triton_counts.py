@@ -3,9 +3,9 @@
 import pytest
 import torch
 
+from tests.backends.triton.cases import SERVED
 from tests.backends.triton.simulated import simulated_by_triton
 from vdiff_kernels import verify
-from vdiff_kernels.backends import registry
 
 CASES = [
     verify.TemporalCase("sixteen-frames", T=16, H=2, W=4, N=2, D=64, bias="rel", layout="packed"),
@@ -22,7 +22,7 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize("case", [case for case in CASES if case.operator in registry.BACKENDS["triton"].kernels], ids=str)
+@pytest.mark.parametrize("case", [case for case in CASES if case.operator in SERVED], ids=str)
 def test_counts(case, simulate):
     with simulated_by_triton(simulate.triton_launch):
         verify.check(case, torch.bfloat16, "triton")

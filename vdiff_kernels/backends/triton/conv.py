@@ -45,8 +45,7 @@ def norm_act_conv_backward(
     need_x, need_weight, need_mix,
 ):  # fmt: skip
     norm_arguments = kind, norm_weight, norm_bias, groups, eps, scope, scale, shift, act, stats
-    dx = dweight = dmix = dtemb = dbias = absent(x)
-    dnorm = [absent(x)] * 4
+    dx, dweight, dmix, dtemb, dbias, *dnorm = (absent(x) for _ in range(9))  # no two are one
     norm = folded(x, *norm_arguments)
     grad = grad_out if mix is None else (grad_out * (1 - mix)[:, :, None, None, None]).to(x.dtype)
     if bias is not None or temb is not None:

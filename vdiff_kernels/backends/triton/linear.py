@@ -36,8 +36,7 @@ def norm_linear_backward(
 ):  # fmt: skip
     acc = acc_dtype(x.dtype)
     norm_arguments = kind, norm_weight, norm_bias, groups, eps, scope, scale, shift, act, stats
-    dx = dweight = dbias = dgate = dpos_emb = absent(x)
-    dnorm = [absent(x)] * 4
+    dx, dweight, dbias, dgate, dpos_emb, *dnorm = (absent(x) for _ in range(9))  # no two are one
     norm = folded(x, *norm_arguments)
     rows = grad_out if gate is None else (grad_out * gate[:, None, None, None]).to(x.dtype)
     rows = rows.flatten(0, 3)

@@ -348,8 +348,6 @@ def products_with(
     rows = ()
     for n in tl.static_range(len(PIECES)):
         piece = _loaded(p, i, there, p_turns, T, R, D, PIECES[n][0], PIECES[n][1], WHOLE)
-        if n > 0 and len(PIECES) > 4:
-            tl.debug_barrier()
         a, b = (x[n], piece) if OF_QUERIES else (piece, x[n])
         products = dot(a, tl.trans(b), None if n == 0 else products)  # noqa: F821
         rows += (piece,)

@@ -195,20 +195,18 @@ def key_gradients(
         products, q = products_with(
             k, p_q + o_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=False
         )  # [L_, S_], [L_, D]
-        o_row = (its_place * N + n) * 2 * L + i
-        shift = tl.load(p_row + o_row, i < L, float("inf"))
-        delta = tl.load(p_row + o_row + L, i < L, 0)
         bias = biases(p_bias, o_head, entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE) + o_columns)
         s = scores(
             products, scale, bias, i[:, None], j[None, :], None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True
         )  # [L_, S_]
-        p = exp_above(s, shift[:, None])
+        o_row = (its_place * N + n) * 2 * L + i
+        p = exp_above(s, tl.load(p_row + o_row, i < L, float("inf"))[:, None])
         o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
         dp, dout = products_with(
             v, p_dout + o_dout, i, i < L, o_line, s_o, s_o_line, None, L, 0, UNIT, D, PIECES, WHOLE, OF_QUERIES=False
         )  # [L_, S_], [L_, D]
+        ds = p * (dp - tl.load(p_row + o_row + L, i < L, 0)[:, None])
         dv = weighed(dv, tl.trans(p.to(dout[0].dtype)), dout)
-        ds = p * (dp - delta[:, None])
         dk = weighed(dk, tl.trans(ds.to(q[0].dtype)), q)
     dk = times(dk, scale)
     if R:
