@@ -18,8 +18,9 @@ with ending_quietly(starts_command()):
 
 __version__ = "0.1.0"
 __all__ = [
-    "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv", "norm_linear",
-    "patch", "patched", "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention", "temporal_layer", "unpatch",
+    "Availability", "Norm", "availability", "backend", "explain", "geglu", "layers", "nn", "norm_act", "norm_act_conv",
+    "norm_linear", "patch", "patched", "pseudo3d_conv", "spatial_attention", "spatial_layer", "temporal_attention",
+    "temporal_layer", "unpatch",
 ]  # fmt: skip
 
 

@@ -106,8 +106,8 @@ TYPES = {
 def from_launch(kernel, arguments, constants, num_warps: int, num_stages: int, arch: int = ARCH) -> tuple[TritonKernel, list]:
     """What Triton compiles for this launch of a @triton.jit function, and the arguments that are left.
 
-    As by backends/triton/launch.py on a GPU: a number that is 1 and a tensor that is None are constants, multiples of 16 are known
-    to be such, and nothing is fused.
+    As by backends/triton/launch.py on a GPU: a number that is 1 and a tensor that is None are constants, multiples of 16 are
+    known to be such, and nothing is fused.
     """
     names = [name for name in kernel.arg_names if name not in constants]
     signature, known, left, divisible = {}, dict(constants), [], []
@@ -131,5 +131,6 @@ def from_launch(kernel, arguments, constants, num_warps: int, num_stages: int, a
 @functools.cache
 def _compiled(kernel, signature, known, arch, num_warps, num_stages, divisible) -> TritonKernel:
     return from_triton(
-        kernel, dict(signature), dict(known), arch=arch, num_warps=num_warps, num_stages=num_stages, divisible=divisible, fused=False,
+        kernel, dict(signature), dict(known), arch=arch, num_warps=num_warps, num_stages=num_stages, divisible=divisible,
+        fused=False,
     )  # fmt: skip
