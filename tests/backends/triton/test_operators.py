@@ -87,11 +87,11 @@ def _pixels(*rest):
 
 
 def _attention(B, T, H):
-    return *(_pixels(7, 8)(B, T, H) for _ in range(3)), torch.randn(7, 2 * T - 1, requires_grad=True)
+    return *(_pixels(3, 8)(B, T, H) for _ in range(3)), torch.randn(3, 2 * T - 1, requires_grad=True)
 
 
 def _context(B, T, H):
-    return _pixels(7, 8)(B, T, H), *(torch.randn(B, T + 6, 7, 8, requires_grad=True) for _ in range(2))
+    return _pixels(3, 8)(B, T, H), *(torch.randn(B, T + 6, 3, 8, requires_grad=True) for _ in range(2))
 
 
 def _layer(B, T, H):

@@ -13,7 +13,7 @@ from vdiff_kernels import verify
 
 NAMES = {
     "temporal_attention": ["odd-hw", "sixteen-causal", "image-frames", "long-few-keys"],
-    "spatial_attention": ["odd-hw-rel", "masked-rows", "padded-context", "many-rows"],
+    "spatial_attention": ["lines-across-tiles", "masked-rows", "padded-context"],
     "temporal_layer": ["animatediff"],
     "channel_stats": ["large-mean"],
     "norm_act": ["group-clip", "one-group", "layer", "rms"],

@@ -23,20 +23,38 @@ from torch import Tensor
 from ...ops.schema import absent, contiguous, sums
 from .chunks import add_chunks, chunks_of
 from .launch import launch
-from .long_attention import (
-    Sequences, biases, entry_offset, exp_above, loaded, of_frames, offset_of, place_of, products_with, result_row,
-    scores, shift_of, stored, temporal, times, turned_back, weighed, zeros,
-)  # fmt: skip
 from .long_attention_bias import bias_gradient
-from .tiles import block_of, ceil_div, unit_of
+from .long_sequences import (
+    Sequences,
+    biases,
+    entry_offset,
+    exp_above,
+    loaded,
+    of_frames,
+    offset_of,
+    place_of,
+    products_with,
+    result_row,
+    scores,
+    shift_of,
+    stored,
+    temporal,
+    times,
+    turned_back,
+    weighed,
+    zeros,
+)  # fmt: skip
+from .tiles import block_of, ceil_div
 
-DQ_TILES = {  # (block_of(D), bytes of an element): queries, keys, warps, stages
-    (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
-    (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
+# By Sequences.kind: queries, keys, warps, stages. As forward's, and 64 queries where that has as many or more: GPUs have other
+# instructions for such products, which may round in another way, and these scores are to be those of forward.
+DQ_TILES = {
+    (16, 2): (64, 64, 4, 3), (32, 2): (64, 64, 4, 3), (64, 2): (64, 64, 4, 3), (128, 2): (64, 32, 4, 3), (256, 2): (64, 16, 8, 2),
+    (16, 4): (32, 32, 4, 3), (32, 4): (32, 32, 4, 3), (64, 4): (32, 32, 8, 3), (128, 4): (16, 16, 4, 2), (256, 4): (16, 16, 8, 1),
 }  # fmt: skip
-DKDV_TILES = {  # (block_of(D), bytes of an element): keys, queries, warps, stages
-    (16, 2): (64, 64, 4, 2), (32, 2): (64, 64, 4, 2), (64, 2): (64, 64, 4, 2), (128, 2): (64, 32, 4, 2), (256, 2): (32, 32, 4, 2),
-    (16, 4): (32, 32, 4, 2), (32, 4): (32, 32, 4, 2), (64, 4): (32, 32, 4, 2), (128, 4): (32, 16, 4, 2), (256, 4): (16, 16, 4, 2),
+DKDV_TILES = {
+    (16, 2): (64, 64, 4, 3), (32, 2): (64, 64, 4, 3), (64, 2): (64, 64, 8, 3), (128, 2): (64, 32, 4, 2), (256, 2): (64, 16, 8, 2),
+    (16, 4): (32, 32, 8, 3), (32, 4): (32, 32, 8, 3), (64, 4): (16, 32, 8, 3), (128, 4): (16, 32, 8, 3), (256, 4): (16, 16, 8, 2),
 }  # fmt: skip
 
 
@@ -60,51 +78,47 @@ def backward(of: Sequences, grad_out: Tensor, q, k, v, out, lse, packed: bool, t
         results = dq, dk, dv = contiguous(q), contiguous(k), contiguous(v)
     heads = (3 if packed else 1) * of.N
     rows = sums(q, (of.places * of.N, 2, of.L))
-    unit = unit_of(of.q, of.k, of.v, grad_out)
-    arguments = *of.tensors(), grad_out, rows, *of.numbers(unit, grad_out)
-    constants = dict(UNIT=unit, **of.constants())
-    _queries(of, dq, heads, out, lse, arguments, constants)
-    _keys(of, dk, dv, heads, arguments, constants)
-    return *results, absent(q) if table is None else bias_gradient(of, table, arguments, constants)
+    arguments, constants = of.arguments(grad_out), of.constants(grad_out)
+    _queries(of, dq, heads, out, lse, rows, arguments, constants)
+    _keys(of, dk, dv, heads, rows, arguments, constants)
+    return *results, absent(q) if table is None else bias_gradient(of, table, rows, arguments, constants)
 
 
-def _queries(of, dq, heads, out, lse, arguments, constants):
-    queries, keys, num_warps, num_stages = DQ_TILES[block_of(of.D, 256), dq.element_size()]
+def _queries(of, dq, heads, out, lse, rows, arguments, constants):
+    queries, keys, num_warps, num_stages = DQ_TILES[of.kind]
     L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
     launch(
-        query_gradient, of.places * of.N * ceil_div(of.L, L_), dq, out, lse, heads, *arguments,
+        query_gradient, of.places * of.N * ceil_div(of.L, L_), dq, rows, out, lse, heads, *arguments,
         WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
 
 
-def _keys(of, dk, dv, heads, arguments, constants):
-    keys, queries, num_warps, num_stages = DKDV_TILES[block_of(of.D, 256), dk.element_size()]
+def _keys(of, dk, dv, heads, rows, arguments, constants):
+    queries, keys, num_warps, num_stages = DKDV_TILES[of.kind]
     L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
-    B, X, Y = of.q.shape[:3]
+    B, X, _ = of.q.shape[:3]
     groups, members = (B, X) if of.has_shared_keys else (of.places, 1)
     programs = groups * of.N * ceil_div(of.S, S_)
     chunks = chunks_of(programs, members)
-    sums_of_chunks = dk, dv
-    if chunks > 1:
-        sums_of_chunks = sums(dk, (2, chunks, *dk.shape)).unbind(0)
+    its_dk, its_dv = (dk, dv) if chunks == 1 else sums(dk, (2, chunks, *dk.shape))
     launch(
-        key_gradients, programs * chunks, *sums_of_chunks, heads, groups, ceil_div(members, chunks), *arguments,
+        key_gradients, programs * chunks, its_dk, its_dv, rows, heads, groups, ceil_div(members, chunks), *arguments,
         SHARED=of.has_shared_keys, WHOLE=of.L % L_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
     )  # fmt: skip
     if chunks > 1:
-        for parts, result in zip(sums_of_chunks, (dk, dv)):
-            add_chunks(parts, result)
+        add_chunks(its_dk, dk)
+        add_chunks(its_dv, dv)
 
 
 @triton.jit
 def query_gradient(
-    p_dq, p_out, p_lse, heads,
-    p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask, p_dout, p_row,
+    p_dq, p_row, p_out, p_lse, heads,
+    p_q, p_k, p_v, p_dout, p_bias, p_focus, p_key_mask, p_turns,
     s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
     s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
     s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
-    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
+    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line, s_mask_b, s_mask,
     X, Y, N, L, S, apart, scale,
     CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
     WHOLE: tl.constexpr, L_: tl.constexpr, S_: tl.constexpr,
@@ -120,7 +134,7 @@ def query_gradient(
     p_dout += offset_of(place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
     o_mask = place // (X * Y) * s_mask_b
     o_head = o_bias + n * s_bias_n
-    o_rows = entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE)
+    o_i = entry_offset(i, L, bias_line, s_bias_i, s_bias_i_line, WIDE)
 
     q = loaded(p_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, False)  # [L_, D]
     dout = loaded(p_dout, i, i < L, o_line, s_o, s_o_line, None, L, 0, UNIT, D, PIECES, False)  # [L_, D]
@@ -136,11 +150,8 @@ def query_gradient(
         products, k = products_with(
             q, p_k, j, j < S, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=True
         )  # [L_, S_], [S_, D]
-        bias = biases(p_bias, o_head, o_rows + entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE))
-        s = scores(
-            products, scale, bias, i[:, None], j[None, :], (j < S)[None, :], L, S, p_focus, p_key_mask, o_mask, s_mask,
-            CAUSAL, WHOLE,
-        )  # [L_, S_]  # fmt: skip
+        bias = biases(p_bias, o_head, o_i, entry_offset(j, S, bias_line, s_bias_j, s_bias_j_line, WIDE))
+        s = scores(products, scale, bias, i, j, j < S, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, WHOLE)
         p = exp_above(s, shift[:, None])
         dp, _ = products_with(dout, p_v, j, j < S, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, WHOLE, OF_QUERIES=True)
         ds = p * (dp - delta[:, None])
@@ -153,13 +164,13 @@ def query_gradient(
 
 @triton.jit
 def key_gradients(
-    p_dk, p_dv, heads, groups, members,
-    p_q, p_k, p_v, p_bias, p_focus, p_key_mask, p_turns, s_mask_b, s_mask, p_dout, p_row,
+    p_dk, p_dv, p_row, heads, groups, members,
+    p_q, p_k, p_v, p_dout, p_bias, p_focus, p_key_mask, p_turns,
     s_qb, s_qx, s_qy, s_qn, s_q, s_q_line, q_line,
     s_kb, s_kx, s_ky, s_kn, s_k, s_k_line, k_line,
     s_vb, s_vx, s_vy, s_vn, s_v, s_v_line, v_line,
     s_ob, s_ox, s_oy, s_on, s_o, s_o_line, o_line,
-    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line,
+    o_bias, s_bias_n, s_bias_i, s_bias_i_line, s_bias_j, s_bias_j_line, bias_line, s_mask_b, s_mask,
     X, Y, N, L, S, apart, scale,
     CAUSAL: tl.constexpr, R: tl.constexpr, D: tl.constexpr, WIDE: tl.constexpr, PIECES: tl.constexpr, UNIT: tl.constexpr,
     WHOLE: tl.constexpr, L_: tl.constexpr, S_: tl.constexpr, SHARED: tl.constexpr,
@@ -175,7 +186,7 @@ def key_gradients(
     p_v += offset_of(place, n, X, Y, s_vb, s_vx, s_vy, s_vn) * UNIT
     o_mask = place // (X * Y) * s_mask_b
     o_head = o_bias + n * s_bias_n
-    o_columns = entry_offset(j[None, :], S, bias_line, s_bias_j, s_bias_j_line, WIDE)
+    o_j = entry_offset(j, S, bias_line, s_bias_j, s_bias_j_line, WIDE)
 
     k = loaded(p_k, j, j < S, k_line, s_k, s_k_line, p_turns, S, R, UNIT, D, PIECES, False)  # [S_, D]
     v = loaded(p_v, j, j < S, v_line, s_v, s_v_line, None, S, 0, UNIT, D, PIECES, False)  # [S_, D]
@@ -195,10 +206,8 @@ def key_gradients(
         products, q = products_with(
             k, p_q + o_q, i, i < L, q_line, s_q, s_q_line, p_turns, L, R, UNIT, D, PIECES, WHOLE, OF_QUERIES=False
         )  # [L_, S_], [L_, D]
-        bias = biases(p_bias, o_head, entry_offset(i[:, None], L, bias_line, s_bias_i, s_bias_i_line, WIDE) + o_columns)
-        s = scores(
-            products, scale, bias, i[:, None], j[None, :], None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True
-        )  # [L_, S_]
+        bias = biases(p_bias, o_head, entry_offset(i, L, bias_line, s_bias_i, s_bias_i_line, WIDE), o_j)
+        s = scores(products, scale, bias, i, j, None, L, S, p_focus, p_key_mask, o_mask, s_mask, CAUSAL, True)
         o_row = (its_place * N + n) * 2 * L + i
         p = exp_above(s, tl.load(p_row + o_row, i < L, float("inf"))[:, None])
         o_dout = offset_of(its_place, n, X, Y, s_ob, s_ox, s_oy, s_on) * UNIT
@@ -220,8 +229,8 @@ def key_gradients(
 
 @triton.jit
 def row_products(x, p, i, there, D: tl.constexpr, PIECES: tl.constexpr):
-    """rowsum(x rows) of the rows i of D channels, from the diagonal of x rows^T: added up as dp = dout v^T is, so that dp - delta is
-    exactly 0 where one key has all the weight.
+    """rowsum(x rows) of the rows i of D channels, from the diagonal of x rows^T: added up as dp = dout v^T is, so that dp - delta
+    is exactly 0 where one key has all the weight.
     """
     products, _ = products_with(x, p, i, there, None, D, 0, None, 0, 0, 1, D, PIECES, False, OF_QUERIES=True)
     place = tl.arange(0, products.shape[0])

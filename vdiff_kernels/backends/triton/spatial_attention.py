@@ -1,7 +1,8 @@
 """Spatial attention by Triton: pixels and those of their frame, or a context, by the kernels of sequences of any length."""
 
-from .long_attention import forward, of_pixels, spatial
+from .long_attention import forward
 from .long_attention_backward import backward
+from .long_sequences import of_pixels, spatial
 
 
 def spatial_attention(q, k, v, bias, rel_bias, scale, key_mask, return_lse):

@@ -218,8 +218,7 @@ MAX_SHORT, SHORT_BYTES = 64, 1 << 14  # of a sequence that a Triton program hold
 
 def is_short(T: int, S: int, D: int, element_size: int) -> bool:
     """Whether a Triton program holds whole sequences: in powers of two, as many frames and channels as its tiles have."""
-    rows = max(T, S)
-    return rows <= MAX_SHORT and power_of_2(rows) * power_of_2(D) * element_size <= SHORT_BYTES
+    return max(T, S) <= min(MAX_SHORT, SHORT_BYTES // (power_of_2(D) * element_size))  # powers of two, both
 
 
 def _served(build, kind: str, name: str, *more) -> Kernels:
