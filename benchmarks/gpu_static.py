@@ -153,9 +153,10 @@ class Launch:
 
 
 class Recorder:
-    """Runs launches as SimulatedKernels wants them run, and keeps what they did. figures: of each arch, by kernel."""
+    """Runs launches as SimulatedKernels wants them run, and keeps what they did and what they take on each of the GPUs."""
 
-    def __init__(self):
+    def __init__(self, gpus=GPUS):
+        self.gpus = gpus
         self.launches: list[Launch] = []
         self._figures: dict[tuple[str, int], dict] = {}
 
@@ -172,7 +173,7 @@ class Recorder:
 
         def run(kernel, grid, block, args, shared_bytes):
             report = kernel.launch(grid, block, args, shared_bytes, memory=tensors).assert_clean()
-            takes = {gpu.name: self._takes(launchers, kernel, gpu) for gpu in GPUS}
+            takes = {gpu.name: self._takes(launchers, kernel, gpu) for gpu in self.gpus}
             threads = block[0]
             self.launches.append(
                 Launch(
@@ -181,7 +182,7 @@ class Recorder:
                     max(one.spilled_bytes for one in takes.values()), max(one.stack_bytes for one in takes.values()),
                     {
                         gpu.name: gpu.occupancy(one.registers, threads, one.shared_bytes + shared_bytes)
-                        for gpu, one in zip(GPUS, takes.values())
+                        for gpu, one in zip(self.gpus, takes.values())
                     }, report,
                 )
             )  # fmt: skip

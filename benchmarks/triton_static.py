@@ -364,7 +364,7 @@ def print_counts(only: str, with_cuda: bool) -> list[Row]:
     )
     columns += "wavefronts", "warp instructions", "cuda: unique sectors", "cuda: instructions", "eager"
     _print_head(columns)
-    recorder, rows = gpu_static.Recorder() if with_cuda else None, []
+    recorder, rows = gpu_static.Recorder(GPUS[:1]) if with_cuda else None, []
     for name, subject in subjects(torch.bfloat16, only=only):
         for direction in subject.directions:
             row = measure(name, subject, direction, recorder)
@@ -441,7 +441,7 @@ def _wide(ptx: str) -> tuple[int, int]:
 def print_kernels(only: str, gpus: tuple[GPU, ...]) -> dict[str, dict[str, Figures]]:
     """Each kernel of a call, once, by its name and a GPU's."""
     each = " / ".join(gpu.name for gpu in gpus)
-    print(f"\nOn {each}:\n")
+    print(f"\nOn {each}, once where all are the same:\n")
     _print_head(("kernel", "registers", "stack", "shared memory, KiB", "warps at once", "tensor cores", "16-byte accesses"))
     found: dict[str, dict[str, Figures]] = {}
     for _, subject in subjects(torch.bfloat16, torch.float32, only=only):
@@ -454,7 +454,7 @@ def print_kernels(only: str, gpus: tuple[GPU, ...]) -> dict[str, dict[str, Figur
                 [f"{t.shared_bytes / 1024:.1f}" for t in taken.values()], [f"{t.occupancy:.0%}" for t in taken.values()],
                 [t.tensor or "-" for t in taken.values()], [f"{t.wide[0]} of {t.wide[1]}" for t in taken.values()],
             ]  # fmt: skip
-            print(f"| {one} | {' | '.join(' / '.join(cell) for cell in cells)} |", flush=True)
+            print(f"| {one} | {' | '.join(cell[0] if len(set(cell)) == 1 else ' / '.join(cell) for cell in cells)} |", flush=True)
     return found
 
 
