@@ -64,7 +64,7 @@ def an_old_gpu(monkeypatch):
 REASONS = {
     no_triton: "Triton is not installed (pip install triton)",
     a_finder_that_raises: "Triton is not installed (pip install triton)",
-    an_old_triton: "Triton 3.3.1 is too old; expected 3.4 or newer",
+    an_old_triton: "Triton 3.3.1 is too old; expected 3.6 or newer",
     a_cpu_build: f"this torch ({torch.__version__}) is a CPU build",
     no_driver: "torch finds no NVIDIA GPU, or no driver",
     an_old_gpu: "NVIDIA Test (sm_75) is too old; expected compute capability 8.0 or newer",

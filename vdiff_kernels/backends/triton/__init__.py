@@ -26,7 +26,7 @@ from ...ops.tensors import power_of_2
 from .. import gpu
 from ..backend import Availability, Backend, Variant, attention_variant, dtype_name, missing
 
-MINIMUM_TRITON = (3, 4)
+MINIMUM_TRITON = (3, 6)  # what PyTorch 2.10 brings
 CACHE = "tuned.json"  # of tuning.py, in the user's cache
 
 # Each operator's file and its function there; the arguments are those of the operator's schema.
