@@ -198,7 +198,7 @@ SUBJECTS = {
     "temporal_attention T64 H2 W4 N2 D64, rel bias": attention("temporal", 64, 2, 4, 2, 64, bias="rel"),
     "spatial_attention 32x32 N1 D64, rel bias": attention("spatial", 1, 32, 32, 1, 64, bias="rel"),
     "spatial_attention T2 16x16 N2 D64, context of 77": attention("spatial", 2, 16, 16, 2, 64, context=77),
-    "temporal_layer T16 4x4 C128 N4": temporal_layer(16, 4, 128, 4),
+    "temporal_layer T16 8x8 C128 N4": temporal_layer(16, 8, 128, 4),
     "channel_stats T2 32x32 C320": statistics(2, 32, 320),
     "norm_act T2 32x32 C320, group, silu": norm(2, 32, 320),
     "norm_act T2 32x32 C320, layer, silu": norm(2, 32, 320, "layer"),

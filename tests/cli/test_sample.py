@@ -169,7 +169,6 @@ REFUSED = {
         [PROMPT, "--backend", "gpu"],
         "--backend is 'gpu'; expected one of 'reference', 'composed', 'cpu', 'cuda', 'triton'",
     ),
-    "triton": ([PROMPT, "--backend", "triton"], "--backend is 'triton', which cannot run here: this version has no"),
     "extension": ([PROMPT, "-o", "out.avi"], "--output: 'out.avi' ends in '.avi'; expected .gif, .mp4 or .png"),
     "no folder": ([PROMPT, "-o", "nowhere/out.gif"], "--output: 'nowhere/out.gif': no folder 'nowhere'; expected one"),
     "a folder": ([PROMPT, "-o", "taken.gif"], "--output: 'taken.gif' is not a file; expected a new one, or one to replace"),
@@ -210,12 +209,13 @@ def test_refused_before_the_sampling(refused, weights, tmp_path, monkeypatch, ne
     assert set(os.listdir()) == before and (tmp_path / "out.gif").read_bytes() == b"old"
 
 
-def test_cuda_gives_its_reason(refused, weights, out, never_sampled):
+@pytest.mark.parametrize("backend", ["cuda", "triton"])
+def test_a_backend_of_gpus_gives_its_reason(refused, weights, out, never_sampled, backend):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    line = refused("sample", PROMPT, "-o", out, "--weights", weights, "--backend", "cuda")
+    line = refused("sample", PROMPT, "-o", out, "--weights", weights, "--backend", backend)
     assert re.fullmatch(
-        r"vdiff: --backend is 'cuda', which cannot run here: .*; expected one of 'reference', 'composed', 'cpu'", line
+        rf"vdiff: --backend is '{backend}', which cannot run here: .*; expected one of 'reference', 'composed', 'cpu'", line
     )
 
 

@@ -119,7 +119,7 @@ CONV_CASES = [
     ConvCase("large-mean", C=16, mean=100.0),
     # A norm without activation, which a kernel may apply as it reads each tap: outside of the image there are zeros all the same.
     ConvCase("group-alone", act=None, scope="clip"),
-    ConvCase("layer-alone", norm="layer", C=10, act=None, H=4, W=6),
+    ConvCase("layer-alone", norm="layer", C=34, act=None, B=2, H=5, W=6),
     # Several tiles of pixels, the last one smaller; more channels in and out than one tile has.
     ConvCase("sliced", B=2, temb="frame", residual=True, layout="sliced"),
     ConvCase("several-tiles", B=2, T=2, H=9, W=17, C=20, Co=12, temb="frame", residual=True, mix="frame"),

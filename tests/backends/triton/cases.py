@@ -10,8 +10,8 @@ SERVED = registry.BACKENDS["triton"].kernels
 TOO_LONG = {"temporal_attention-many-blocks", "spatial_attention-whole-lines", "spatial_attention-several-tasks"}
 TOO_LONG |= {"temporal_layer-many-blocks", "temporal_layer-many-batches", "spatial_layer-many-frames"}
 
-# NumPy adds the terms of a product in another order where its matrices have another shape, so that what should be the same bits is
-# not: backward's scores of 5e4 and forward's, or dp and delta of frames that see themselves alone. The simulator's are.
+# NumPy adds the terms of a product in another order where its matrices have another shape, so that what should be the same bits
+# is not: backward's scores of 5e4 and forward's, or dp and delta of frames that see themselves alone. The simulator's are.
 NOT_NUMPYS = {"spatial_attention-float16-limit", "temporal_attention-long-image-frames"}
 
 

@@ -1,3 +1,4 @@
+import faulthandler
 import multiprocessing
 import os
 from concurrent.futures import ProcessPoolExecutor
@@ -16,5 +17,6 @@ def interpreted():
 
 
 def _begin():
+    faulthandler.enable()
     os.environ["TRITON_INTERPRET"] = "1"
     torch.set_num_threads(1)

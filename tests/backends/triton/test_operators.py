@@ -1,4 +1,4 @@
-"""The registered operators that Triton implements, and torch.compile over them, in Triton's interpreter."""
+"""The registered operators that Triton implements, and torch.compile over them, simulated."""
 
 import functools
 
@@ -9,47 +9,48 @@ from torch.library import opcheck
 
 import vdiff_kernels as vdiff
 from tests.backends.triton.cases import SERVED, is_served
+from tests.backends.triton.simulated import simulated_by_triton
 from tests.ops.arguments import assert_as_the_fake_says, calls_of, name_of
+from tests.ptxsim.fixtures import clean_triton
 from vdiff_kernels import library, verify
 from vdiff_kernels.backends.triton import FUNCTIONS
 from vdiff_kernels.ops.norm.api import channel_stats
 from vdiff_kernels.ops.schema import named
 
-
-@functools.cache  # in the process of the interpreter too
-def calls() -> list[tuple]:
-    implemented = {named(operator, "triton") for operator in FUNCTIONS}
-    return [call for call in calls_of("triton") if name_of(call) in implemented]
+IMPLEMENTED = {named(operator, "triton") for operator in FUNCTIONS}
+CALLS = [call for call in calls_of("triton") if name_of(call) in IMPLEMENTED]
 
 
-NUMBERED = [pytest.param(number, id=name_of(call)) for number, call in enumerate(calls())]
+@pytest.fixture(autouse=True)
+def simulated():
+    with simulated_by_triton(clean_triton()):
+        yield
 
 
 def test_every_schema_of_what_is_served_is_implemented():
     for served in SERVED.values():
         assert all(library.has_kernel(name, key) for name in served.schemas for key in ("CPU", "CUDA"))
-    assert {name_of(call) for call in calls()} == {name for served in SERVED.values() for name in served.schemas}
+    assert {name_of(call) for call in CALLS} == {name for served in SERVED.values() for name in served.schemas}
 
 
-@pytest.mark.parametrize("number", NUMBERED)
-def test_opcheck(interpreted, number):
-    interpreted(_opcheck, number)
+@pytest.mark.parametrize("call", CALLS, ids=name_of)
+def test_opcheck(call):
+    opcheck(*call)
 
 
-def _opcheck(number):
-    opcheck(*calls()[number])
-
-
-@pytest.mark.parametrize("number", NUMBERED)
-def test_outputs_are_contiguous_and_as_the_fake_says(interpreted, number):
-    interpreted(_outputs, number)
-
-
-def _outputs(number):
-    assert_as_the_fake_says(*calls()[number])
+@pytest.mark.parametrize("call", CALLS, ids=name_of)
+def test_outputs_are_contiguous_and_as_the_fake_says(call):
+    assert_as_the_fake_says(*call)
 
 
 # ------------------------------------------------------------------------------------------------------------- torch.compile
+
+
+@pytest.fixture
+def fresh_dynamo():
+    torch._dynamo.reset()
+    yield
+    torch._dynamo.reset()
 
 
 CASES = [
@@ -67,13 +68,8 @@ CASES = [
 
 
 @pytest.mark.parametrize("case", [case for case in CASES if is_served(case.operator)], ids=str)
-def test_compiles_whole_forward_and_backward(interpreted, case):
-    interpreted(_compiles, case)
-
-
-def _compiles(case):
+def test_compiles_whole_forward_and_backward(case, fresh_dynamo):
     leaves, function = verify.make_leaves(case, torch.float32), verify.functions(case)[0]
-    torch._dynamo.reset()
     compiled = torch.compile(functools.partial(function, backend="triton"), fullgraph=True, backend="aot_eager")
     got, expected = (
         verify.evaluate(case, run, leaves, torch.float32) for run in (compiled, functools.partial(function, backend="triton"))
@@ -130,13 +126,8 @@ def test_every_operator_has_a_call_of_many_sizes():
 
 
 @pytest.mark.parametrize("operator", [operator for operator in DYNAMIC if operator in SERVED])
-def test_dynamic_shapes_take_one_graph(interpreted, operator):
-    interpreted(_one_graph, operator)
-
-
-def _one_graph(operator):
+def test_dynamic_shapes_take_one_graph(operator, fresh_dynamo):
     make, call = DYNAMIC[operator]
-    torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
     compiled = torch.compile(call, fullgraph=True, dynamic=True, backend=counter)
     with vdiff.backend("triton"):

@@ -24,10 +24,10 @@ from .tiles import block_of, ceil_div, dot
 
 GROUP = 8
 
-# By the bytes of an element, and whether rows of x and weight begin at multiples of 16 bytes, which one copy takes: a tile's rows,
-# its columns of a (with as many of b) and channels; warps and stages. A product of 128 by 128 is what L2 can feed with half types.
-# One of float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's epilogue,
-# as do the addresses of single elements. A block has at most the 99 KiB of shared memory that every GPU gives one.
+# By the bytes of an element, and whether rows of x and weight begin at multiples of 16 bytes, which one copy takes: a tile's
+# rows, its columns of a (with as many of b) and channels; warps and stages. A product of 128 by 128 is what L2 can feed with half
+# types. One of float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's
+# epilogue, as do the addresses of single elements. A block has at most the 99 KiB of shared memory that every GPU gives one.
 TILES = {
     (2, True): (128, 64, 64, 8, 3),
     (2, False): (64, 64, 32, 8, 3),
