@@ -25,7 +25,7 @@ from torch import Tensor
 from tests.ptxsim.compile import TritonKernel, from_launch
 from tests.ptxsim.report import Report
 from vdiff_kernels.backends import registry
-from vdiff_kernels.backends.triton import FUNCTIONS, launch
+from vdiff_kernels.backends.triton import FUNCTIONS, launch, tuning
 from vdiff_kernels.bench.counting import BytesMoved, bytes_of
 from vdiff_kernels.bench.gpus import GPU, GPUS, RTX_5090
 from vdiff_kernels.bench.rivals import Frames, eager
@@ -243,8 +243,10 @@ class Launch:
 
 
 @contextmanager
-def captured(simulate: bool) -> Iterator[list[Launch]]:
-    """The launches that are made within, in a list that grows: simulated, or not run at all."""
+def captured(simulate: bool, number: int = 0) -> Iterator[list[Launch]]:
+    """The launches that are made within, in a list that grows: simulated, or not run at all. number: of the configuration that
+    is taken of each kernel's list, or of its last.
+    """
     launches: list[Launch] = []
 
     def run(*asked):
@@ -254,13 +256,16 @@ def captured(simulate: bool) -> Iterator[list[Launch]]:
             one.report = compiled.launch(one.programs, *left).assert_clean()
         launches.append(one)
 
-    with mock.patch.object(launch, "runner", run):
+    def chosen(kernel, key, configs, run, index):
+        return configs[min(number, len(configs) - 1)]
+
+    with mock.patch.object(launch, "runner", run), mock.patch.object(tuning, "chosen", chosen):
         yield launches
 
 
-def launches_of(subject: Subject, direction: str, simulate: bool = False) -> list[Launch]:
+def launches_of(subject: Subject, direction: str, simulate: bool = False, number: int = 0) -> list[Launch]:
     """Of one direction of a call; a kernel that is not simulated leaves its results as they were allocated."""
-    with captured(simulate) as launches, torch.no_grad():
+    with captured(simulate, number) as launches, torch.no_grad():
         _serve(subject, subject.call.ready(), direction, launches.clear)
     return launches
 

@@ -26,20 +26,43 @@ def each():
         yield pytest.param(name, dtype, gpu, marks=marks, id=f"{name}-{dtype}-{gpu.name}")
 
 
+# Of registers at most 8 spill: ptxas does that by itself where a few of them make room for another block. With `maxnreg=255`, which
+# forbids it, short_backward spills none; it then takes 190 in place of 168, and a multiprocessor holds 10 warps in place of 12.
+MOST_SPILLED = 32
+
+
 def test_every_operator_is_there():
     assert {name.split()[0] for name in SUBJECTS} == {operator.removesuffix("_backward") for operator in FUNCTIONS}
 
 
-@pytest.mark.parametrize("name, dtype, gpu", each())
-def test_kernels_fit_a_gpu_and_spill_nothing(name, dtype, gpu):
+@pytest.mark.parametrize("name, dtype, gpu", list(each()))
+def test_kernels_fit_a_gpu_and_its_registers(name, dtype, gpu):
     subject = SUBJECTS[name](dtype)
     if not subject.is_served:
         pytest.skip("Triton does not serve it")
     for direction in subject.directions:
         for one in launches_of(subject, direction):
             takes = figures_of(one, gpu)
-            assert takes.stack_bytes == 0, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
+            assert takes.stack_bytes <= MOST_SPILLED, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
             assert takes.shared_bytes <= gpu.shared_of_a_block and takes.occupancy > 0, f"{one} does not fit {gpu.name}"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name, dtype", list(itertools.product(SUBJECTS, (torch.bfloat16, torch.float32))))
+def test_other_configurations_fit_registers(name, dtype):
+    """Those that tuning may choose; one that has not the shared memory somewhere is not chosen there."""
+    subject = SUBJECTS[name](dtype)
+    if not subject.is_served:
+        pytest.skip("Triton does not serve it")
+    others = {
+        str(one): one
+        for direction in subject.directions
+        for number in range(1, 5)
+        for one in launches_of(subject, direction, number=number)
+    }
+    for one, gpu in itertools.product(others.values(), EVERY):
+        takes = figures_of(one, gpu)
+        assert takes.stack_bytes <= MOST_SPILLED, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
 
 
 def test_the_tensor_cores_of_each_gpu():

@@ -145,7 +145,7 @@ def doubles(monkeypatch):
     monkeypatch.setitem(globals(), "NORM", norm)
 
 
-@pytest.mark.parametrize("kind, child, change", everywhere())
+@pytest.mark.parametrize("kind, child, change", list(everywhere()))
 def test_a_changed_child_is_honoured(kind, child, change):
     """A child that does more is as good as weights that say the same: all of these are a factor of its output or input."""
     module = made(kind)

@@ -11,7 +11,7 @@ from vdiff_kernels.files import cached
 
 pytest.importorskip("triton")
 
-from vdiff_kernels.backends.triton import CACHE, product, tuning  # noqa: E402
+from vdiff_kernels.backends.triton import CACHE, tuning  # noqa: E402
 
 FIRST, SECOND, THIRD = CONFIGS = tuple(tuning.config(4, stages, K_=32) for stages in (2, 3, 4))
 
@@ -39,7 +39,7 @@ def on_gpu(monkeypatch, tmp_path):
 
 
 def chosen(configs=CONFIGS, key=("bf16", 320)):
-    return tuning._chosen("product", key, configs, None, 0)
+    return tuning.chosen("product", key, configs, None, 0)
 
 
 TIMES = {FIRST: 3.0, SECOND: 1.0, THIRD: 2.0}
@@ -125,23 +125,9 @@ def test_a_configuration_that_cannot_run_is_the_slowest(monkeypatch):
     assert tuning._seconds(lambda one: torch.zeros(2).reshape(3), FIRST) == float("inf")
 
 
-def test_what_does_not_fit_is_not_taken():
-    x = torch.zeros(1)
-    sizes = {FIRST: 1 << 20, SECOND: 99 << 10, THIRD: 0}
-    assert tuning.tuned("product", (), CONFIGS, sizes.get, lambda one: one, x) == SECOND
-    assert tuning.tuned("product", (), CONFIGS, lambda one: 1 << 20, lambda one: one, x) == THIRD
-
-
 def test_what_is_taken_is_kept_in_the_users_cache(on_gpu, monkeypatch):
     on_gpu(TIMES)
     monkeypatch.setenv("VDIFF_TUNE", "1")
     chosen()
     ((place, own),) = json.loads(cached(CACHE).read_text()).items()
     assert place.startswith("NVIDIA H100 (sm_90) | Triton ") and own == {"product bf16 320": "K_=32 num_warps=4 num_stages=3"}
-
-
-def test_every_configuration_of_a_product_fits_the_smallest_gpus():
-    """By the bound that the choice goes by, which tests/benchmarks holds to what the compiler takes."""
-    for size, configs in product.CONFIGS.items():
-        x = torch.zeros(1, dtype={2: torch.float16, 4: torch.float32}[size])
-        assert all(map(lambda one: product._shared_bytes(x, one) <= tuning.SHARED_BYTES, configs))

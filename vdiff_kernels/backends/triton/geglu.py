@@ -18,53 +18,61 @@ import triton
 import triton.language as tl
 
 from ...ops.schema import absent, sums
-from ...ops.tensors import without_autocast
+from ...ops.tensors import power_of_2, without_autocast
 from .launch import launch
 from .tiles import block_of, ceil_div, dot
+from .tuning import Config, config, narrowed, tuned
 
 GROUP = 8
 
 # By the bytes of an element, and whether rows of x and weight begin at multiples of 16 bytes, which one copy takes: a tile's
-# rows, its columns of a (with as many of b) and channels; warps and stages. A product of 128 by 128 is what L2 can feed with half
-# types. One of float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's
-# epilogue, as do the addresses of single elements. A block has at most the 99 KiB of shared memory that every GPU gives one.
-TILES = {
-    (2, True): (128, 64, 64, 8, 3),
-    (2, False): (64, 64, 32, 8, 3),
-    (4, True): (64, 32, 16, 4, 3),
-    (4, False): (64, 32, 16, 8, 3),
-}
+# rows, its columns of a (with as many of b) and channels. A product of 128 by 128 is what L2 can feed with half types. One of
+# float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's epilogue, as
+# do the addresses of single elements. The first of a list takes at most the 99 KiB of shared memory that every GPU gives a block.
+CONFIGS = {
+    (2, True): (
+        config(8, 3, M_=128, E_=64, C_=64), config(8, 4, M_=128, E_=64, C_=32), config(4, 3, M_=64, E_=64, C_=64),
+        config(4, 4, M_=64, E_=32, C_=64),
+    ),
+    (2, False): (config(8, 3, M_=64, E_=64, C_=32),),
+    (4, True): (config(4, 3, M_=64, E_=32, C_=16), config(4, 3, M_=32, E_=32, C_=32)),
+    (4, False): (config(8, 3, M_=64, E_=32, C_=16),),
+}  # fmt: skip
 
 
 def geglu(x, weight, bias):
     out = x.new_empty((x.shape[0], weight.shape[0] // 2))
-    _launch(geglu_fwd, x, weight, bias, out)
+    _tuned(geglu_fwd, x, weight, lambda one: _launch(geglu_fwd, one, x, weight, bias, out))
     return out
 
 
 def geglu_backward(grad_out, x, weight, bias):
     dab = x.new_empty((x.shape[0], weight.shape[0]))
-    of_tiles = None if bias is None else sums(x, (ceil_div(x.shape[0], _tile(x, weight)[0]), weight.shape[0]))
-    _launch(geglu_bwd, x, weight, bias, dab, of_tiles, grad_out, grad_out.stride(0))
+
+    def run(one: Config):
+        of_tiles = None if bias is None else sums(x, (ceil_div(x.shape[0], one.constants["M_"]), weight.shape[0]))
+        _launch(geglu_bwd, one, x, weight, bias, dab, of_tiles, grad_out, grad_out.stride(0))
+        return absent(x) if bias is None else of_tiles.sum(0)
+
+    dbias = _tuned(geglu_bwd, x, weight, run)
     with without_autocast(x):
-        dx, dweight = dab @ weight, dab.T @ x
-    return dx, dweight, absent(x) if bias is None else of_tiles.sum(0)
+        return dab @ weight, dab.T @ x, dbias
 
 
-def _tile(x, weight) -> tuple[int, int, int, int, int]:
-    """A row of TILES, no larger than these need."""
-    size = x.element_size()
-    rows, columns, channels, *how = TILES[size, all(t.stride(0) * size % 16 == 0 for t in (x, weight))]
-    return block_of(x.shape[0], rows), block_of(weight.shape[0] // 2, columns), block_of(x.shape[1], channels), *how
+def _tuned(kernel, x, weight, run):
+    (M, C), E, size = x.shape, weight.shape[0] // 2, x.element_size()
+    is_aligned = all(t.stride(0) * size % 16 == 0 for t in (x, weight))
+    needed = {"M_": block_of(M, 128), "E_": block_of(E, 128), "C_": block_of(C, 128)}
+    key = x.dtype, power_of_2(M), C, E, is_aligned
+    return tuned(kernel.fn.__name__, key, narrowed(CONFIGS[size, is_aligned], **needed), run, x)
 
 
-def _launch(kernel, x, weight, bias, *results):
-    (M, C), E = x.shape, weight.shape[0] // 2
-    M_, E_, C_, num_warps, num_stages = _tile(x, weight)
+def _launch(kernel, one: Config, x, weight, bias, *results):
+    (M, C), E, tile = x.shape, weight.shape[0] // 2, one.constants
+    programs = ceil_div(M, tile["M_"]) * ceil_div(E, tile["E_"])
     launch(
-        kernel, ceil_div(M, M_) * ceil_div(E, E_), x, weight, None if bias is None else bias.contiguous(), *results,
-        M, C, E, x.stride(0), weight.stride(0),
-        M_=M_, E_=E_, C_=C_, GROUP=GROUP, num_warps=num_warps, num_stages=num_stages,
+        kernel, programs, x, weight, None if bias is None else bias.contiguous(), *results,
+        M, C, E, x.stride(0), weight.stride(0), GROUP=GROUP, **one.options,
     )  # fmt: skip
 
 

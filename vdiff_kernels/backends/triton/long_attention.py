@@ -36,19 +36,29 @@ from .long_sequences import (
     weighed,
     zeros,
 )  # fmt: skip
-from .tiles import block_of, ceil_div
+from .tiles import ceil_div
+from .tuning import Config, config
 
-# By Sequences.kind: queries, keys, warps, stages. As large as 99 KiB of shared memory let them be while the next keys and values
-# are on their way, with a tile of the bias in float32, and as ptxas finds registers for.
-TILES = {
-    (16, 2): (128, 64, 8, 3), (32, 2): (128, 64, 8, 3), (64, 2): (128, 64, 8, 3), (128, 2): (128, 64, 8, 3),
-    (256, 2): (64, 32, 8, 2),
-    (16, 4): (32, 32, 4, 3), (32, 4): (32, 32, 4, 3), (64, 4): (32, 32, 4, 3), (128, 4): (32, 16, 4, 3), (256, 4): (16, 16, 4, 2),
-}  # fmt: skip
-TILES_OF_BIAS = {
-    **TILES,
-    (16, 2): (64, 64, 4, 3), (32, 2): (64, 64, 4, 3), (64, 2): (64, 64, 4, 3), (128, 2): (128, 32, 8, 3),
-}  # fmt: skip
+# By Sequences.kind. The first are as large as 99 KiB of shared memory let them be while the next keys and values are on their
+# way, with a tile of the bias in float32, and as ptxas finds registers for; then what a GPU with more may like better. Tiles of
+# half types have 64 queries or more, those of float32 fewer: GPUs have other instructions for such products, which may round in
+# another way, and backward is to find the same scores.
+CONFIGS = {
+    **dict.fromkeys(
+        [(16, 2), (32, 2), (64, 2)],
+        (config(8, 3, L_=128, S_=64), config(8, 2, L_=128, S_=128), config(4, 3, L_=64, S_=64)),
+    ),
+    (128, 2): (config(8, 3, L_=128, S_=64), config(4, 3, L_=64, S_=64), config(8, 2, L_=128, S_=128)),
+    (256, 2): (config(8, 2, L_=64, S_=32), config(8, 2, L_=128, S_=32)),
+    **dict.fromkeys([(16, 4), (32, 4), (64, 4)], (config(4, 3, L_=32, S_=32), config(4, 2, L_=32, S_=64))),
+    (128, 4): (config(4, 3, L_=32, S_=16),),
+    (256, 4): (config(4, 2, L_=16, S_=16),),
+}
+CONFIGS_OF_BIAS = {
+    **CONFIGS,
+    **dict.fromkeys([(16, 2), (32, 2), (64, 2)], (config(4, 3, L_=64, S_=64), config(8, 3, L_=128, S_=64))),
+    (128, 2): (config(8, 3, L_=128, S_=32), config(4, 3, L_=64, S_=64)),
+}
 
 
 def temporal_forward(q, k, v, bias, rel_bias, scale, causal, focus_present, rotary, return_lse):
@@ -58,12 +68,15 @@ def temporal_forward(q, k, v, bias, rel_bias, scale, causal, focus_present, rota
 def forward(of: Sequences, q: Tensor, return_lse: bool) -> tuple[Tensor, Tensor]:
     """q: as the operator got it, whose results are laid out like it."""
     out, lse = contiguous(q), sums(q, q.shape[:-1] if return_lse else None)
-    queries, keys, num_warps, num_stages = (TILES if of.bias.table is None else TILES_OF_BIAS)[of.kind]
-    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
-    launch(
-        attend, of.places * of.N * ceil_div(of.L, L_), out, lse if return_lse else None, *of.arguments(),
-        WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **of.constants(), num_warps=num_warps, num_stages=num_stages,
-    )  # fmt: skip
+
+    def run(one: Config):
+        tile = one.constants
+        launch(
+            attend, of.places * of.N * ceil_div(of.L, tile["L_"]), out, lse if return_lse else None, *of.arguments(),
+            WHOLE=of.S % tile["S_"] == 0, **of.constants(), **one.options,
+        )  # fmt: skip
+
+    of.tuned("attend", CONFIGS if of.bias.table is None else CONFIGS_OF_BIAS, run)
     return out, lse
 
 

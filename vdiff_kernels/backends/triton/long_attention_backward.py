@@ -44,18 +44,32 @@ from .long_sequences import (
     weighed,
     zeros,
 )  # fmt: skip
-from .tiles import block_of, ceil_div
+from .tiles import ceil_div
+from .tuning import Config, config
 
-# By Sequences.kind: queries, keys, warps, stages. As forward's, and 64 queries where that has as many or more: GPUs have other
-# instructions for such products, which may round in another way, and these scores are to be those of forward.
-DQ_TILES = {
-    (16, 2): (64, 64, 4, 3), (32, 2): (64, 64, 4, 3), (64, 2): (64, 64, 4, 3), (128, 2): (64, 32, 4, 3), (256, 2): (64, 16, 8, 2),
-    (16, 4): (32, 32, 4, 3), (32, 4): (32, 32, 4, 3), (64, 4): (32, 32, 8, 3), (128, 4): (16, 16, 4, 2), (256, 4): (16, 16, 8, 1),
-}  # fmt: skip
-DKDV_TILES = {
-    (16, 2): (64, 64, 4, 3), (32, 2): (64, 64, 4, 3), (64, 2): (64, 64, 8, 3), (128, 2): (64, 32, 4, 2), (256, 2): (64, 16, 8, 2),
-    (16, 4): (16, 32, 8, 3), (32, 4): (16, 32, 8, 3), (64, 4): (16, 32, 8, 3), (128, 4): (16, 32, 8, 3), (256, 4): (16, 16, 8, 2),
-}  # fmt: skip
+# By Sequences.kind, as forward's: 64 queries and more of half types, fewer of float32.
+DQ_CONFIGS = {
+    **dict.fromkeys(
+        [(16, 2), (32, 2), (64, 2)],
+        (config(4, 3, L_=64, S_=64), config(8, 2, L_=128, S_=64), config(8, 3, L_=64, S_=64)),
+    ),
+    (128, 2): (config(4, 3, L_=64, S_=32), config(8, 2, L_=128, S_=64)),
+    (256, 2): (config(8, 2, L_=64, S_=16),),
+    **dict.fromkeys([(16, 4), (32, 4)], (config(4, 3, L_=32, S_=32), config(8, 3, L_=32, S_=32))),
+    (64, 4): (config(8, 3, L_=32, S_=32), config(4, 2, L_=32, S_=16)),
+    (128, 4): (config(4, 2, L_=16, S_=16),),
+    (256, 4): (config(8, 1, L_=16, S_=16),),
+}
+DKDV_CONFIGS = {
+    **dict.fromkeys([(16, 2), (32, 2)], (config(4, 3, L_=64, S_=64), config(8, 2, L_=64, S_=128))),
+    (64, 2): (config(8, 3, L_=64, S_=64), config(4, 2, L_=64, S_=64)),
+    (128, 2): (config(4, 2, L_=64, S_=32), config(8, 2, L_=64, S_=64)),
+    (256, 2): (config(8, 2, L_=64, S_=16),),
+    **dict.fromkeys([(16, 4), (32, 4)], (config(8, 3, L_=16, S_=32), config(4, 2, L_=16, S_=32))),
+    (64, 4): (config(8, 3, L_=16, S_=32), config(4, 2, L_=16, S_=16)),
+    (128, 4): (config(8, 3, L_=16, S_=32),),
+    (256, 4): (config(8, 2, L_=16, S_=16),),
+}
 
 
 def temporal_backward(
@@ -85,29 +99,34 @@ def backward(of: Sequences, grad_out: Tensor, q, k, v, out, lse, packed: bool, t
 
 
 def _queries(of, dq, heads, out, lse, rows, arguments, constants):
-    queries, keys, num_warps, num_stages = DQ_TILES[of.kind]
-    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
-    launch(
-        query_gradient, of.places * of.N * ceil_div(of.L, L_), dq, rows, out, lse, heads, *arguments,
-        WHOLE=of.S % S_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
-    )  # fmt: skip
+    def run(one: Config):
+        tile = one.constants
+        launch(
+            query_gradient, of.places * of.N * ceil_div(of.L, tile["L_"]), dq, rows, out, lse, heads, *arguments,
+            WHOLE=of.S % tile["S_"] == 0, **constants, **one.options,
+        )  # fmt: skip
+
+    of.tuned("query_gradient", DQ_CONFIGS, run)
 
 
 def _keys(of, dk, dv, heads, rows, arguments, constants):
-    queries, keys, num_warps, num_stages = DKDV_TILES[of.kind]
-    L_, S_ = block_of(of.L, queries), block_of(of.S, keys)
     B, X, _ = of.q.shape[:3]
     groups, members = (B, X) if of.has_shared_keys else (of.places, 1)
-    programs = groups * of.N * ceil_div(of.S, S_)
-    chunks = chunks_of(programs, members)
-    its_dk, its_dv = (dk, dv) if chunks == 1 else sums(dk, (2, chunks, *dk.shape))
-    launch(
-        key_gradients, programs * chunks, its_dk, its_dv, rows, heads, groups, ceil_div(members, chunks), *arguments,
-        SHARED=of.has_shared_keys, WHOLE=of.L % L_ == 0, L_=L_, S_=S_, **constants, num_warps=num_warps, num_stages=num_stages,
-    )  # fmt: skip
-    if chunks > 1:
-        add_chunks(its_dk, dk)
-        add_chunks(its_dv, dv)
+
+    def run(one: Config):
+        tile = one.constants
+        programs = groups * of.N * ceil_div(of.S, tile["S_"])
+        chunks = chunks_of(programs, members)
+        its_dk, its_dv = (dk, dv) if chunks == 1 else sums(dk, (2, chunks, *dk.shape))
+        launch(
+            key_gradients, programs * chunks, its_dk, its_dv, rows, heads, groups, ceil_div(members, chunks), *arguments,
+            SHARED=of.has_shared_keys, WHOLE=of.L % tile["L_"] == 0, **constants, **one.options,
+        )  # fmt: skip
+        if chunks > 1:
+            add_chunks(its_dk, dk)
+            add_chunks(its_dv, dv)
+
+    of.tuned("key_gradients", DKDV_CONFIGS, run)
 
 
 @triton.jit

@@ -29,18 +29,30 @@ from .chunks import add_chunks, chunks_of
 from .launch import launch
 from .long_sequences import Sequences, biases, entry_offset, exp_above, loaded, offset_of, products_with, scores
 from .tiles import block_of, ceil_div
+from .tuning import Config, config
 
-# By Sequences.kind: queries, and as many keys, warps, stages. Four tiles of rows are on their way at once.
-TILES = {
-    (16, 2): (64, 4, 3), (32, 2): (64, 4, 3), (64, 2): (64, 4, 3), (128, 2): (64, 8, 2), (256, 2): (32, 4, 2),
-    (16, 4): (32, 4, 3), (32, 4): (32, 4, 3), (64, 4): (16, 4, 3), (128, 4): (16, 4, 3), (256, 4): (16, 4, 2),
-}  # fmt: skip
+# By Sequences.kind: TILE queries, and as many keys. Four tiles of rows are on their way at once.
+CONFIGS = {
+    **dict.fromkeys([(16, 2), (32, 2), (64, 2)], (config(4, 3, TILE=64), config(8, 3, TILE=64))),
+    (128, 2): (config(8, 2, TILE=64),),
+    (256, 2): (config(4, 2, TILE=32),),
+    **dict.fromkeys([(16, 4), (32, 4)], (config(4, 3, TILE=32), config(4, 3, TILE=16))),
+    **dict.fromkeys([(64, 4), (128, 4)], (config(4, 3, TILE=16),)),
+    (256, 4): (config(4, 2, TILE=16),),
+}
 MOST_ENTRIES, PARTS = 64, 16  # that a program of the last step takes at once
 
 
 def bias_gradient(of: Sequences, table: Tensor, rows: Tensor, arguments: tuple, constants: dict) -> Tensor:
     """In float32, of the table's shape."""
-    tile, num_warps, num_stages = TILES[of.kind]
+    gradient = sums(of.q, table.shape)
+    of.tuned("score_gradients", CONFIGS, lambda one: _sum_up(of, gradient, rows, arguments, constants, one))
+    return gradient
+
+
+def _sum_up(of: Sequences, gradient: Tensor, rows: Tensor, arguments: tuple, constants: dict, one: Config) -> None:
+    tile = one.constants["TILE"]
+    how = {"num_warps": one.num_warps, "num_stages": one.num_stages}
     lines = of.lines or 1
     Wq, Wk = of.L // lines, of.S // lines  # queries and keys of a line
     if of.lines is None:
@@ -51,17 +63,16 @@ def bias_gradient(of: Sequences, table: Tensor, rows: Tensor, arguments: tuple, 
     blocks = ceil_div(lines, Y_)
     programs = of.N * (2 * blocks - 1) * ceil_div(Wq, Q_) * ceil_div(Wk, K_)
     chunks = chunks_of(programs, of.places)
-    gradient = sums(of.q, table.shape)
     parts = gradient
     if of.lines is not None:
         parts = sums(of.q, (chunks, programs, Y_, Y_, 2 * Q_))
     elif chunks > 1:
-        parts = sums(of.q, (chunks, *table.shape))
+        parts = sums(of.q, (chunks, *gradient.shape))
     cut = Wq, Wk, lines, blocks
     launch(
         score_gradients, programs * chunks, parts, rows, of.places, ceil_div(of.places, chunks), *cut, *arguments,
         RELATIVE=of.lines is not None, WHOLE=Wq % Q_ == 0 and Wk % K_ == 0 and lines % Y_ == 0, Y_=Y_, Q_=Q_, K_=K_,
-        **constants, num_warps=num_warps, num_stages=num_stages,
+        **constants, **how,
     )  # fmt: skip
     if of.lines is not None:
         E_ = block_of(Wq + Wk - 1, MOST_ENTRIES)
@@ -71,7 +82,6 @@ def bias_gradient(of: Sequences, table: Tensor, rows: Tensor, arguments: tuple, 
         )  # fmt: skip
     elif chunks > 1:
         add_chunks(parts, gradient)
-    return gradient
 
 
 def _piece(Wq: int, Wk: int, largest: int) -> int:

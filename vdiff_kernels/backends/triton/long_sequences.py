@@ -6,6 +6,7 @@ h and y is w. Its tokens are rows of q, k and v in place, by any strides; those 
 Rows of D channels are tuples of tiles, pieces of so many channels: of 80, 64 and 16, where one tile would have 128.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +14,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ...ops.tensors import power_of_2
 from .tiles import SMALLEST, block_of, dot, outer_strides, rotated, turns_of, unit_of
+from .tuning import Config, narrowed, tuned
 
 LOG2E = tl.constexpr(1.4426950408889634)
 
@@ -79,6 +82,14 @@ class Sequences:
     def kind(self) -> tuple[int, int]:
         """What kernels' tiles depend on: D up to a power of two, and the bytes of an element."""
         return block_of(self.D, 256), self.q.element_size()
+
+    def tuned(self, kernel: str, configs: dict[tuple, tuple[Config, ...]], run: Callable[[Config], None]) -> None:
+        """Runs the configuration for this call, of those by kind, whose tiles have L_ queries and S_ keys."""
+        table = "none" if self.bias.table is None else "dense" if self.lines is None else "relative"
+        lengths = power_of_2(self.L), power_of_2(self.S)
+        key = self.q.dtype, self.D, *lengths, table, self.causal, self.has_shared_keys
+        own = narrowed(configs[self.kind], L_=max(SMALLEST, lengths[0]), S_=max(SMALLEST, lengths[1]))
+        tuned(kernel, key, own, run, self.q)
 
     def arguments(self, *more: Tensor) -> tuple:
         """Of every kernel. more: tensors of strides of their own, which come before the numbers."""

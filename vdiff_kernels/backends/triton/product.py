@@ -13,8 +13,6 @@ x is read once for each tap and block of outputs, from the cache but for the fir
 The norm costs its arithmetic that often too: `pays_on_load` says where this is less than a pass over memory of its own.
 """
 
-import functools
-
 import triton
 import triton.language as tl
 
@@ -53,7 +51,7 @@ def product(
         return end.results()
 
     key = x.dtype, *x.shape[1:], *weight.shape[:2], norm.kind, norm.act
-    return tuned("product", key, _configs(x, weight.shape[0]), functools.partial(_shared_bytes, x), run, x)
+    return tuned("product", key, _configs(x, weight.shape[0]), run, x)
 
 
 def inner_product(x, weight, other, norm: Folded = NO_NORM, *, bias=None, temb=None):
@@ -118,11 +116,6 @@ CONFIGS = {  # by bytes of an element: sums of 64 registers a thread, for all GP
 def _configs(x, N: int) -> tuple[Config, ...]:
     P = pixels_of_tile(x.shape[2] * x.shape[3])
     return narrowed(CONFIGS[x.element_size()], P=P, N_=block_of(N, TILE_N), K_=block_of(x.shape[-1], 64))
-
-
-def _shared_bytes(x, one: Config) -> int:
-    tile = one.constants
-    return one.num_stages * (tile["P"] + tile["N_"]) * tile["K_"] * x.element_size()
 
 
 def _product(x, weight, norm, pos_emb, end: End, one: Config):

@@ -83,7 +83,7 @@ def _tiles(T, S, D, element_size, rotary) -> tuple[dict, int]:
     rows = max(T_, S_)
     if element_size == 4:
         C_ = SMALLEST
-    elif rotary is not None or (rows == 16 and D > 64):
+    elif rotary is not None or D > 64:
         C_ = max(SMALLEST, 512 // rows)
     else:
         C_ = 1024 // rows

@@ -1,8 +1,8 @@
-"""Which of a kernel's configurations a call takes: the first of a short list that fits, or what was the fastest on this GPU.
+"""Which of a kernel's configurations a call takes: the first of a short list, or what was the fastest on this GPU.
 
-Nothing is timed unless VDIFF_TUNE=1 asks for it: then the first call of each kind times its list, some seconds, and the answer is
-kept in the user's cache for this GPU, Triton and these kernels. Later runs take it, with or without VDIFF_TUNE. Another tile adds
-in another order: where torch.use_deterministic_algorithms is on, every call takes the first that fits, as on any other machine.
+The first of a list fits every GPU. Nothing is timed unless VDIFF_TUNE=1 asks for it: then the first call of each kind times its
+list, some seconds, and the answer is kept in the user's cache for this GPU, Triton and these kernels. Later runs take it, with or
+without VDIFF_TUNE. Another tile adds in another order: under torch.use_deterministic_algorithms every call takes the first.
 """
 
 import functools
@@ -13,6 +13,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -20,8 +21,9 @@ from ...files import cached, written_whole
 from .. import gpu
 from . import CACHE, digest_of_kernels
 
-SHARED_BYTES = 99 << 10  # of a block, on every GPU of compute capability 8.0 or newer
 ROUNDS = 9
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -57,18 +59,16 @@ def narrowed(configs: tuple[Config, ...], **needed: int) -> tuple[Config, ...]:
     return tuple(dict.fromkeys(small))
 
 
-def tuned(kernel: str, key: tuple, configs: tuple[Config, ...], shared_bytes: Callable[[Config], int], run, like: torch.Tensor):
+def tuned(kernel: str, key: tuple, configs: tuple[Config, ...], run: Callable[[Config], Result], like: torch.Tensor) -> Result:
     """run(config) for the one to take; it may run several times.
 
-    key: what a choice depends on, beside the GPU. shared_bytes(config): of a block, at most. like: a tensor where it runs.
+    key: what a choice depends on, beside the GPU. like: a tensor where it runs.
     """
-    index = like.device.index if like.device.type == "cuda" else None
-    most = SHARED_BYTES if index is None else _shared_bytes(index)
-    fitting = tuple(one for one in configs if shared_bytes(one) <= most) or configs[-1:]
-    return run(_chosen(kernel, key, fitting, run, index))
+    return run(chosen(kernel, key, configs, run, like.device.index if like.device.type == "cuda" else None))
 
 
-def _chosen(kernel, key, configs, run, index: int | None) -> Config:
+def chosen(kernel: str, key: tuple, configs: tuple[Config, ...], run: Callable, index: int | None) -> Config:
+    """Of configs, on the GPU of that index, or none."""
     if len(configs) == 1 or index is None or torch.are_deterministic_algorithms_enabled():
         return configs[0]
     question = f"{kernel} {' '.join(map(str, key))}"
@@ -84,10 +84,10 @@ def _chosen(kernel, key, configs, run, index: int | None) -> Config:
 
 
 def _seconds(run, one: Config) -> float:
-    """The median of some runs; for ever where it cannot run."""
+    """The median of some runs; for ever where it cannot run, as where a GPU has not the shared memory."""
     try:
         run(one)
-    except Exception:  # whatever a compiler or driver says of a configuration: another one is there
+    except Exception:  # whatever a compiler or driver says of a configuration: the first is there
         return float("inf")
     times = []
     for _ in range(ROUNDS):
@@ -98,11 +98,6 @@ def _seconds(run, one: Config) -> float:
         end.synchronize()
         times.append(start.elapsed_time(end))
     return statistics.median(times)
-
-
-@functools.cache
-def _shared_bytes(index: int) -> int:
-    return torch.cuda.get_device_properties(index).shared_memory_per_block_optin
 
 
 # ---------------------------------------------------------------------------------------------------------------- the cache

@@ -17,25 +17,37 @@ from ...ops.schema import sums
 from .launch import launch
 from .product import neighbours
 from .tiles import block_of, ceil_div, dot
+from .tuning import Config, config, narrowed, tuned
 
 PROGRAMS = 1024  # some for each of a large GPU's multiprocessors
 TILES = 8  # of a split, at least
 
 
+CONFIGS = {  # by bytes of an element
+    2: (config(4, 3, N_=64, C_=64, P=32), config(4, 3, N_=64, C_=64, P=64), config(8, 3, N_=128, C_=64, P=32)),
+    4: (config(4, 2, N_=64, C_=64, P=32), config(8, 2, N_=64, C_=64, P=32), config(4, 2, N_=32, C_=64, P=32)),
+}
+
+
 def weight_gradient(grad, h, taps: int):
     B, T, H, W, N = grad.shape
     C = h.shape[-1]
-    N_, C_, P = block_of(N, 64), block_of(C, 64), block_of(H * W, 32)
-    blocks = ceil_div(N, N_), ceil_div(C, C_)
-    tiles = B * T * ceil_div(H * W, P)
-    outputs = blocks[0] * blocks[1] * taps
-    splits = max(1, min(tiles // TILES, PROGRAMS // outputs))
-    of_splits = sums(grad, (splits, N, taps, C))
-    launch(
-        block_of_gradient, splits * outputs, grad, h, of_splits, T, H, W, C, N, tiles, splits, *blocks,
-        *grad.stride()[:4], *h.stride()[:4], TAPS=taps, P=P, N_=N_, C_=C_, num_stages=3 if grad.element_size() == 2 else 2,
-    )  # fmt: skip
-    return of_splits.sum(0)
+
+    def run(one: Config):
+        tile = one.constants
+        blocks = ceil_div(N, tile["N_"]), ceil_div(C, tile["C_"])
+        tiles = B * T * ceil_div(H * W, tile["P"])
+        outputs = blocks[0] * blocks[1] * taps
+        splits = max(1, min(tiles // TILES, PROGRAMS // outputs))
+        of_splits = sums(grad, (splits, N, taps, C))
+        launch(
+            block_of_gradient, splits * outputs, grad, h, of_splits, T, H, W, C, N, tiles, splits, *blocks,
+            *grad.stride()[:4], *h.stride()[:4], TAPS=taps, **one.options,
+        )  # fmt: skip
+        return of_splits.sum(0)
+
+    configs = narrowed(CONFIGS[grad.element_size()], N_=block_of(N, 128), C_=block_of(C, 128), P=block_of(H * W, 128))
+    return tuned("weight_gradient", (grad.dtype, B * T, H, W, N, C, taps), configs, run, grad)
 
 
 @triton.jit

@@ -213,12 +213,14 @@ def triton_backward_needs(call: AttentionCall) -> tuple[bool, bool]:
     return is_long, is_long
 
 
-MAX_SHORT, SHORT_BYTES = 64, 1 << 14  # of a sequence that a Triton program holds whole: its rows, and the bytes of one operand
+# Of a sequence that a Triton program has the registers to hold whole: its rows, by the bytes of an element, and the bytes of one
+# operand.
+MAX_SHORT, SHORT_BYTES = {2: 64, 4: 32}, 1 << 14
 
 
 def is_short(T: int, S: int, D: int, element_size: int) -> bool:
     """Whether a Triton program holds whole sequences: in powers of two, as many frames and channels as its tiles have."""
-    return max(T, S) <= min(MAX_SHORT, SHORT_BYTES // (power_of_2(D) * element_size))  # powers of two, both
+    return max(T, S) <= min(MAX_SHORT[element_size], SHORT_BYTES // (power_of_2(D) * element_size))  # powers of two, both
 
 
 def _served(build, kind: str, name: str, *more) -> Kernels:
