@@ -61,7 +61,7 @@ DQ_CONFIGS = {
     (256, 4): (config(8, 1, L_=16, S_=16),),
 }
 DKDV_CONFIGS = {
-    **dict.fromkeys([(16, 2), (32, 2)], (config(4, 3, L_=64, S_=64), config(8, 2, L_=64, S_=128))),
+    **dict.fromkeys([(16, 2), (32, 2)], (config(4, 3, L_=64, S_=64), config(8, 3, L_=64, S_=64))),
     (64, 2): (config(8, 3, L_=64, S_=64), config(4, 2, L_=64, S_=64)),
     (128, 2): (config(4, 2, L_=64, S_=32), config(8, 2, L_=64, S_=64)),
     (256, 2): (config(8, 2, L_=64, S_=16),),
