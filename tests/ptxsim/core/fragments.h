@@ -23,8 +23,8 @@ template <Input kInput> inline float element_of(Warp& warp, int32_t reg, int lan
 }
 
 inline void inactive_lane(Warp& warp, const Instruction& i, const std::string& what) {
-  warp.block->machine->findings.add("operation on lanes that are not there", i.place, -1,
-                                    what + " in warp " + std::to_string(warp.index) + " of block " + std::to_string(warp.block->index));
+  const std::string where = " in warp " + std::to_string(warp.index) + " of block " + std::to_string(warp.block->index);
+  warp.block->machine->findings.add("operation on lanes that are not there", i.place, -1, what + where);
 }
 
 }  // namespace ptxsim

@@ -227,8 +227,10 @@ bool check_shared_product(Warp& warp, const Instruction& i, uint32_t at) {
     const char* kind = nullptr;
     if (cell.tick < shadow.base) kind = "read of shared memory that nobody wrote";
     else if (cell.pending) kind = "cp.async data used before its wait";
-    else if (writer == warp.index ? cell.tick >= warp.synced : cell.tick > warp.knows[size_t(writer)]) kind = "shared-memory race: read after write";
-    else if (cell.tick > warp.products.fenced[size_t(writer)]) kind = "wgmma without fence.proxy.async after its shared memory was written";
+    else if (writer == warp.index ? cell.tick >= warp.synced : cell.tick > warp.knows[writer])
+      kind = "shared-memory race: read after write";
+    else if (cell.tick > warp.products.fenced[writer])
+      kind = "wgmma without fence.proxy.async after its shared memory was written";
     if (kind != nullptr && kind != found) {   // once for 16 bytes is enough
       if (cell.tick < shadow.base) bad_access(warp, i, 0, kind, shared_place(machine, byte));
       else race(warp, i, 0, kind, cell.place, writer, 1u << cell.thread % kLanes, shared_place(machine, byte));

@@ -44,7 +44,9 @@ struct IssuedProduct {
   int32_t place;
   uint64_t a, b;                     // descriptors; a is 0 where it comes from registers
   bool adds;
-  bool operator==(const IssuedProduct& other) const { return place == other.place && a == other.a && b == other.b && adds == other.adds; }
+  bool operator==(const IssuedProduct& other) const {
+    return place == other.place && a == other.a && b == other.b && adds == other.adds;
+  }
 };
 
 void mark_product_registers(Program& program);

@@ -32,7 +32,7 @@ struct Descriptor {
   uint32_t start, leading, stride, base;
   uint32_t width;      // of a row of the swizzled pattern, in units of 16 bytes; 1: no swizzle
   explicit Descriptor(uint64_t bits)
-      : start(uint32_t(bits & 0x3fff) << 4), leading(uint32_t(bits >> 16 & 0x3fff) << 4), stride(uint32_t(bits >> 32 & 0x3fff) << 4),
+      : start((bits & 0x3fff) << 4), leading((bits >> 16 & 0x3fff) << 4), stride((bits >> 32 & 0x3fff) << 4),
         base(uint32_t(bits >> 49 & 7)), width(bits >> 62 == 0 ? 1 : 16u >> (bits >> 62)) {}
 
   // Of the 16 bytes whose first element is (along, across): along the dimension that is contiguous, in units of 16 bytes. In the
@@ -53,15 +53,16 @@ void read_matrix(Warp& warp, const Instruction& i, uint64_t bits, int outer, boo
   const Descriptor descriptor(bits);
   const std::vector<uint8_t>& shared = warp.block->machine->shared;
   if (descriptor.base != 0)
-    add_finding(warp, i, "wgmma descriptor with a base offset", -1, std::to_string(descriptor.base) + ", which is not simulated, in " + warp_name(warp));
+    add_finding(warp, i, "wgmma descriptor with a base offset", -1,
+                std::to_string(descriptor.base) + ", which is not simulated, in " + warp_name(warp));
   const int k = i.bytes;
   for (int along = 0; along < (transposed ? outer : k) / kUnit; along++)
     for (int across = 0; across < (transposed ? k : outer); across++) {
       const uint32_t at = descriptor.address(uint32_t(along), uint32_t(across), transposed);
       const bool is_there = check_shared_product(warp, i, at);
       for (int e = 0; e < kUnit; e++) {
-        float* element = transposed ? &to[across * outer + along * kUnit + e] : &to[(along * kUnit + e) * outer + across];
-        *element = is_there ? sign * element_of<kInput>(&shared[at + uint32_t(e * kBytes)]) : std::numeric_limits<float>::quiet_NaN();
+        float& element = to[transposed ? across * outer + along * kUnit + e : (along * kUnit + e) * outer + across];
+        element = is_there ? sign * element_of<kInput>(&shared[at + e * kBytes]) : std::numeric_limits<float>::quiet_NaN();
       }
     }
 }
@@ -71,11 +72,11 @@ void read_matrix(Warp& warp, const Instruction& i, uint64_t bits, int outer, boo
 void issue(Warp& warp, const Instruction& i, const IssuedProduct& product) {
   Block& block = *warp.block;
   Products& products = warp.products;
-  std::vector<IssuedProduct>& group = block.products[size_t(warp.index / kWarps)];
+  std::vector<IssuedProduct>& group = block.products[warp.index / kWarps];
   if (products.issued == group.size()) group.push_back(product);
   else if (!(group[products.issued] == product))
     add_finding(warp, i, kNotTogether, group[products.issued].place,
-                warp_name(warp) + " issues another, or one with other operands, as its product " + std::to_string(products.issued));
+                warp_name(warp) + " issues another, or one with other operands, as product " + std::to_string(products.issued));
   products.issued++;
   if (!block.machine->launch->check) return;
   warp.tick++;
@@ -87,11 +88,13 @@ constexpr const char* kBeforeItsWait = "wgmma registers used before its wait";
 void take_registers(Warp& warp, const Instruction& i, int accumulators) {
   if (!warp.block->machine->launch->check) return;
   for (int r = 0; r < i.product_registers; r++) {
-    ProductRegister& taken = warp.products.registers[size_t(i.o[size_t(r)] / kLanes)];
+    ProductRegister& taken = warp.products.registers[i.o[r] / kLanes];
     const bool accumulates = r < accumulators;
-    const std::string what = (accumulates ? "accumulator " + std::to_string(r) : "register " + std::to_string(r - accumulators) + " of A") + " in " + warp_name(warp);
-    if (accumulates ? taken.reading != 0 : taken.accumulating != 0) add_finding(warp, i, kBeforeItsWait, -1, what);
-    if (taken.touched) add_finding(warp, i, "wgmma without wgmma.fence after its registers were used", -1, what);
+    const bool too_early = accumulates ? taken.reading != 0 : taken.accumulating != 0;
+    if (too_early || taken.touched)
+      add_finding(warp, i, too_early ? kBeforeItsWait : "wgmma without wgmma.fence after its registers were used", -1,
+                  (accumulates ? "accumulator " + std::to_string(r) : "register " + std::to_string(r - accumulators) + " of A") +
+                      " in " + warp_name(warp));
     taken.touched = false;   // once is enough
     (accumulates ? taken.accumulating : taken.reading)++;
   }
@@ -107,11 +110,12 @@ template <Input kInput> Flow multiply_async(Warp& warp, const Instruction& i, ui
   const int32_t *d = &i.o[0], *a = d + accumulators, *b = a + (from_registers ? 4 : 1);
   const uint64_t a_bits = from_registers ? 0 : *warp.at<uint64_t>(a[0]), b_bits = *warp.at<uint64_t>(b[0]);
   const uint32_t scales = mask_of(warp.at<uint8_t>(b[1]));
-  for (int lane = 1; lane < kLanes; lane++)
-    if (warp.at<uint64_t>(b[0])[lane] != b_bits || (!from_registers && warp.at<uint64_t>(a[0])[lane] != a_bits) || (scales != 0 && scales != kAllLanes)) {
-      add_finding(warp, i, "wgmma operands that differ between lanes", -1, warp_name(warp));
-      break;
-    }
+  const auto differ = [&](int32_t descriptor, uint64_t bits) {
+    const uint64_t* lanes = warp.at<uint64_t>(descriptor);
+    return std::any_of(lanes, lanes + kLanes, [&](uint64_t one) { return one != bits; });
+  };
+  if (differ(b[0], b_bits) || (!from_registers && differ(a[0], a_bits)) || (scales != 0 && scales != kAllLanes))
+    add_finding(warp, i, "wgmma operands that differ between lanes", -1, warp_name(warp));
   const bool adds = scales & 1;
   issue(warp, i, {i.place, a_bits, b_bits, adds});
   take_registers(warp, i, accumulators);
@@ -122,8 +126,10 @@ template <Input kInput> Flow multiply_async(Warp& warp, const Instruction& i, ui
   if (from_registers) {
     for (int lane = 0; lane < kLanes; lane++)
       for (int r = 0; r < 4; r++)
-        for (int h = 0; h < kHalves; h++)
-          rows[(lane % 4 * kHalves + h + 4 * kHalves * (r / 2)) * kRows + first + lane / 4 + 8 * (r % 2)] = a_sign * element_of<kInput>(warp, a[r], lane, h);
+        for (int h = 0; h < kHalves; h++) {
+          const int step = lane % 4 * kHalves + h + 4 * kHalves * (r / 2), row = first + lane / 4 + 8 * (r % 2);
+          rows[step * kRows + row] = a_sign * element_of<kInput>(warp, a[r], lane, h);
+        }
   } else {
     read_matrix<kInput>(warp, i, a_bits, kRows, i.option & kTransposeA, a_sign, rows);
   }
@@ -172,7 +178,7 @@ Flow wait_for_products(Warp& warp, const Instruction& i, uint32_t mask) {
     last = one.tick;
     const int accumulators = 4 * one.instruction->count;
     for (int r = 0; r < one.instruction->product_registers; r++) {
-      ProductRegister& held = products.registers[size_t(one.instruction->o[size_t(r)] / kLanes)];
+      ProductRegister& held = products.registers[one.instruction->o[r] / kLanes];
       (r < accumulators ? held.accumulating : held.reading)--;
     }
   }
@@ -205,7 +211,8 @@ void decode_wgmma(Decoder& d) {
     for (size_t part = 0; part < 4; part++) d.from<uint32_t>(1, part);
   else d.from<uint64_t>(1);
   i.product_registers = uint8_t(i.o.size() - (from_registers ? 0 : 1));
-  if (*std::min_element(i.o.begin(), i.o.begin() + i.product_registers) < special_offset(kSpecials)) d.fail("its fragments are not in registers");
+  if (*std::min_element(i.o.begin(), i.o.begin() + i.product_registers) < special_offset(kSpecials))
+    d.fail("its fragments are not in registers");
   d.from<uint64_t>(2), d.from<uint8_t>(3);
   if (d.atom(3).negated) d.fail("its scale-d is negated");
   const size_t transposes = tf32 ? 0 : from_registers ? 1 : 2;
@@ -228,29 +235,32 @@ void decode_wgmma(Decoder& d) {
 void mark_product_registers(Program& program) {
   std::vector<bool> taken(size_t(program.register_bytes / kLanes));
   for (const Instruction& i : program.code)
-    for (int r = 0; r < i.product_registers; r++) taken[size_t(i.o[size_t(r)] / kLanes)] = program.has_products = true;
+    for (int r = 0; r < i.product_registers; r++) taken[i.o[r] / kLanes] = program.has_products = true;
+  const auto is_taken = [&](int32_t o) { return o >= 0 && taken[o / kLanes]; };
   for (Instruction& i : program.code)
-    i.meets_products = i.product_registers == 0 && std::any_of(i.o.begin(), i.o.end(), [&](int32_t o) { return o >= 0 && taken[size_t(o / kLanes)]; });
+    i.meets_products = i.product_registers == 0 && std::any_of(i.o.begin(), i.o.end(), is_taken);
 }
 
 void touch_product_registers(Warp& warp, const Instruction& i) {
   for (int32_t o : i.o) {
     if (o < 0) continue;
-    ProductRegister& met = warp.products.registers[size_t(o / kLanes)];
-    if (met.accumulating != 0 || met.reading != 0) {
-      const Instruction* of = nullptr;
-      for (const PendingProduct& one : warp.products.pending)
-        if (std::find(one.instruction->o.begin(), one.instruction->o.end(), o) != one.instruction->o.end()) of = one.instruction;
-      add_finding(warp, i, kBeforeItsWait, of == nullptr ? -1 : of->place, (met.accumulating ? "an accumulator in " : "a register of A in ") + warp_name(warp));
-    }
+    ProductRegister& met = warp.products.registers[o / kLanes];
     met.touched = true;
+    if (met.accumulating == 0 && met.reading == 0) continue;
+    int32_t place = -1;
+    for (const PendingProduct& one : warp.products.pending) {
+      const std::vector<int32_t>& taken = one.instruction->o;
+      if (std::find(taken.begin(), taken.end(), o) != taken.end()) place = one.instruction->place;
+    }
+    const std::string what = met.accumulating ? "an accumulator in " : "a register of A in ";
+    add_finding(warp, i, kBeforeItsWait, place, what + warp_name(warp));
   }
 }
 
 void fence_products(Warp& warp) {
   std::vector<uint32_t>& fenced = warp.products.fenced;
   for (size_t w = 0; w < fenced.size(); w++) fenced[w] = std::max(fenced[w], warp.knows[w]);
-  fenced[size_t(warp.index)] = warp.tick;
+  fenced[warp.index] = warp.tick;
 }
 
 void check_warpgroups(Block& block) {
@@ -258,17 +268,17 @@ void check_warpgroups(Block& block) {
     const std::vector<IssuedProduct>& issued = block.products[group];
     for (size_t w = kWarps * group; w < kWarps * (group + 1) && !issued.empty(); w++) {
       const size_t done = w < block.warps.size() ? block.warps[w].products.issued : 0;
-      if (done < issued.size())
-        block.machine->findings.add(kNotTogether, issued[done].place, -1,
-                                    "warp " + std::to_string(w) + " of block " + std::to_string(block.index) + " has issued " + std::to_string(done) +
-                                        " of the " + std::to_string(issued.size()) + " products of its warpgroup");
+      if (done == issued.size()) continue;
+      const std::string of_all = std::to_string(done) + " of the " + std::to_string(issued.size()) + " products of its warpgroup";
+      block.machine->findings.add(kNotTogether, issued[done].place, -1,
+                                  "warp " + std::to_string(w) + " of block " + std::to_string(block.index) + " has issued " + of_all);
     }
   }
 }
 
 const std::vector<Entry>& warpgroup_table() {
   static const std::vector<Entry> table = {
-      {"wgmma", ".mma_async.sync.aligned.m64nNk16.f32.{f16,bf16}; .m64nNk8.f32.tf32; .{fence,commit_group,wait_group}.sync.aligned",
+      {"wgmma", ".mma_async.sync.aligned.m64n*.f32.{f16,bf16,tf32}; .{fence,commit_group,wait_group}.sync.aligned",
        "D = A B + D of four warps, beside them until its wait", decode_wgmma},
   };
   return table;
