@@ -269,9 +269,10 @@ void check_warpgroups(Block& block) {
     for (size_t w = kWarps * group; w < kWarps * (group + 1) && !issued.empty(); w++) {
       const size_t done = w < block.warps.size() ? block.warps[w].products.issued : 0;
       if (done == issued.size()) continue;
-      const std::string of_all = std::to_string(done) + " of the " + std::to_string(issued.size()) + " products of its warpgroup";
+      const std::string who = "warp " + std::to_string(w) + " of block " + std::to_string(block.index) + " has issued ";
       block.machine->findings.add(kNotTogether, issued[done].place, -1,
-                                  "warp " + std::to_string(w) + " of block " + std::to_string(block.index) + " has issued " + of_all);
+                                  who + std::to_string(done) + " of the " + std::to_string(issued.size()) +
+                                      " products of its warpgroup");
     }
   }
 }
