@@ -5,7 +5,7 @@ import functools
 
 import pytest
 
-from .compile import TritonKernel, from_cuda, from_launch
+from .compile import ARCH, TritonKernel, from_cuda, from_launch
 from .golden import FOLDER, Golden, figures, name_of
 from .launcher import COUNTED, Launchers, plain_name
 from .module import Module, tensors_of
@@ -98,11 +98,11 @@ class Simulate:
         self.triton(compiled, programs, left, case=kernel.fn.__name__)
 
 
-def clean_triton(seeds=1):
+def clean_triton(seeds=1, arch: int = ARCH):
     """A `runner` of backends/triton/launch.py: simulates in the orders of those seeds, and holds launches to have no findings."""
 
     def run(kernel, programs, arguments, constants, num_warps, num_stages):
-        compiled, left = from_launch(kernel, arguments, constants, num_warps, num_stages)
+        compiled, left = from_launch(kernel, arguments, constants, num_warps, num_stages, arch=arch)
         compiled.launch(programs, *left, seed=seeds).assert_clean()
 
     return run

@@ -183,6 +183,8 @@ class _Lowering:
                     if atom[0] == REGISTER:
                         register = self._register(at, atom[1])
                         (define if number < destinations and not atom[3] else use).add(register)
+            if name == "wgmma":
+                use |= define  # accumulators
             if statement.guard:
                 use.add(self._register(at, statement.guard.lstrip("!")))
                 use |= define  # where the guard does not hold, the old value stays
@@ -190,6 +192,10 @@ class _Lowering:
             kills.append(define)
         size = {register: TYPE_BYTES[type_] for register, type_ in self.registers.items()}
         intervals, most = _lifetimes(uses, kills, successors, size)
+        # What wgmma holds is read and written after the instruction, until its wait: it shares its places with nothing.
+        held = {self._register(at, atom[1]) for at, s in enumerate(self.statements) if s.opcode.startswith("wgmma.mma_async")
+                for group in parsed[at][:2] if len(group) > 1 for atom in group if atom[0] == REGISTER}  # fmt: skip
+        intervals.update(dict.fromkeys(held, (0, len(self.statements))))
         slots: dict[str, int] = {}
         end = self.specials_bytes
         free: dict[int, list[int]] = {}

@@ -174,7 +174,7 @@ TEXT = """
 """
 
 BAD_PTX = {
-    "unknown-instruction": ("wgmma.fence.sync.aligned;", "one, PTX line 11: unknown instruction: 'wgmma.fence"),
+    "unknown-instruction": ("mbarrier.init.shared.b64 [%rd1], 1;", "one, PTX line 11: unknown instruction: 'mbarrier.init"),
     "unknown-modifier": ("add.rn.sparkling.f32 %f1, %f1, %f1;", "PTX line 11: modifier .sparkling is not known here"),
     "unknown-type": ("add.f8 %f1, %f1, %f1;", "PTX line 11: "),
     "unknown-register": ("add.f32 %f1, %f9, %f1;", "PTX line 11: unknown register '%f9'"),

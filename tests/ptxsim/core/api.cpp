@@ -10,11 +10,13 @@ const std::vector<Entry>& floating_table();
 const std::vector<Entry>& moves_table();
 const std::vector<Entry>& memory_table();
 const std::vector<Entry>& warp_table();
+const std::vector<Entry>& warpgroup_table();
 const std::vector<Entry>& control_table();
 
 const std::vector<const std::vector<Entry>*>& tables() {
   static const std::vector<const std::vector<Entry>*> all = {&integer_table(), &floating_table(), &moves_table(),
-                                                             &memory_table(),  &warp_table(),     &control_table()};
+                                                             &memory_table(),  &warp_table(),     &warpgroup_table(),
+                                                             &control_table()};
   return all;
 }
 
@@ -90,6 +92,7 @@ Program* ptxsim_decode(const char* const* opcodes, const int64_t* words, int64_t
     }
     if (instruction.kind == Class::Control) instruction.join = int32_t(join);
   }
+  mark_product_registers(program);
   return decoded.release();
 }
 

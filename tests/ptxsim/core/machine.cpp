@@ -53,6 +53,7 @@ void Block::start(uint64_t number) {
   const uint64_t x = launch.grid[0], y = launch.grid[1];
   const uint64_t ctaid[3] = {number % x, number / x % y, number / (x * y)};
   warps.resize(count);
+  products.resize((count + 3) / 4);
   for (uint32_t w = 0; w < count; w++) {
     Warp& warp = warps[w];
     warp.block = this;
@@ -67,6 +68,10 @@ void Block::start(uint64_t number) {
     warp.synced = machine->next_tick;
     warp.knows.assign(count, machine->next_tick - 1);
     std::fill(warp.group, warp.group + kLanes, 0u);
+    if (program.has_products) {
+      warp.products.registers.resize(size_t(program.register_bytes / kLanes));
+      warp.products.fenced = warp.knows;
+    }
     std::fill(warp.carry, warp.carry + kLanes, uint8_t(0));
     for (int axis = 0; axis < 3; axis++) {
       fill(warp, kNtidX + axis, launch.block[axis]);
@@ -118,6 +123,7 @@ static uint64_t run_split(Warp& warp, uint64_t turn) {
       split.place++;
       continue;
     }
+    if (i.meets_products && machine.launch->check) touch_product_registers(warp, i);
     switch (i.run(warp, i, mask)) {
       case Flow::Next: warp.split().place++; break;
       case Flow::Control: return executed;
@@ -159,6 +165,7 @@ void Block::run() {
     }
     budget -= run_split(*warp, turn);
   }
+  if (!machine->failed) check_warpgroups(*this);
   for (Warp& warp : warps) machine->next_tick = std::max(machine->next_tick, warp.tick + 2);
 }
 
@@ -193,6 +200,12 @@ void Block::release_if_full(int number) {
   for (uint32_t a : barrier.warps) {
     for (size_t w = 0; w < warps.size(); w++) known[w] = std::max(known[w], warps[a].knows[w]);
     known[a] = std::max(known[a], warps[a].tick);
+  }
+  if (program().has_products) {
+    std::vector<uint32_t> fenced(warps.size());
+    for (uint32_t a : barrier.warps)
+      for (size_t w = 0; w < warps.size(); w++) fenced[w] = std::max(fenced[w], warps[a].products.fenced[w]);
+    for (uint32_t a : barrier.warps) warps[a].products.fenced = fenced;
   }
   Causality between_blocks;
   for (uint32_t a : barrier.warps) between_blocks.merge(warps[a].between_blocks);

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "memory.h"
+#include "products.h"
 #include "program.h"
 
 namespace ptxsim {
@@ -64,6 +65,7 @@ struct Warp {
   std::vector<Gathering> gatherings;
   std::vector<PendingCopy> copies;
   uint32_t group[kLanes];            // committed cp.async groups of each lane
+  Products products;
   uint8_t carry[kLanes];             // the condition code of add.cc and its like
   int32_t current = 0;               // index of the running split
 
@@ -123,6 +125,7 @@ struct Block {
   uint32_t threads = 0, alive = 0;
   std::vector<Warp> warps;
   Barrier barriers[kBarriers];
+  std::vector<std::vector<IssuedProduct>> products;   // of each warpgroup
 
   const Program& program() const { return *machine->program; }
   void start(uint64_t index);

@@ -181,7 +181,12 @@ static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32
     }
     if (access.writes) {
       for (Reader& reader : cell.reader) {
-        if (reader.tick >= shadow.base && reader.lanes != 0 && !(access.strong && reader.strong)) {
+        if (reader.product && reader.tick >= shadow.base) {
+          const uint32_t waited = warp.block->warps[reader.warp].products.waited(reader.tick);
+          if (waited == 0 || (reader.warp != warp.index && waited > warp.knows[reader.warp]))
+            race(warp, i, lane, waited == 0 ? "shared memory written while wgmma reads it" : "shared-memory race: write after read",
+                 reader.place, reader.warp, reader.lanes, shared_place(machine, byte));
+        } else if (reader.tick >= shadow.base && reader.lanes != 0 && !(access.strong && reader.strong)) {
           const uint32_t others = reader.warp == warp.index ? reader.lanes & ~(1u << lane) : reader.lanes;
           const bool same_instruction = reader.warp == warp.index && reader.tick == warp.tick;
           if (others != 0 && !same_instruction && !ordered(warp, lane, reader.warp, reader.tick, others))
@@ -194,16 +199,48 @@ static void check_shared_lane(Warp& warp, const Instruction& i, int lane, uint32
     } else {
       // Two readers are kept: the last, and the last of another warp.
       Reader& last = cell.reader[0];
-      const bool again = last.warp == warp.index && last.lanes != 0 && last.tick >= shadow.base && last.tick >= warp.synced;
+      const bool again = last.warp == warp.index && !last.product && last.lanes != 0 && last.tick >= shadow.base && last.tick >= warp.synced;
       if (again) {
         last.lanes |= 1u << lane, last.strong &= access.strong;
       } else {
-        if (last.warp != warp.index) cell.reader[1] = last;
-        last.warp = uint16_t(warp.index), last.lanes = 1u << lane, last.strong = access.strong;
+        if (last.warp != warp.index || last.product) cell.reader[1] = last;
+        last.warp = uint16_t(warp.index), last.lanes = 1u << lane, last.strong = access.strong, last.product = false;
       }
       last.tick = warp.tick, last.place = uint32_t(i.place);
     }
   }
+}
+
+bool check_shared_product(Warp& warp, const Instruction& i, uint32_t at) {
+  Machine& machine = *warp.block->machine;
+  const auto is_within = [&](const SharedArray& one) { return at >= one.base && uint64_t(at - one.base) + 16 <= one.bytes; };
+  if (std::none_of(machine.shared_arrays.begin(), machine.shared_arrays.end(), is_within)) {
+    bad_access(warp, i, 0, "out of bounds", "16 bytes at " + shared_place(machine, at));
+    return false;
+  }
+  if (!machine.launch->check) return true;
+  SharedShadow& shadow = machine.shadow;
+  const char* found = nullptr;
+  for (uint32_t byte = at; byte < at + 16; byte++) {
+    SharedCell& cell = shadow.cells[byte];
+    const int writer = cell.thread / kLanes;
+    const char* kind = nullptr;
+    if (cell.tick < shadow.base) kind = "read of shared memory that nobody wrote";
+    else if (cell.pending) kind = "cp.async data used before its wait";
+    else if (writer == warp.index ? cell.tick >= warp.synced : cell.tick > warp.knows[writer])
+      kind = "shared-memory race: read after write";
+    else if (cell.tick > warp.products.fenced[writer])
+      kind = "wgmma without fence.proxy.async after its shared memory was written";
+    if (kind != nullptr && kind != found) {   // once for 16 bytes is enough
+      if (cell.tick < shadow.base) bad_access(warp, i, 0, kind, shared_place(machine, byte));
+      else race(warp, i, 0, kind, cell.place, writer, 1u << cell.thread % kLanes, shared_place(machine, byte));
+      found = kind;
+    }
+    // A write that is ordered after this read is so after this warp's earlier ones too.
+    if (cell.reader[0].warp != warp.index) cell.reader[1] = cell.reader[0];
+    cell.reader[0] = Reader{warp.tick, kAllLanes, uint32_t(i.place), uint16_t(warp.index), false, true};
+  }
+  return true;
 }
 
 uint32_t check_shared(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes, Access access,

@@ -101,6 +101,7 @@ struct Reader {
   uint32_t tick = 0, lanes = 0, place = 0;
   uint16_t warp = 0;
   bool strong = false;
+  bool product = false;               // wgmma, which goes on reading until its wait
 };
 
 struct SharedCell {
@@ -135,6 +136,8 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
                       uint32_t alignment = 0);
 uint32_t check_shared(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes, Access access,
                       const uint8_t* values);
+// 16 bytes that the warp's wgmma reads until it is waited for. Returns whether they are there.
+bool check_shared_product(Warp& warp, const Instruction& i, uint32_t at);
 void count_wavefronts(Warp& warp, const Instruction& i, uint32_t mask, const uint32_t* at, uint32_t bytes);
 void complete_copy(Warp& warp, const PendingCopy& copy, uint32_t lanes);
 

@@ -462,7 +462,19 @@ Flow run_fence(Warp& warp, const Instruction&, uint32_t) {
   if (warp.block->machine->launch->check) fence(warp);
   return Flow::Next;
 }
+Flow fence_async_proxy(Warp& warp, const Instruction&, uint32_t mask) {
+  // A fence of some lanes orders what those alone have done: it counts for none.
+  if (warp.block->program().has_products && mask == warp.alive) fence_products(warp);
+  return Flow::Next;
+}
 void decode_fence(Decoder& d) {
+  if (d.name == "fence" && d.take("proxy")) {
+    if (!d.take("async")) d.fail("only fence.proxy.async");
+    const bool is_of_shared = !d.take("global");
+    d.take_any({"shared::cta", "shared::cluster"});
+    d.i.kind = Class::Sync, d.i.run = is_of_shared ? fence_async_proxy : nothing;
+    return;
+  }
   d.take_any({"sc", "acq_rel", "acquire", "release"});
   const bool of_block = d.take_any({"cta", "gpu", "gl", "sys", "cluster"}) == "cta";
   d.i.kind = Class::Sync, d.i.run = of_block ? nothing : run_fence;
@@ -496,7 +508,7 @@ const std::vector<Entry>& memory_table() {
       {"cp", ".async.{ca,cg}.shared.global; .commit_group; .wait_group; .wait_all", "copies 4, 8 or 16 bytes a lane, the rest zero",
        decode_cp},
       {"membar", ".{cta,gl,sys}", "orders accesses", decode_fence},
-      {"fence", "{.sc,acq_rel}.{cta,gpu,sys}", "orders accesses", decode_fence},
+      {"fence", "{.sc,acq_rel}.{cta,gpu,sys}; .proxy.async{.space}", "orders accesses; for wgmma", decode_fence},
       {"prefetch", "{.space}.{L1,L2}", "nothing", decode_prefetch},
       {"prefetchu", ".L1", "nothing", decode_prefetch},
       {"createpolicy", ".fractional.L2::x.b64", "d = 0: caching is not simulated", decode_createpolicy},

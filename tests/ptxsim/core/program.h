@@ -36,6 +36,8 @@ struct Instruction {
   uint8_t bytes = 0;           // memory: of one element; elements per lane in `count`
   uint8_t count = 0;
   uint8_t option = 0;          // meaning is the instruction's own
+  uint8_t product_registers = 0;   // wgmma.mma_async: how many of its operands, the first ones, are accumulators and A
+  bool meets_products = false;     // another instruction has such a register as an operand
   int32_t place = 0;           // its index in the program
   int32_t target = -1;         // branches: where to; reconvergence of it in `join`
   int32_t join = -1;
@@ -64,6 +66,7 @@ struct Program {
   int32_t register_bytes = 0;          // of one warp, with the special ones
   int32_t static_shared = 0, param_bytes = 0, local_bytes = 0;   // local: of one lane
   std::vector<SharedArray> shared_arrays;                        // rising, with gaps between them
+  bool has_products = false;           // wgmma
 };
 
 }  // namespace ptxsim

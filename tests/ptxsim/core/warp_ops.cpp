@@ -1,14 +1,8 @@
 // What the lanes of a warp do together: barriers, shuffles, votes, matrix fragments.
-#include "formats.h"
-#include "lanes.h"
+#include "fragments.h"
 
 namespace ptxsim {
 namespace {
-
-void inactive_lane(Warp& warp, const Instruction& i, const std::string& what) {
-  warp.block->machine->findings.add("operation on lanes that are not there", i.place, -1,
-                                    what + " in warp " + std::to_string(warp.index) + " of block " + std::to_string(warp.block->index));
-}
 
 // The mask operand, the same in all lanes that name themselves in it. Lanes of it that have exited are a finding.
 uint32_t member_mask(Warp& warp, const Instruction& i, uint32_t mask, int32_t operand) {
@@ -313,14 +307,6 @@ void decode_movmatrix(Decoder& d) {
 }
 
 // ---- mma.sync m16n8k*: fragments as the PTX ISA draws them. g = lane / 4, t = lane % 4.
-
-enum Input : uint8_t { kInF16, kInBF16, kInTF32 };
-
-template <Input kInput> float element_of(Warp& warp, int32_t reg, int lane, int half) {
-  if constexpr (kInput == kInTF32) return bits_as<float>(warp.at<uint32_t>(reg)[lane] & 0xffffe000u);
-  const uint16_t bits = warp.at<uint16_t>(reg)[2 * lane + half];
-  return kInput == kInF16 ? unpack<F16>(bits) : unpack<BF16>(bits);
-}
 
 // o = D (4 or 2 registers), A, B, C. count: k; bytes: 2 where C and D are f16.
 template <Input kInput> Flow multiply(Warp& warp, const Instruction& i, uint32_t mask) {
