@@ -45,7 +45,7 @@ from .long_sequences import (
     zeros,
 )  # fmt: skip
 from .tiles import ceil_div
-from .tuning import Config, config
+from .tuning import Config, config, narrowed
 
 # By Sequences.kind, as forward's: 64 queries and more of half types, fewer of float32.
 DQ_CONFIGS = {
@@ -70,6 +70,9 @@ DKDV_CONFIGS = {
     (128, 4): (config(8, 3, L_=16, S_=32),),
     (256, 4): (config(8, 2, L_=16, S_=16),),
 }
+# Keys of a tile of fewer than 64 queries, at most. With 64, a Hopper multiplies such queries by mma for the scores and by wgmma
+# for dk; Triton (3.8) then counts the stages that mma needs, and copies the next queries over those that wgmma may still read.
+KEYS_OF_FEW = 32
 
 
 def temporal_backward(
@@ -112,6 +115,9 @@ def _queries(of, dq, heads, out, lse, rows, arguments, constants):
 def _keys(of, dk, dv, heads, rows, arguments, constants):
     B, X, _ = of.q.shape[:3]
     groups, members = (B, X) if of.has_shared_keys else (of.places, 1)
+    configs = DKDV_CONFIGS
+    if of.L <= 32:
+        configs = {of.kind: narrowed(configs[of.kind], S_=KEYS_OF_FEW)}
 
     def run(one: Config):
         tile = one.constants
@@ -126,7 +132,7 @@ def _keys(of, dk, dv, heads, rows, arguments, constants):
             add_chunks(its_dk, dk)
             add_chunks(its_dv, dv)
 
-    of.tuned("key_gradients", DKDV_CONFIGS, run)
+    of.tuned("key_gradients", configs, run)
 
 
 @triton.jit

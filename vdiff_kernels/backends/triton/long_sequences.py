@@ -228,9 +228,9 @@ def entry_offset(i, end, line, s_row, s_line, WIDE: tl.constexpr):
 
 @triton.jit
 def biases(p_bias, o_head, o_i, o_j):
-    """[L_, S_] float32, None where there is no bias."""
+    """[L_, S_] float32, 0 where there is no bias."""
     if p_bias is None:
-        return None
+        return 0.0
     else:
         return tl.load(p_bias + o_head + (o_i[:, None] + o_j[None, :])).to(tl.float32)
 
@@ -242,10 +242,7 @@ def scores(
     """[L_, S_], products q k scaled, plus the bias, and -inf where query i does not see key j, or where that is not there.
     WHOLE: all keys are.
     """
-    if bias is not None:
-        s = tl.fma(products, scale, bias)
-    else:
-        s = products * scale
+    s = tl.fma(products, scale, bias)
     if not WHOLE:
         s = tl.where(there[None, :], s, -float("inf"))
     if CAUSAL:

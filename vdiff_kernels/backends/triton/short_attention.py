@@ -179,7 +179,7 @@ def short_backward(
     if p_partials is None:
         bias = bias_of(p_bias, o_bias + n * s_bn, s_bi, s_bj, T, S, CAUSAL, T_, S_)
         gradients(
-            block, None, p_do, p_q, p_k, p_v, bias, p_focus, p_turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
+            block, 0.0, p_do, p_q, p_k, p_v, bias, p_focus, p_turns, p_dq, p_dk, p_dv, of_do, of_q, of_k, of_v, heads, n,
             sequences, T, S, HW, W, scale, UNIT, ALIKE, D, P, T_, S_, C_, CHUNKS, R,
         )  # fmt: skip
     else:
@@ -208,7 +208,7 @@ def gradients(
     UNIT: tl.constexpr, ALIKE: tl.constexpr, D: tl.constexpr,
     P: tl.constexpr, T_: tl.constexpr, S_: tl.constexpr, C_: tl.constexpr, CHUNKS: tl.constexpr, R: tl.constexpr,
 ):  # fmt: skip
-    """Of a block of sequences. Returns dbias + ds, or None for None."""
+    """Of a block of sequences. Returns dbias + ds."""
     i_s, i_t, seen_q, j_s, j_t, seen_k, o_q, o_k, o_v = places(
         block, n, of_q, of_k, of_v, sequences, T, S, HW, W, UNIT, ALIKE, P, T_, S_
     )  # fmt: skip
@@ -237,8 +237,7 @@ def gradients(
     p, _, total = softmax(s)
     p = p / total
     ds = p * (dp - tl.sum(p * dp, len(p.shape) - 1, keep_dims=True))
-    if dbias is not None:
-        dbias += ds
+    dbias += ds
     p, ds = p.to(q.dtype), ds.to(q.dtype)
 
     # dv, dk, dq = p^T dout, scale * ds^T q, scale * ds k: one after another, for their operands fill the registers
