@@ -65,6 +65,15 @@ TILE_CASES = [
     SpatialCase("odd-shared-context", T=3, H=2, W=2, N=1, D=5, context="shared", S=5, bias="dense"),
     SpatialCase("padded-lines", T=1, H=3, W=4, N=1, D=8, layout="padded_lines"),
     TemporalCase("padded-heads", T=4, H=1, W=1, N=2, D=8, layout="padded_heads"),
+    # Strides of q that are not k's, nor v's, nor the incoming gradient's; of v alone.
+    TemporalCase("mixed-layouts", B=2, H=1, W=2, layout=("padded_heads", "padded_lines", "sliced")),
+    TemporalCase("other-values", H=1, W=1, layout=("contiguous", "contiguous", "padded_heads")),
+    SpatialCase("mixed-layouts", B=2, T=2, H=2, bias="rel", layout=("padded_lines", "sliced", "padded_heads")),
+    # Long sequences of frames at several places of several clips, and of clips of which one is images.
+    TemporalCase(
+        "long-places", B=2, T=66, S=3, H=1, W=2, D=4, bias="dense", layout=("padded_heads", "padded_lines", "sliced")
+    ),
+    TemporalCase("long-clips", B=2, T=65, H=1, W=2, N=1, D=4, focus="clips", rotary=2, causal=True),
     TemporalCase("sliced-table", T=5, H=1, W=1, N=2, D=8, bias="rel_sliced"),
     SpatialCase("sliced-table", T=1, H=3, W=4, N=2, D=8, bias="rel_sliced"),
 ]

@@ -1,5 +1,6 @@
 """What a case is: one dataclass an operator family. A case knows its shapes and arguments and how to call its operator."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -53,6 +54,24 @@ class Case:
         return f"{self.operator}-{self.name}"
 
 
+def _stored(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape in memory of what has one of AttentionCase's layouts: that of (B, T, H, W, N, D)."""
+    if layout == "sliced":
+        return shape[0], 2 * shape[1], *shape[2:]
+    if layout == "padded_lines":
+        return *shape[:3], math.prod(shape[3:]) + 1
+    return (*shape[:5], shape[5] + 4) if layout == "padded_heads" else shape
+
+
+def _viewed(layout: str, x: Tensor, *line: int) -> Tensor:
+    """What is stored so as the operator gets it. line: (W, N, D)."""
+    if layout == "sliced":
+        return x[:, ::2]
+    if layout == "padded_lines":
+        return x[..., :-1].unflatten(-1, line)
+    return x[..., : line[-1]] if layout == "padded_heads" else x
+
+
 @dataclass(frozen=True)
 class AttentionCase(Case):
     B: int = 1
@@ -66,11 +85,16 @@ class AttentionCase(Case):
     # whole tiles of a row, and no key is one of many)
     bias: str | None = None
     # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
-    # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes
-    layout: str = "contiguous"
+    # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes; or
+    # three of the last ones and "contiguous", of q, k and v
+    layout: str | tuple[str, str, str] = "contiguous"
     magnitude: float = 1.0
     scale: float | None = None
     tables = ("bias", "rel_bias")
+
+    def _layouts(self):
+        """Of q, k and v."""
+        return (self.layout,) * 3 if isinstance(self.layout, str) else self.layout
 
     def _keys(self):
         """(shape of k and v, number of queries, number of keys)."""
@@ -87,16 +111,10 @@ class AttentionCase(Case):
         elif self.layout == "channels_first":
             first = (self.B, self.N * self.D, self.T, self.H, self.W)
             leaves = {name: rand(generator, *first, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "sliced":
-            longer = (self.B, 2 * self.T, *shape[2:])
-            leaves = {name: rand(generator, *longer, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "padded_lines":
-            padded = (*shape[:3], self.W * self.N * self.D + 1)
-            leaves = {name: rand(generator, *padded, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "padded_heads":
-            leaves = {name: rand(generator, *shape[:5], self.D + 4, scale=self.magnitude) for name in "qkv"}
         else:
-            leaves = {name: rand(generator, *(shape if name == "q" else keys), scale=self.magnitude) for name in "qkv"}
+            shapes = (shape if name == "q" else keys for name in "qkv")
+            stored = (_stored(*one) for one in zip(self._layouts(), shapes))
+            leaves = {name: rand(generator, *one, scale=self.magnitude) for name, one in zip("qkv", stored)}
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "rel_sliced":
@@ -117,15 +135,9 @@ class AttentionCase(Case):
         elif self.layout == "channels_first":
             for name in "qkv":
                 leaves[name] = leaves[name].movedim(1, -1).unflatten(-1, (self.N, self.D))
-        elif self.layout == "sliced":
-            for name in "qkv":
-                leaves[name] = leaves[name][:, ::2]
-        elif self.layout == "padded_lines":
-            for name in "qkv":
-                leaves[name] = leaves[name][..., :-1].unflatten(-1, (self.W, self.N, self.D))
-        elif self.layout == "padded_heads":
-            for name in "qkv":
-                leaves[name] = leaves[name][..., : self.D]
+        else:
+            for name, layout in zip("qkv", self._layouts()):
+                leaves[name] = _viewed(layout, leaves[name], self.W, self.N, self.D)
         if self.bias == "rel_sliced":
             leaves["rel_bias"] = leaves["rel_bias"][..., ::2]
         elif self.bias == "rel_transposed":
