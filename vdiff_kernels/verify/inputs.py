@@ -4,6 +4,7 @@ import math
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.attention import api as attention
@@ -86,7 +87,7 @@ class AttentionCase(Case):
     bias: str | None = None
     # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
     # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes; or
-    # three of the last ones and "contiguous", of q, k and v
+    # three of the last ones and "contiguous", of q, k and v. What lies between is NaN: 0 times one shows that it was read
     layout: str | tuple[str, str, str] = "contiguous"
     magnitude: float = 1.0
     scale: float | None = None
@@ -112,9 +113,11 @@ class AttentionCase(Case):
             first = (self.B, self.N * self.D, self.T, self.H, self.W)
             leaves = {name: rand(generator, *first, scale=self.magnitude) for name in "qkv"}
         else:
-            shapes = (shape if name == "q" else keys for name in "qkv")
-            stored = (_stored(*one) for one in zip(self._layouts(), shapes))
-            leaves = {name: rand(generator, *one, scale=self.magnitude) for name, one in zip("qkv", stored)}
+            leaves = {}
+            for name, layout in zip("qkv", self._layouts()):
+                x = rand(generator, *(shape if name == "q" else keys), scale=self.magnitude)
+                leaves[name] = x if layout == "contiguous" else torch.full(_stored(layout, x.shape), torch.nan)
+                _viewed(layout, leaves[name], *shape[3:]).copy_(x)
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "rel_sliced":
@@ -444,17 +447,24 @@ class GegluCase(Case):
     shape: tuple[int, ...] = (2, 3, 10)
     E: int = 7
     bias: bool = True
-    padding: int = 0  # elements after each row of x and of weight
+    # Elements after each row of x, and of weight, which are NaN: 0 times one shows that it was read. Beside them every second
+    # element of a longer bias is the bias.
+    padding: tuple[int, int] | None = None
     operator = "geglu"
 
     def leaves(self, generator):
         *outer, C = self.shape
-        row = C + self.padding
-        leaves = {"x": rand(generator, *outer, row), "weight": rand(generator, 2 * self.E, row, scale=C**-0.5)}
+        leaves = {"x": rand(generator, *outer, C), "weight": rand(generator, 2 * self.E, C, scale=C**-0.5)}
+        if self.padding:
+            for name, after in zip(leaves, self.padding):
+                leaves[name] = F.pad(leaves[name], (0, after), value=torch.nan)
         if self.bias:
-            leaves["bias"] = rand(generator, 2 * self.E)
+            leaves["bias"] = rand(generator, (4 if self.padding else 2) * self.E)
         return leaves
 
     def call(self, function, leaves, **arguments):
         C = self.shape[-1]
-        return function(leaves["x"][..., :C], leaves["weight"][..., :C], leaves.get("bias"), **arguments)
+        bias = leaves.get("bias")
+        if self.padding and self.bias:
+            bias = bias[::2]
+        return function(leaves["x"][..., :C], leaves["weight"][..., :C], bias, **arguments)

@@ -17,7 +17,7 @@ def test_case(interpreted, case, dtype):
 
 
 def test_few_programs_sum_the_gradient_of_a_bias(interpreted):
-    """Two of a head, each of several blocks of sequences, one more than the other: as where a clip has ten thousands of pixels."""
+    """Two of a head, each of several blocks of sequences, one more than the other: as of tens of thousands of pixels."""
     interpreted(_few_programs)
 
 
