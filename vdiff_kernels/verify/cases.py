@@ -146,9 +146,11 @@ LAYER_CASES = [
     LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
     # One launch of Triton's in half types: several blocks of sequences, the last one smaller, of clips of several places.
     LayerCase(
-        "whole", attention=TemporalCase("", B=2, T=5, H=3, W=5, N=3, D=20, bias="rel", rotary=6), C=33, Co=33, residual="x"
+        "whole", TemporalCase("", B=2, T=5, H=3, N=3, D=20, bias="rel", rotary=6), 33, 33, residual="x", layout="padded_lines"
     ),
-    LayerCase("whole-causal", attention=TemporalCase("", T=17, H=1, W=3, N=2, D=16, causal=True), C=20, Co=40, pos_emb=True),
+    LayerCase(
+        "whole-causal", TemporalCase("", T=17, H=1, W=3, N=2, D=16, causal=True), 20, 40, pos_emb=True, eps=0.5, layout="sliced"
+    ),
     # On the CPU a layer is computed in blocks of rows, its backward in batches of blocks: several of each, the last ones smaller.
     LayerCase("many-blocks", attention=TemporalCase("", B=2, T=17, H=5, W=7, N=3, D=33, bias="rel", focus="frames"), C=70, Co=50),
     LayerCase("many-batches", attention=TemporalCase("", T=4, H=15, W=19, N=2, D=200, bias="dense"), C=24, Co=24, residual="x"),

@@ -55,17 +55,24 @@ class Case:
         return f"{self.operator}-{self.name}"
 
 
-def _stored(layout: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape in memory of what has one of AttentionCase's layouts: that of (B, T, H, W, N, D)."""
+def _laid_out(layout: str, x: Tensor) -> Tensor:
+    """x (B, T, H, W, ..., channels) as memory has it in one of AttentionCase's layouts."""
+    if layout == "contiguous":
+        return x
+    shape = list(x.shape)
     if layout == "sliced":
-        return shape[0], 2 * shape[1], *shape[2:]
-    if layout == "padded_lines":
-        return *shape[:3], math.prod(shape[3:]) + 1
-    return (*shape[:5], shape[5] + 4) if layout == "padded_heads" else shape
+        shape[1] *= 2
+    elif layout == "padded_lines":
+        shape[3:] = [math.prod(shape[3:]) + 1]
+    elif layout == "padded_heads":
+        shape[-1] += 4
+    stored = torch.full(shape, torch.nan)
+    _viewed(layout, stored, *x.shape[3:]).copy_(x)
+    return stored
 
 
 def _viewed(layout: str, x: Tensor, *line: int) -> Tensor:
-    """What is stored so as the operator gets it. line: (W, N, D)."""
+    """What is laid out so as the operator gets it. line: (W, ..., channels)."""
     if layout == "sliced":
         return x[:, ::2]
     if layout == "padded_lines":
@@ -116,8 +123,7 @@ class AttentionCase(Case):
             leaves = {}
             for name, layout in zip("qkv", self._layouts()):
                 x = rand(generator, *(shape if name == "q" else keys), scale=self.magnitude)
-                leaves[name] = x if layout == "contiguous" else torch.full(_stored(layout, x.shape), torch.nan)
-                _viewed(layout, leaves[name], *shape[3:]).copy_(x)
+                leaves[name] = _laid_out(layout, x)
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "rel_sliced":
@@ -366,6 +372,8 @@ class LayerCase(Case):
     pos_emb: bool = False
     gate: bool = False
     residual: str | None = "other"  # or "x": x itself
+    eps: float = 1e-5
+    layout: str = "contiguous"  # of x and the residual: or another of AttentionCase's, but for those of heads
     tables = ("bias", "rel_bias", "norm.weight", "norm.bias")
 
     @property
@@ -377,7 +385,7 @@ class LayerCase(Case):
         inner = a.N * a.D
         tables = {k: v for k, v in a.leaves(generator).items() if k not in ("q", "k", "v", "qkv")}
         leaves = {
-            "x": rand(generator, a.B, a.T, a.H, a.W, self.C),
+            "x": _laid_out(self.layout, rand(generator, a.B, a.T, a.H, a.W, self.C)),
             "w_qkv": rand(generator, 3 * inner, self.C, scale=self.C**-0.5),
             "w_out": rand(generator, self.Co, inner, scale=inner**-0.5),
             **tables,
@@ -391,19 +399,21 @@ class LayerCase(Case):
         if self.gate:
             leaves["gate"] = rand(generator, a.B, self.Co)
         if self.residual == "other":
-            leaves["residual"] = rand(generator, a.B, a.T, a.H, a.W, self.Co)
+            leaves["residual"] = _laid_out(self.layout, rand(generator, a.B, a.T, a.H, a.W, self.Co))
         return leaves
 
     def call(self, function, leaves, **arguments):
-        leaves = dict(leaves)
+        leaves, a = dict(leaves), self.attention
+        for name, channels in (("x", self.C), ("residual", self.Co)):
+            if name in leaves:
+                leaves[name] = _viewed(self.layout, leaves[name], a.W, channels)
         positional = [leaves.pop(name, None) for name in ("x", "w_qkv", "b_qkv", "w_out", "b_out")]
         if self.norm:
             groups = 4 if self.norm == "group" else None
             parameters = leaves.pop("norm.weight"), leaves.pop("norm.bias")
-            leaves["norm"] = Norm(self.norm, *parameters, groups, scope=self.scope)
+            leaves["norm"] = Norm(self.norm, *parameters, groups, eps=self.eps, scope=self.scope)
         if self.residual == "x":
             leaves["residual"] = positional[0]
-        a = self.attention
         return function(*positional, num_heads=a.N, scale=a.scale, **a.constants(), **leaves, **arguments)
 
 
