@@ -43,3 +43,17 @@ def _many_programs():
         relative[:, 2 - i : 6 - i] += dense[:, i]
     torch.testing.assert_close(short_attention._table_gradient(partials, None), dense)
     torch.testing.assert_close(short_attention._table_gradient(partials, relative), relative)
+
+
+def test_chunks_of_several_sequences(interpreted):
+    """Which add up to the gradients of shared keys and of a bias: as many each, or fewer in the last ones, or none."""
+    interpreted(_chunks)
+
+
+def _chunks():
+    from vdiff_kernels.backends.triton import chunks
+
+    shared = verify.SpatialCase("shared", B=2, T=5, H=1, N=1, D=4, context="shared", S=3, bias="dense")
+    for case, enough in ((shared, 4), (shared, 8), (verify.SpatialCase("own", B=3, T=1, D=4, bias="rel"), 4)):
+        with mock.patch.object(chunks, "ENOUGH", enough):
+            verify.check(case, torch.float32, "triton")
