@@ -70,7 +70,7 @@ TILE_CASES = [
     TemporalCase("other-values", H=1, W=1, layout=("contiguous", "contiguous", "padded_heads")),
     SpatialCase("mixed-layouts", B=2, T=2, H=2, bias="rel", layout=("padded_lines", "sliced", "padded_heads")),
     # Long sequences of frames at several places of several clips, and of clips of which one is images.
-    TemporalCase("long-places", B=2, T=66, S=3, H=1, W=2, D=4, bias="dense", layout=("padded_heads", "padded_lines", "sliced")),
+    TemporalCase("long-places", B=2, T=66, S=3, H=1, W=2, D=4, bias="rel", layout=("padded_heads", "padded_lines", "sliced")),
     TemporalCase("long-clips", B=2, T=65, H=1, W=2, N=1, D=4, focus="clips", rotary=2, causal=True),
     TemporalCase("sliced-table", T=5, H=1, W=1, N=2, D=8, bias="rel_sliced"),
     SpatialCase("sliced-table", T=1, H=3, W=4, N=2, D=8, bias="rel_sliced"),
