@@ -69,6 +69,8 @@ TILE_CASES = [
     TemporalCase("mixed-layouts", B=2, H=1, W=2, layout=("padded_heads", "padded_lines", "sliced")),
     TemporalCase("other-values", H=1, W=1, layout=("contiguous", "contiguous", "padded_heads")),
     SpatialCase("mixed-layouts", B=2, T=2, H=2, bias="rel", layout=("padded_lines", "sliced", "padded_heads")),
+    # Whole lines of an odd number.
+    SpatialCase("odd-lines", T=2, H=3, W=16, N=1, D=4, bias="rel"),
     # Frames and lines enough that the sum of their parts of a table's gradient takes more than one step.
     SpatialCase("many-frames", T=9, H=2, W=2, N=1, D=4, bias="rel"),
     # Long sequences of frames at several places of several clips, and of clips of which one is images.
