@@ -65,6 +65,17 @@ TILE_CASES = [
     SpatialCase("odd-shared-context", T=3, H=2, W=2, N=1, D=5, context="shared", S=5, bias="dense"),
     SpatialCase("padded-lines", T=1, H=3, W=4, N=1, D=8, layout="padded_lines"),
     TemporalCase("padded-heads", T=4, H=1, W=1, N=2, D=8, layout="padded_heads"),
+    # Strides of q that are not k's, nor v's, nor the incoming gradient's; of v alone.
+    TemporalCase("mixed-layouts", B=2, H=1, W=2, layout=("padded_heads", "padded_lines", "sliced")),
+    TemporalCase("other-values", H=1, W=1, layout=("contiguous", "contiguous", "padded_heads")),
+    SpatialCase("mixed-layouts", B=2, T=2, H=2, bias="rel", layout=("padded_lines", "sliced", "padded_heads")),
+    # Whole lines of an odd number.
+    SpatialCase("odd-lines", T=2, H=3, W=16, N=1, D=4, bias="rel"),
+    # Frames and lines enough that the sum of their parts of a table's gradient takes more than one step.
+    SpatialCase("many-frames", T=9, H=2, W=2, N=1, D=4, bias="rel"),
+    # Long sequences of frames at several places of several clips, and of clips of which one is images.
+    TemporalCase("long-places", B=2, T=66, S=3, H=1, W=2, D=4, bias="rel", layout=("padded_heads", "padded_lines", "sliced")),
+    TemporalCase("long-clips", B=2, T=65, H=1, W=2, N=1, D=4, focus="clips", rotary=2, causal=True),
     TemporalCase("sliced-table", T=5, H=1, W=1, N=2, D=8, bias="rel_sliced"),
     SpatialCase("sliced-table", T=1, H=3, W=4, N=2, D=8, bias="rel_sliced"),
 ]
@@ -139,9 +150,11 @@ LAYER_CASES = [
     LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
     # One launch of Triton's in half types: several blocks of sequences, the last one smaller, of clips of several places.
     LayerCase(
-        "whole", attention=TemporalCase("", B=2, T=5, H=3, W=5, N=3, D=20, bias="rel", rotary=6), C=33, Co=33, residual="x"
+        "whole", TemporalCase("", B=2, T=5, H=3, N=3, D=20, bias="rel", rotary=6), 33, 33, residual="x", layout="padded_lines"
     ),
-    LayerCase("whole-causal", attention=TemporalCase("", T=17, H=1, W=3, N=2, D=16, causal=True), C=20, Co=40, pos_emb=True),
+    LayerCase(
+        "whole-causal", TemporalCase("", T=17, H=1, W=3, N=2, D=16, causal=True), 20, 40, pos_emb=True, eps=0.5, layout="sliced"
+    ),
     # On the CPU a layer is computed in blocks of rows, its backward in batches of blocks: several of each, the last ones smaller.
     LayerCase("many-blocks", attention=TemporalCase("", B=2, T=17, H=5, W=7, N=3, D=33, bias="rel", focus="frames"), C=70, Co=50),
     LayerCase("many-batches", attention=TemporalCase("", T=4, H=15, W=19, N=2, D=200, bias="dense"), C=24, Co=24, residual="x"),
@@ -153,7 +166,7 @@ GEGLU_CASES = [
     GegluCase("no-bias", (5, 33), E=16, bias=False),
     GegluCase("no-rows", (0, 8), E=4),
     # Of Triton's tiles, a group of rows that is whole and one that is not; two of columns and of channels.
-    GegluCase("many-tiles", (1030, 67), E=70, padding=5),
+    GegluCase("many-tiles", (1030, 67), E=70, padding=(5, 13)),
 ]
 LINEAR_CASES = [
     LinearCase("plain", norm=None, bias=False),

@@ -1,8 +1,10 @@
 """What a case is: one dataclass an operator family. A case knows its shapes and arguments and how to call its operator."""
 
+import math
 from dataclasses import dataclass, field
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..ops.attention import api as attention
@@ -53,6 +55,31 @@ class Case:
         return f"{self.operator}-{self.name}"
 
 
+def _laid_out(layout: str, x: Tensor) -> Tensor:
+    """x (B, T, H, W, ..., channels) as memory has it in one of AttentionCase's layouts."""
+    if layout == "contiguous":
+        return x
+    shape = list(x.shape)
+    if layout == "sliced":
+        shape[1] *= 2
+    elif layout == "padded_lines":
+        shape[3:] = [math.prod(shape[3:]) + 1]
+    elif layout == "padded_heads":
+        shape[-1] += 4
+    stored = torch.full(shape, torch.nan)
+    _viewed(layout, stored, *x.shape[3:]).copy_(x)
+    return stored
+
+
+def _viewed(layout: str, x: Tensor, *line: int) -> Tensor:
+    """What is laid out so as the operator gets it. line: (W, ..., channels)."""
+    if layout == "sliced":
+        return x[:, ::2]
+    if layout == "padded_lines":
+        return x[..., :-1].unflatten(-1, line)
+    return x[..., : line[-1]] if layout == "padded_heads" else x
+
+
 @dataclass(frozen=True)
 class AttentionCase(Case):
     B: int = 1
@@ -66,11 +93,16 @@ class AttentionCase(Case):
     # whole tiles of a row, and no key is one of many)
     bias: str | None = None
     # "packed" slices of one qkv, "channels_first" views of (B, N*D, T, H, W), "sliced" frames, "padded_lines": an element after
-    # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes
-    layout: str = "contiguous"
+    # each line of pixels, "padded_heads": four after each head, so that this stride alone is no multiple of 16 bytes; or
+    # three of the last ones and "contiguous", of q, k and v. What lies between is NaN: 0 times one shows that it was read
+    layout: str | tuple[str, str, str] = "contiguous"
     magnitude: float = 1.0
     scale: float | None = None
     tables = ("bias", "rel_bias")
+
+    def _layouts(self):
+        """Of q, k and v."""
+        return (self.layout,) * 3 if isinstance(self.layout, str) else self.layout
 
     def _keys(self):
         """(shape of k and v, number of queries, number of keys)."""
@@ -87,16 +119,11 @@ class AttentionCase(Case):
         elif self.layout == "channels_first":
             first = (self.B, self.N * self.D, self.T, self.H, self.W)
             leaves = {name: rand(generator, *first, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "sliced":
-            longer = (self.B, 2 * self.T, *shape[2:])
-            leaves = {name: rand(generator, *longer, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "padded_lines":
-            padded = (*shape[:3], self.W * self.N * self.D + 1)
-            leaves = {name: rand(generator, *padded, scale=self.magnitude) for name in "qkv"}
-        elif self.layout == "padded_heads":
-            leaves = {name: rand(generator, *shape[:5], self.D + 4, scale=self.magnitude) for name in "qkv"}
         else:
-            leaves = {name: rand(generator, *(shape if name == "q" else keys), scale=self.magnitude) for name in "qkv"}
+            leaves = {}
+            for name, layout in zip("qkv", self._layouts()):
+                x = rand(generator, *(shape if name == "q" else keys), scale=self.magnitude)
+                leaves[name] = _laid_out(layout, x)
         if self.bias == "rel":
             leaves["rel_bias"] = rand(generator, *self._rel_shape())
         elif self.bias == "rel_sliced":
@@ -117,15 +144,9 @@ class AttentionCase(Case):
         elif self.layout == "channels_first":
             for name in "qkv":
                 leaves[name] = leaves[name].movedim(1, -1).unflatten(-1, (self.N, self.D))
-        elif self.layout == "sliced":
-            for name in "qkv":
-                leaves[name] = leaves[name][:, ::2]
-        elif self.layout == "padded_lines":
-            for name in "qkv":
-                leaves[name] = leaves[name][..., :-1].unflatten(-1, (self.W, self.N, self.D))
-        elif self.layout == "padded_heads":
-            for name in "qkv":
-                leaves[name] = leaves[name][..., : self.D]
+        else:
+            for name, layout in zip("qkv", self._layouts()):
+                leaves[name] = _viewed(layout, leaves[name], self.W, self.N, self.D)
         if self.bias == "rel_sliced":
             leaves["rel_bias"] = leaves["rel_bias"][..., ::2]
         elif self.bias == "rel_transposed":
@@ -351,6 +372,8 @@ class LayerCase(Case):
     pos_emb: bool = False
     gate: bool = False
     residual: str | None = "other"  # or "x": x itself
+    eps: float = 1e-5
+    layout: str = "contiguous"  # of x and the residual: or another of AttentionCase's, but for those of heads
     tables = ("bias", "rel_bias", "norm.weight", "norm.bias")
 
     @property
@@ -362,7 +385,7 @@ class LayerCase(Case):
         inner = a.N * a.D
         tables = {k: v for k, v in a.leaves(generator).items() if k not in ("q", "k", "v", "qkv")}
         leaves = {
-            "x": rand(generator, a.B, a.T, a.H, a.W, self.C),
+            "x": _laid_out(self.layout, rand(generator, a.B, a.T, a.H, a.W, self.C)),
             "w_qkv": rand(generator, 3 * inner, self.C, scale=self.C**-0.5),
             "w_out": rand(generator, self.Co, inner, scale=inner**-0.5),
             **tables,
@@ -376,19 +399,21 @@ class LayerCase(Case):
         if self.gate:
             leaves["gate"] = rand(generator, a.B, self.Co)
         if self.residual == "other":
-            leaves["residual"] = rand(generator, a.B, a.T, a.H, a.W, self.Co)
+            leaves["residual"] = _laid_out(self.layout, rand(generator, a.B, a.T, a.H, a.W, self.Co))
         return leaves
 
     def call(self, function, leaves, **arguments):
-        leaves = dict(leaves)
+        leaves, a = dict(leaves), self.attention
+        for name, channels in (("x", self.C), ("residual", self.Co)):
+            if name in leaves:
+                leaves[name] = _viewed(self.layout, leaves[name], a.W, channels)
         positional = [leaves.pop(name, None) for name in ("x", "w_qkv", "b_qkv", "w_out", "b_out")]
         if self.norm:
             groups = 4 if self.norm == "group" else None
             parameters = leaves.pop("norm.weight"), leaves.pop("norm.bias")
-            leaves["norm"] = Norm(self.norm, *parameters, groups, scope=self.scope)
+            leaves["norm"] = Norm(self.norm, *parameters, groups, eps=self.eps, scope=self.scope)
         if self.residual == "x":
             leaves["residual"] = positional[0]
-        a = self.attention
         return function(*positional, num_heads=a.N, scale=a.scale, **a.constants(), **leaves, **arguments)
 
 
@@ -432,17 +457,24 @@ class GegluCase(Case):
     shape: tuple[int, ...] = (2, 3, 10)
     E: int = 7
     bias: bool = True
-    padding: int = 0  # elements after each row of x and of weight
+    # Elements after each row of x, and of weight, which are NaN: 0 times one shows that it was read. Beside them every second
+    # element of a longer bias is the bias.
+    padding: tuple[int, int] | None = None
     operator = "geglu"
 
     def leaves(self, generator):
         *outer, C = self.shape
-        row = C + self.padding
-        leaves = {"x": rand(generator, *outer, row), "weight": rand(generator, 2 * self.E, row, scale=C**-0.5)}
+        leaves = {"x": rand(generator, *outer, C), "weight": rand(generator, 2 * self.E, C, scale=C**-0.5)}
+        if self.padding:
+            for name, after in zip(leaves, self.padding):
+                leaves[name] = F.pad(leaves[name], (0, after), value=torch.nan)
         if self.bias:
-            leaves["bias"] = rand(generator, 2 * self.E)
+            leaves["bias"] = rand(generator, (4 if self.padding else 2) * self.E)
         return leaves
 
     def call(self, function, leaves, **arguments):
         C = self.shape[-1]
-        return function(leaves["x"][..., :C], leaves["weight"][..., :C], leaves.get("bias"), **arguments)
+        bias = leaves.get("bias")
+        if self.padding and self.bias:
+            bias = bias[::2]
+        return function(leaves["x"][..., :C], leaves["weight"][..., :C], bias, **arguments)

@@ -1,5 +1,7 @@
 """The attention of the Triton backend in Triton's interpreter, and its layers, on every hostile case."""
 
+from unittest import mock
+
 import pytest
 import torch
 
@@ -12,3 +14,46 @@ from vdiff_kernels import verify
 @pytest.mark.parametrize("case", cases_of(lambda operator: operator.startswith(("temporal", "spatial"))), ids=str)
 def test_case(interpreted, case, dtype):
     interpreted(verify.check, case, dtype, "triton")
+
+
+def test_few_programs_sum_the_gradient_of_a_bias(interpreted):
+    """Two of a head, each of several blocks of sequences, one more than the other: as of tens of thousands of pixels."""
+    interpreted(_few_programs)
+
+
+def _few_programs():
+    from vdiff_kernels.backends.triton import short_attention
+
+    with mock.patch.object(short_attention, "PROGRAMS", 4):
+        verify.check(verify.TemporalCase("short", B=2, T=5, H=2, W=5, bias="rel"), torch.float32, "triton")
+        verify.check(verify.TemporalCase("one-a-program", T=18, S=3, H=1, W=5, bias="dense"), torch.float32, "triton")
+
+
+def test_the_gradient_of_a_bias_of_many_programs(interpreted):
+    """More than a program of the sum takes at once."""
+    interpreted(_many_programs)
+
+
+def _many_programs():
+    from vdiff_kernels.backends.triton import short_attention
+
+    partials = torch.randn(150, 2, 3, 4)
+    dense, relative = partials.sum(0), torch.zeros(2, 6)
+    for i in range(3):
+        relative[:, 2 - i : 6 - i] += dense[:, i]
+    torch.testing.assert_close(short_attention._table_gradient(partials, None), dense)
+    torch.testing.assert_close(short_attention._table_gradient(partials, relative), relative)
+
+
+def test_chunks_of_several_sequences(interpreted):
+    """Which add up to the gradients of shared keys and of a bias: as many each, or fewer in the last ones, or none."""
+    interpreted(_chunks)
+
+
+def _chunks():
+    from vdiff_kernels.backends.triton import chunks
+
+    shared = verify.SpatialCase("shared", B=2, T=5, H=1, N=1, D=4, context="shared", S=3, bias="dense")
+    for case, enough in ((shared, 4), (shared, 8), (verify.SpatialCase("own", B=3, T=1, D=4, bias="rel"), 4)):
+        with mock.patch.object(chunks, "ENOUGH", enough):
+            verify.check(case, torch.float32, "triton")
