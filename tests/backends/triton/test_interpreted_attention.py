@@ -57,3 +57,17 @@ def _chunks():
     for case, enough in ((shared, 4), (shared, 8), (verify.SpatialCase("own", B=3, T=1, D=4, bias="rel"), 4)):
         with mock.patch.object(chunks, "ENOUGH", enough):
             verify.check(case, torch.float32, "triton")
+
+
+def test_the_log_sum_exp_of_short_sequences(interpreted):
+    """Which their own backward does not ask for."""
+    interpreted(_log_sum_exp)
+
+
+def _log_sum_exp():
+    from vdiff_kernels.backends.triton import short_attention
+
+    q, k, v = torch.randn(3, 2, 5, 1, 3, 2, 8)
+    _, lse = short_attention.forward(q, k, v, None, None, 0.3, False, None, None, True)
+    scores = 0.3 * torch.einsum("bthwnd,bshwnd->bthwns", q, k)
+    torch.testing.assert_close(lse, scores.logsumexp(-1))
