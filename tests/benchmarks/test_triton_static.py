@@ -26,9 +26,10 @@ def each():
         yield pytest.param(name, dtype, gpu, marks=marks, id=f"{name}-{dtype}-{gpu.name}")
 
 
-# At most 8 registers spill: ptxas does that by itself where a few of them make room for another block. With `maxnreg=255`, which
-# forbids it, short_backward of a T of 32 spills none, but takes 188 in place of 168: of a B200, 8 warps in place of 12.
-MOST_SPILLED = 32
+# By the bytes of an element: at most 8 registers of half types spill. ptxas does that by itself where a few of them make room for
+# another block: with `maxnreg=255`, which forbids it, short_backward of 32 frames spills none, but takes 188 in place of 168, and
+# a B200 has 8 of its warps at once in place of 12. float32's, whose operands are three, spill up to 16.
+MOST_SPILLED = {2: 32, 4: 64}
 
 
 def test_every_operator_is_there():
@@ -43,7 +44,7 @@ def test_kernels_fit_a_gpu_and_its_registers(name, dtype, gpu):
     for direction in subject.directions:
         for one in launches_of(subject, direction):
             takes = figures_of(one, gpu)
-            assert takes.stack_bytes <= MOST_SPILLED, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
+            assert takes.stack_bytes <= MOST_SPILLED[dtype.itemsize], f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
             assert takes.shared_bytes <= gpu.shared_of_a_block and takes.occupancy > 0, f"{one} does not fit {gpu.name}"
 
 
@@ -62,7 +63,7 @@ def test_other_configurations_fit_registers(name, dtype):
     }
     for one, gpu in itertools.product(others.values(), EVERY):
         takes = figures_of(one, gpu)
-        assert takes.stack_bytes <= MOST_SPILLED, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
+        assert takes.stack_bytes <= MOST_SPILLED[dtype.itemsize], f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
 
 
 def test_the_tensor_cores_of_each_gpu():

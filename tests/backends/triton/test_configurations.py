@@ -22,9 +22,8 @@ def pixels(D, bias=None):
 HALF = [
     (pixels(12), {"attend": 3, "query_gradient": 3, "key_gradients": 2}),
     (pixels(40, "rel"), {"attend": 2, "query_gradient": 3, "key_gradients": 2, "score_gradients": 2}),
-    (pixels(80), {"attend": 3, "query_gradient": 2, "key_gradients": 2}),
+    (pixels(80), {"attend": 2, "query_gradient": 2, "key_gradients": 2}),
     (pixels(80, "dense"), {"attend": 2, "query_gradient": 2, "key_gradients": 2, "score_gradients": 1}),
-    (pixels(136), {"attend": 2, "query_gradient": 1, "key_gradients": 1}),
     (GegluCase("", (130, 72), E=72), {"geglu_fwd": 4, "geglu_bwd": 4}),
     (LinearCase("", norm="layer", T=1, H=12, W=16, C=72, Co=140, residual=True), {"product": 5}),
     (ConvCase("", kernel="temporal", T=2, H=9, W=16, C=72, Co=136, groups=8), {"product": 5, "weight_gradient": 3}),

@@ -27,7 +27,7 @@ GROUP = 8
 
 # By the bytes of an element, and whether rows of x and weight begin at multiples of 16 bytes, which one copy takes: a tile's
 # rows, its columns of a (with as many of b) and channels. A product of 128 by 128 is what L2 can feed with half types. One of
-# float32 is three of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's epilogue, as
+# float32 is six of tensor cores, whose operands take more registers: beyond 64 by 64 they spill beside backward's epilogue, as
 # do the addresses of single elements. The first of a list takes at most the 99 KiB of shared memory that every GPU gives a block.
 CONFIGS = {
     (2, True): (

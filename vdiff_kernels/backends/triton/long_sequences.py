@@ -172,8 +172,8 @@ def _strides(x: Tensor, unit: int) -> tuple:
 def pieces_of(D: int, element_size: int) -> tuple[tuple[int, int], ...]:
     """(first channel, extent) of the pieces that channels are cut into, powers of two of which few places are empty.
 
-    Operands of float32 go through registers in two parts: their pieces are small. All kernels of a call have the same pieces, for
-    backward must find forward's scores again to the last bit.
+    Operands of float32 go through registers in three parts: their pieces are small. All kernels of a call have the same pieces,
+    for backward must find forward's scores again to the last bit.
     """
     largest = 128 if element_size == 2 else 64 if D <= 128 else 32
     pieces, first = [], 0

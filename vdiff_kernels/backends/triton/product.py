@@ -109,7 +109,7 @@ CONFIGS = {  # by bytes of an element: sums of 64 registers a thread, for all GP
         config(8, 3, P=128, N_=128, K_=32), config(4, 3, P=128, N_=64, K_=32), config(4, 3, P=64, N_=128, K_=32),
         config(8, 3, P=128, N_=128, K_=64), config(4, 4, P=64, N_=64, K_=64),
     ),
-    4: (config(8, 2, P=64, N_=64, K_=32), config(8, 2, P=128, N_=64, K_=32), config(4, 2, P=32, N_=64, K_=32)),
+    4: (config(8, 2, P=64, N_=64, K_=16), config(8, 2, P=128, N_=64, K_=16), config(4, 2, P=64, N_=32, K_=32)),
 }  # fmt: skip
 
 

@@ -10,10 +10,10 @@
         dv, dk, dq = p^T dout, scale * ds^T q, scale * ds k
         dbias = dbias + ds                                         # of each program; then of all programs, in their order
 
-A program has 4 sequences of up to 16 frames, a warp each, or a longer one, 16 of its rows a warp, 8 of float32. The products of
-the 4 are those of a tl.dot of three dimensions, never of one large tile whose blocks beside the diagonal are masked: 0 * NaN
-would carry a NaN from a sequence to its neighbours. So sequences of 8 frames leave half of a tensor core's 16 rows idle; memory
-bounds them all the same, at 8 flops a byte: T = 16, D = 64 takes 600 instructions of a warp for 8 KiB.
+A program has 4 sequences of up to 16 frames, a warp each, or a longer one, 16 of its rows a warp. The products of the 4 are those
+of a tl.dot of three dimensions, never of one large tile whose blocks beside the diagonal are masked: 0 * NaN would carry a NaN
+from a sequence to its neighbours. So sequences of 8 frames leave half of a tensor core's 16 rows idle; memory bounds them all the
+same, at 8 flops a byte: T = 16, D = 64 takes 600 instructions of a warp for 8 KiB.
 
 (2 T + 2 S) D elements a sequence come from memory or go there, (3 T + 4 S) D backward: q, k and v are read in place, by any
 strides, and neither out nor lse is needed again. C_ channels are taken at once, so many that registers hold them of q, k, v and
@@ -76,7 +76,7 @@ def backward(grad_out, q, k, v, out, lse, bias, rel_bias, scale, causal, focus_p
 
 
 def _tiles(T, S, D, element_size, rotary) -> tuple[dict, int]:
-    """(tiles, warps). C_ channels at once, as many as registers hold: turning takes some, and float32, whose product is three,
+    """(tiles, warps). C_ channels at once, as many as registers hold: turning takes some, and float32, whose product is six,
     many more.
     """
     T_, S_ = block_of(T, 64), block_of(S, 64)
@@ -88,7 +88,7 @@ def _tiles(T, S, D, element_size, rotary) -> tuple[dict, int]:
     else:
         C_ = 1024 // rows
     C_ = min(C_, block_of(D, 256))
-    P, num_warps = (4, 4) if rows == 16 else (1, rows * element_size // 32)
+    P, num_warps = (4, 4) if rows == 16 else (1, rows // 16)
     return dict(P=P, T_=T_, S_=S_, C_=C_, CHUNKS=ceil_div(D, C_), R=0 if rotary is None else 2 * rotary.shape[1]), num_warps
 
 

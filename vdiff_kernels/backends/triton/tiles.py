@@ -58,10 +58,10 @@ def merged(count, mean, var, n, mean_n, var_n):
 
 @triton.jit
 def dot(a, b, acc):
-    """acc + a b. Of float32, whose product Triton would cut to 10 bits by itself, three of tensor cores: float32's own precision,
-    but for its last bits. Half types ignore the choice.
+    """acc + a b. float32, which Triton would cut to 10 bits by itself, is cut into three bfloat16, and the six largest of their
+    products are added: all but the last bit of float32's own. Half types ignore the choice.
     """
-    return tl.dot(a, b, acc, input_precision="tf32x3")
+    return tl.dot(a, b, acc, input_precision="bf16x6")
 
 
 @triton.jit
