@@ -44,7 +44,8 @@ def test_kernels_fit_a_gpu_and_its_registers(name, dtype, gpu):
     for direction in subject.directions:
         for one in launches_of(subject, direction):
             takes = figures_of(one, gpu)
-            assert takes.stack_bytes <= MOST_SPILLED[dtype.itemsize], f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
+            most = MOST_SPILLED[dtype.itemsize]
+            assert takes.stack_bytes <= most, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
             assert takes.shared_bytes <= gpu.shared_of_a_block and takes.occupancy > 0, f"{one} does not fit {gpu.name}"
 
 
@@ -63,7 +64,8 @@ def test_other_configurations_fit_registers(name, dtype):
     }
     for one, gpu in itertools.product(others.values(), EVERY):
         takes = figures_of(one, gpu)
-        assert takes.stack_bytes <= MOST_SPILLED[dtype.itemsize], f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
+        most = MOST_SPILLED[dtype.itemsize]
+        assert takes.stack_bytes <= most, f"{one} has a stack of {takes.stack_bytes} bytes on {gpu.name}"
 
 
 def test_the_tensor_cores_of_each_gpu():
