@@ -146,7 +146,7 @@ LAYER_CASES = [
     LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), norm="rms"),
     LayerCase("gated", attention=TemporalCase("", B=2, T=3, N=2, D=4), C=8, Co=6, gate=True, residual=None),
     LayerCase("latte", attention=SpatialCase("", B=2, T=3, H=3, N=2, D=5), C=10, Co=10, gate=True, norm="layer"),
-    LayerCase("spatial", attention=SpatialCase("", T=3, H=3, W=5, N=2, D=6, bias="rel"), C=16, Co=16, norm="group", scope="clip"),
+    LayerCase("spatial", attention=SpatialCase("", T=3, H=3, W=5, N=2, D=6, bias="rel"), C=44, Co=44, norm="group", scope="clip"),
     LayerCase("no-batch", attention=SpatialCase("", B=0, N=2, D=6)),
     # One launch of Triton's in half types: several blocks of sequences, the last one smaller, of clips of several places.
     LayerCase(
