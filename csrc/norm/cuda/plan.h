@@ -59,7 +59,10 @@ constexpr int kSmallGroup = 4 * kWarp;   // channels' statistics that are left t
 constexpr int kSlices = 16;              // into which the runs are cut whose sums are the parameters' gradients
 constexpr int kAlignment = 16;           // bytes, of what lies in the scratch
 
-constexpr int kBwdChannels = 16;         // of a pixel that a thread of its team holds, with their sums
+// Pieces of a pixel that a thread of its team holds backward, with their sums: as many as leave two blocks a multiprocessor.
+template <int kElementBytes>
+constexpr int kBwdPieces = kElementBytes == 2 ? 3 : 4;
+
 
 // The table (rows, kFields, C) fp32: a row is of the frames that share a norm, and has of each channel
 //   group        h = act((x - mean) * mul + add),   mul = rstd * weight * (1 + scale), add = bias * (1 + scale) + shift
@@ -162,7 +165,8 @@ inline BwdPlan bwd_plan(const NormActBackwardParams& p) {
   plan.table = table_plan(p.norm, p.B, p.T, p.C);
   plan.dx = by_channel(p, kFwdPixels);
   if (is_by_pixel(p.norm.kind)) {
-    const int team = team_of(pieces_of(p.C, p.dtype), int(kBwdChannels / channels));
+    const int held = p.dtype == DType::Float32 ? kBwdPieces<4> : kBwdPieces<2>;
+    const int team = team_of(pieces_of(p.C, p.dtype), held);
     plan.dx.cut = {1, team, kRunPixels, int(ceil_div(p.H * p.W, kRunPixels))};
     plan.dx.shape = {p.B * p.T * plan.dx.cut.runs, kThreads, wanted ? sums_bytes : 0};
     plan.runs = wanted ? plan.dx.cut.runs : 0;

@@ -87,8 +87,8 @@ def norm_kernels(channel_stats, forward, backward, schemas=()) -> Kernels:
 
 def _served(kind: str) -> dict[str, Kernels]:
     names = "norm_act", "norm_act_backward"
-    operators = defined(kind, "channel_stats", *names)
-    return {"channel_stats": stats_kernels(kind), "norm_act": norm_kernels(*operators, tuple(named(name, kind) for name in names))}
+    norm_act = norm_kernels(*defined(kind, "channel_stats", *names), tuple(named(name, kind) for name in names))
+    return {"channel_stats": stats_kernels(kind), "norm_act": norm_act}
 
 
 NATIVE, TRITON = map(_served, KINDS)

@@ -30,7 +30,8 @@
 // norm_act_pixels_bwd: layer and rms norms, dx and the sums in one pass
 //
 //   grid   (B*T * runs, 1, 1)              runs of kRunPixels pixels, with all of their channels
-//   block  as norm_act_pixels_fwd, up to kBwdChannels a thread, with their two sums in registers
+//   block  as norm_act_pixels_fwd, up to 24 a thread (float: 16), with their two sums in
+//          registers
 //   smem   kThreads * 2 V floats, where parameters want a gradient; 4 * 32 floats
 //   bytes  x and dh read once, dx written once; 8 bytes a channel of a run written: 1 in 192 of half x
 //   limits C <= kMaxChannels
@@ -177,7 +178,7 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kAligned>) norm_act_channels
 
 template <class T, bool kAligned>
 __global__ void __launch_bounds__(kThreads) norm_act_pixels_bwd_kernel(NormCall p) {
-  constexpr int V = kPiece<T>, kPieces = kBwdChannels / V;
+  constexpr int V = kPiece<T>, kPieces = kBwdPieces<sizeof(T)>;
   extern __shared__ float shared[];  // kThreads * 2 V
   __shared__ float warps[4 * kWarp];
   const Team team = this_team(p.cut.columns);
@@ -201,7 +202,7 @@ __global__ void __launch_bounds__(kThreads) norm_act_pixels_bwd_kernel(NormCall 
         rGrad[j] = load_bits<T, kAligned>(gOther + c, p.C - c);
       });
     }
-    const Moments of_pixel = moments_of_pixel<T>(rX, team, p, warps);
+    const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, team, p, warps);
     float rDn[kPieces][V] = {};
     float mean_1 = 0, mean_n = 0;
     for_pieces<T, kPieces>(team, p.C, [&](int j, int c) {

@@ -95,7 +95,7 @@ __global__ void __launch_bounds__(kThreads) norm_act_pixels_fwd_kernel(NormCall 
     if (gResidual) rResidual[j] = load_bits<T, kAligned>(gResidual + c, p.C - c);
   });
   // (1) mean = sum x / C; rstd = 1 / sqrt(sum (x - mean)^2 / C + eps)
-  const Moments of_pixel = moments_of_pixel<T>(rX, team, p, warps);
+  const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, team, p, warps);
   for_pieces<T, kFwdPieces>(team, p.C, [&](int j, int c) {
     if (!is_there || c >= p.C) return;
     // (2) out = act((x - mean) * rstd * mul + add) + residual

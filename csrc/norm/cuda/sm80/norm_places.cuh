@@ -40,7 +40,10 @@ __device__ void load_field(float (&to)[kCount], const NormCall& p, Field field, 
   }
 }
 
-__device__ inline float sigmoid(float u) { return ptx::reciprocal_approx(1 + expf(-u)); }
+__device__ inline float sigmoid(float u) {
+  constexpr float kLog2E = 1.4426950408889634f;
+  return ptx::reciprocal_approx(1 + ptx::exp2_approx(-kLog2E * u));
+}
 
 __device__ inline float activated(float u, bool silu) { return silu ? u * sigmoid(u) : u; }
 
@@ -66,7 +69,7 @@ struct Moments {
 };
 
 // Of a pixel: a layer norm's, or an rms norm's, whose mean is 0. warps: 2 * kWarp floats of shared memory, as sum_of_team's.
-template <class T, int kPieces>
+template <class T, bool kAligned, int kPieces>
 __device__ Moments moments_of_pixel(const uint4 (&rX)[kPieces], const Team& team, const NormCall& p, float* warps) {
   float sum = 0, squares = 0;
   if (p.centred) {
@@ -82,8 +85,8 @@ __device__ Moments moments_of_pixel(const uint4 (&rX)[kPieces], const Team& team
     const Piece<T> x = unpacked<T>(rX[j]);
 #pragma unroll
     for (int i = 0; i < kPiece<T>; ++i) {
-      const float apart = c + i < p.C ? x.value[i] - mean : 0;
-      squares += apart * apart;
+      const float apart = x.value[i] - mean;
+      if (c + (kAligned ? 0 : i) < p.C) squares += apart * apart;
     }
   });
   return {mean, 1 / sqrtf(sum_of_team(squares, team, warps + kWarp) / p.C + p.eps)};
