@@ -70,6 +70,7 @@ def layout(layout: str, norm: str, dtype: str = "float16") -> str:
 
 LONG_CAUSAL = (edge("temporal_attention-long-causal"),)
 STRIDED_MASK = (f"{ATTENTION}a_mask_of_any_strides",)
+PARTS_OF_PIECES = (f"{NORMS}rows_of_pieces_of_channels_that_are_none[none]",)
 FAR_ROWS = (f"{EXTENT}row_offsets_past_2_to_the_31",)
 MUTATIONS = [
     # Survivors of the suite as it was.
@@ -285,7 +286,7 @@ MUTATIONS = [
     ),
     Mutation(
         "channels-of-statistics", "channel_stats.cuh", "first < end && channels > 0;", "first < end;",
-        (f"{STATISTICS}statistics[odd-channels-float32]",),
+        (norm_edge("group-tiles"),),
     ),
     Mutation(
         "chunk-of-statistics", "channel_stats.cuh", "(int64_t(frame_chunk) * p.C + c) * 2", "(int64_t(frame) * p.C + c) * 2",
@@ -303,17 +304,17 @@ MUTATIONS = [
         (f"{NORMS}steps_past_2_to_the_31[t-group]",),
     ),
     Mutation(
-        "odd-address", "to_images.cuh", "fits = fits && reinterpret_cast<uintptr_t>(one) % kAlignment == 0;", "(void)one;",
+        "odd-address", "to_images.cuh", "fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;", "(void)one;",
         (layout("an odd address", "group"),),
     ),
-    Mutation("odd-rows", "to_images.cuh", " && divides(p.W, s->w);", ";", (layout("an odd number of channels", "none"),)),
-    Mutation("odd-channels", "to_images.cuh", "p.C * bytes % kAlignment == 0", "true", (normed("odd-channels"),)),
+    Mutation("odd-rows", "to_images.cuh", " && divides(p.W, s->w);", ";", (layout("odd pixels", "none"),)),
+    Mutation("odd-channels", "to_images.cuh", "p.C * bytes % kPieceBytes == 0", "true", PARTS_OF_PIECES),
     Mutation(
         "uneven-rows", "to_images.cuh", "p.H == 1 || stride.h == p.W * stride.w", "true", (layout("part of the pixels", "layer"),)
     ),
     Mutation("warps-of-a-team", "team.cuh", "team.size <= kWarp", "true", (norm_edge("layer-warps"),)),
     Mutation(
-        "channels-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c < p.C", (normed("layer"),)
+        "channels-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c < p.C", (normed("layer", "float32"),)
     ),
     Mutation(
         "pieces-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c + (kAligned ? -c : i) < p.C",
@@ -389,7 +390,7 @@ MUTATIONS = [
         "first-of-slices", "norm_act_bwd.cuh", "is_there; run += kSlices", "is_there; run += runs", (norm_edge("many-frames"),)
     ),
     Mutation("sums-of-clip", "norm_act_bwd.cuh", "(b * runs + run) * 2", "run * 2", (normed("group-frame"),)),
-    Mutation("scale-of-weight", "norm_act_bwd.cuh", "dweight += factor * rSums[1]", "dweight += rSums[1]", (normed("one-group"),)),
+    Mutation("scale-of-weight", "norm_act_bwd.cuh", "dweight += factor * rSums", "dweight += rSums", (normed("one-group"),)),
 ]  # fmt: skip
 
 

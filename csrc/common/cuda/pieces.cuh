@@ -1,5 +1,5 @@
-// Rows in pieces of 16 bytes, between memory and accumulators. What one thread computes of a piece is the same whether the piece is
-// moved at once or, where the rows' alignment or length does not allow it, element by element. For .cu files. No torch.
+// Rows in pieces of 16 bytes, between memory and accumulators. What one thread computes of a piece is the same whether the piece
+// is moved at once or, where the rows' alignment or length does not allow it, element by element. For .cu files. No torch.
 #pragma once
 
 #include <cstring>

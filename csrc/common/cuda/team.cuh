@@ -17,8 +17,8 @@ __device__ inline Team this_block() { return {int(threadIdx.x), int(blockDim.x)}
 // One of the teams of `size` neighbouring threads, a power of two, that a block is.
 __device__ inline Team this_team(int size) { return {int(threadIdx.x) % size, size}; }
 
-// The sum of what the threads of each team give, the same in all of them; every thread of the block takes part. `warps`: kWarp floats
-// of shared memory that nothing else uses until the block's next barrier but one.
+// The sum of what the threads of each team give, the same in all of them; every thread of the block takes part. warps: kWarp
+// floats of shared memory, that nothing else uses until all have met the block's next barrier.
 __device__ inline float sum_of_team(float value, const Team& team, float* warps) {
   for (int apart = (team.size < kWarp ? team.size : kWarp) / 2; apart > 0; apart /= 2) {
     value += __shfl_xor_sync(~0u, value, apart);
@@ -33,7 +33,7 @@ __device__ inline float sum_of_team(float value, const Team& team, float* warps)
 }
 
 // The sums of the threads that are `columns` apart, in those of the first `columns`. Threads and columns are powers of two; every
-// thread of the block takes part. shared: kCount floats a thread, free after this, and before it once the block has met a barrier.
+// thread of the block takes part. shared: kCount floats a thread, free when this returns.
 template <int kCount>
 __device__ void sum_of_rows(float (&values)[kCount], int columns, float* shared) {
   const int thread = threadIdx.x, threads = blockDim.x;

@@ -1,5 +1,5 @@
-// How norms run on a GPU, decided here alone, by the shape alone: by which kernels, how frames and channels are cut into blocks, and
-// what scratch there is. No CUDA header, no torch, no STL.
+// How norms run on a GPU, decided here alone, by the shape alone: by which kernels, how frames and channels are cut into blocks,
+// and what scratch there is. No CUDA header, no torch, no STL.
 #pragma once
 
 #include "common/cuda/launch_shape.h"
@@ -10,8 +10,9 @@ namespace vdiff {
 
 inline int64_t bytes_of_dtype(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
 
-// Channels come in pieces of 16 bytes: what one thread moves and computes at a time.
-inline int64_t pieces_of(int64_t C, DType dtype) { return ceil_div(C * bytes_of_dtype(dtype), 16); }
+// Channels come in pieces: what one thread moves and computes at a time.
+constexpr int kPieceBytes = 16;
+inline int64_t pieces_of(int64_t C, DType dtype) { return ceil_div(C * bytes_of_dtype(dtype), kPieceBytes); }
 
 // The pieces of a row that neighbouring threads have: a power of two, up to a line of memory.
 inline int columns_of(int64_t pieces) {
@@ -57,7 +58,6 @@ constexpr int kSumPixels = 16;           // the same, where it sums them
 constexpr int kRunPixels = 256;          // of a run that a block has with all of their channels, backward
 constexpr int kSmallGroup = 4 * kWarp;   // channels' statistics that are left to a warp
 constexpr int kSlices = 16;              // into which the runs are cut whose sums are the parameters' gradients
-constexpr int kAlignment = 16;           // bytes, of what lies in the scratch
 
 // Pieces of a pixel that a thread of its team holds backward, with their sums: as many as leave two blocks a multiprocessor.
 template <int kElementBytes>
@@ -160,7 +160,7 @@ inline bool wants_parameters(const NormActBackwardParams& p) { return p.dweight 
 inline BwdPlan bwd_plan(const NormActBackwardParams& p) {
   BwdPlan plan{};
   const bool is_empty = p.B * p.T * p.H * p.W * p.C == 0, wanted = wants_parameters(p);
-  const int64_t channels = 16 / bytes_of_dtype(p.dtype);  // of a piece
+  const int64_t channels = kPieceBytes / bytes_of_dtype(p.dtype);  // of a piece
   const int64_t sums_bytes = kThreads * 2 * channels * int64_t(sizeof(float));
   plan.table = table_plan(p.norm, p.B, p.T, p.C);
   plan.dx = by_channel(p, kFwdPixels);

@@ -26,8 +26,8 @@ void run(
   check_counts(op, params);
   STD_TORCH_CHECK(params.dtype != DType::Float64, op, ": x is float64; expected float32, float16 or bfloat16 on a GPU");
   STD_TORCH_CHECK(
-      !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C, "; expected at most ",
-      norms::kMaxChannels, " of a layer or rms norm on a GPU");
+      !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C,
+      "; expected at most ", norms::kMaxChannels, " of a layer or rms norm on a GPU");
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const int64_t floats[1] = {ceil_div(scratch_bytes(params), int64_t(sizeof(float)))};
   const Tensor scratch = torch::stable::new_empty(

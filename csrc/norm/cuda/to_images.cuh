@@ -19,9 +19,9 @@ Image image(const Params& p, const void* data, const ImageStrides& stride) {
 template <class Params>
 bool is_aligned(const Params& p, std::initializer_list<const void*> data, std::initializer_list<const ImageStrides*> strides) {
   const int64_t bytes = bytes_of_dtype(p.dtype);
-  bool fits = p.C * bytes % kAlignment == 0;
-  for (const void* one : data) fits = fits && reinterpret_cast<uintptr_t>(one) % kAlignment == 0;
-  const auto divides = [&](int64_t size, int64_t stride) { return size <= 1 || stride * bytes % kAlignment == 0; };
+  bool fits = p.C * bytes % kPieceBytes == 0;
+  for (const void* one : data) fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;
+  const auto divides = [&](int64_t size, int64_t stride) { return size <= 1 || stride * bytes % kPieceBytes == 0; };
   for (const ImageStrides* s : strides) {
     fits = fits && divides(p.B, s->b) && divides(p.T, s->t) && divides(p.H, s->h) && divides(p.W, s->w);
   }

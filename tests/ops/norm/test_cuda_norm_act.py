@@ -76,6 +76,7 @@ LAYOUTS = {
     "part of the pixels": ((B, T, 2 * H, W + 3, C), lambda whole: whole[:, :, 1::2, 2:-1]),
     "part of the channels": ((B, T, H, W, 3 * C), lambda whole: whole[..., C : 2 * C]),
     "an odd number of channels": ((B, T, H, W, C + 1), lambda whole: whole[..., 1:]),
+    "odd pixels": ((B, T, H, 128), lambda whole: whole.as_strided((B, T, H, W, C), (T * H * 128, H * 128, 128, C + 1, 1))),
     "an odd address": ((B * T * H * W * C + 1,), lambda whole: whole[1:].view(B, T, H, W, C)),
     "other order": ((H, W, T, B, C), lambda whole: whole.permute(3, 2, 0, 1, 4)),
     "one clip for all": ((1, T, H, W, C), lambda whole: whole.expand(B, T, H, W, C)),
@@ -103,6 +104,16 @@ def test_every_image_has_its_own_strides(layout, norm, dtype):
 
     for of_strided, of_dense in zip(results(strided), results(dense)):
         assert torch.equal(of_strided, of_dense)
+
+
+@NORMS
+def test_rows_of_pieces_of_channels_that_are_none(norm):
+    """Of x and the residual every pixel is aligned, of out and dx it is not."""
+    norms = SimulatedNorms(clean_run())
+    x, other = torch.randn(2, 1, 1, 2, 3, 32).half()[..., :20]
+    near_x, near_other = x.contiguous(), other.contiguous()
+    assert torch.equal(norms.forward(x, *norm, None, other), norms.forward(near_x, *norm, None, near_other))
+    assert torch.equal(norms.backward(other, x, *norm, None)[0], norms.backward(near_other, near_x, *norm, None)[0])
 
 
 def test_given_statistics_are_used():

@@ -169,7 +169,8 @@ __global__ void __launch_bounds__(kThreads) channel_stats_merge_kernel(StatsCall
   const int64_t index = int64_t(blockIdx.x) * kThreads + threadIdx.x;
   if (index >= int64_t(p.frames) * p.C) return;
   const int frame = int(divide(index, p.C)), c = int(index - int64_t(frame) * p.C);
-  const A* gPartial = static_cast<const A*>(p.partials) + (int64_t(frame) * p.chunks * p.C + c) * 2;  // (chunks, C, 2) of a channel
+  // (chunks, C, 2) of one channel
+  const A* gPartial = static_cast<const A*>(p.partials) + (int64_t(frame) * p.chunks * p.C + c) * 2;
   const auto count = [=](int chunk) { return A(min(p.pixels - chunk * kChunkPixels, kChunkPixels)); };
 
   // (5) mean = sum of count m / P

@@ -5,8 +5,8 @@
 // norm_act_channels_fwd: group norms, whose table is known, and none
 //
 //   grid   (B*T * runs * tiles, 1, 1)      x alone, so 65,535 is no limit; cut by shape alone
-//   block  kThreads threads                thread = row * columns + column: a column of pieces (8 are a line of 128 bytes), of which
-//                                          it has mean, mul and add in registers for its kPixelsOfThread pixels of the run
+//   block  kThreads threads                thread = row * columns + column: a column of pieces (8 are a line of 128 bytes), whose
+//                                          mean, mul and add it has in registers for its kFwdPixels pixels of the run
 //   smem   none
 //   bytes  x (and the residual) read once, h written once; 12 bytes of table a channel of a frame
 //   flops  4 an element, SiLU 6 more with 2 of the special units: memory-bound on every GPU we build for
