@@ -330,7 +330,7 @@ MUTATIONS = [
         "frames-of-clip", "norm_table.cuh", "int64_t(row) * frames_of_row * C", "int64_t(row) * C", (normed("group-clip"),)
     ),
     Mutation("channels-of-warp", "norm_table.cuh", "c < first_c + width; c += team.size", "c < first_c + width; c += width",
-             (norm_edge("clip-tiles"),)),
+             (norm_edge("layer-warps"),)),
     # Forward.
     Mutation(
         "tiles-of-channels", "norm_act_fwd.cuh", "  if (at.channels <= 0) return;\n", "", (norm_edge("group-tiles"),)
@@ -380,7 +380,7 @@ MUTATIONS = [
     ),
     Mutation(
         "alignment-of-gradient", "norm_act_bwd.cu", "{&p.stride_grad, &p.stride_x}", "{&p.stride_x}",
-        (layout("an odd number of channels", "layer"),),
+        (layout("odd pixels", "layer"),),
     ),
     Mutation("end-of-dx", "norm_act_bwd.cuh", " || pixel >= end", "", (normed("layer"),)),
     Mutation("mean-of-rms", "norm_act_bwd.cuh", "p.centred ? sum_of_team(mean_1", "true ? sum_of_team(mean_1", (normed("rms"),)),
