@@ -366,7 +366,7 @@ MUTATIONS = [
         "gradient-by-x", "norm_act_bwd.cuh", "const T* gOther = gGrad + p.other.pixels", "const T* gOther = gGrad + p.x.pixels",
         (layout("part of the pixels", "layer"),),
     ),
-    Mutation("sums-of-run", "norm_act_bwd.cuh", "i < runs * width;", "i < width;", (norm_edge("clip-tiles"),)),
+    Mutation("sums-of-run", "norm_act_bwd.cuh", "i < runs * width;", "i < width;", (norm_edge("clip-tiles", "float32"),)),
     Mutation("deviation-of-sums", "norm_act_bwd.cuh", "n * gRow[kRstd * C + c]", "n", (normed("group-frame"),)),
     Mutation("row-of-sums", "norm_act_bwd.cuh", "int64_t(row) * runs * 2 * C", "int64_t(row) * 2 * C", (normed("group-clip"),)),
     Mutation("what-x-takes", "norm_act_bwd.cuh", " - centred * rOfX[i]", "", (normed("group-frame"),)),
