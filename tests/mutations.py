@@ -27,6 +27,7 @@ TYPES = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 ATTENTION = "tests/ops/attention/test_cuda_attention.py::test_"
 EXTENT = "tests/ops/attention/test_cuda_extent.py::test_"
 STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
+NORMS = "tests/ops/norm/test_cuda_norm_act.py::test_"
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,21 @@ def hostile(case: str, dtype: str = "bfloat16") -> str:
     return f"{ATTENTION}forward_and_every_gradient[{case}-{dtype}]"
 
 
+def normed(case: str, dtype: str = "bfloat16") -> str:
+    return f"{NORMS}forward_and_every_gradient[norm_act-{case}-{dtype}]"
+
+
+def norm_edge(case: str, dtype: str = "bfloat16") -> str:
+    return f"{NORMS}edges_of_tiles[norm_act-{case}-{dtype}]"
+
+
+def layout(layout: str, norm: str, dtype: str = "float16") -> str:
+    return f"{NORMS}every_image_has_its_own_strides[{layout}-{dtype}-{norm}]"
+
+
 LONG_CAUSAL = (edge("temporal_attention-long-causal"),)
 STRIDED_MASK = (f"{ATTENTION}a_mask_of_any_strides",)
+PARTS_OF_PIECES = (f"{NORMS}rows_of_pieces_of_channels_that_are_none[none]",)
 FAR_ROWS = (f"{EXTENT}row_offsets_past_2_to_the_31",)
 MUTATIONS = [
     # Survivors of the suite as it was.
@@ -102,8 +116,8 @@ MUTATIONS = [
         " && divides(p.N, rows->stride_n);", ";", (edge("temporal_attention-padded-heads"),),
     ),
     Mutation(
-        "end-of-long-row", "channel_stats.cuh",
-        ": w >= p.W;", ": w > p.W;", (f"{STATISTICS}long_rows_end_where_they_end",),
+        "end-of-chunk", "channel_stats.cuh",
+        "end = min(p.pixels, start + kChunkPixels);", "end = start + kChunkPixels;", (f"{STATISTICS}statistics[tiny-float32]",),
     ),
     Mutation(
         "row-offset-of-store", "row_copies.cuh",
@@ -260,12 +274,123 @@ MUTATIONS = [
     ),
     Mutation(
         "moments-of-nothing", "channel_stats.cuh",
-        "  if (b.count == 0) return a;\n", "", (f"{STATISTICS}statistics[one-pixel-float32]",),
+        "  if (b.count == 0) return;\n", "", (f"{STATISTICS}statistics[one-pixel-float32]",),
     ),
     Mutation(
         "variance-between-chunks", "channel_stats.cuh",
         "(gChunk[1] + deviation * deviation)", "gChunk[1]", (f"{STATISTICS}statistics[chunks-float32]",),
     ),
+    Mutation(
+        "pixels-that-are-not-there", "channel_stats.cuh", "k < count ? x.value[i] - rPivot.value[i] : A(0)",
+        "x.value[i] - rPivot.value[i]", (f"{STATISTICS}statistics[tiny-float32]",),
+    ),
+    Mutation(
+        "channels-of-statistics", "channel_stats.cuh", "first < end && channels > 0;", "first < end;",
+        (norm_edge("group-tiles"),),
+    ),
+    Mutation(
+        "chunk-of-statistics", "channel_stats.cuh", "(int64_t(frame_chunk) * p.C + c) * 2", "(int64_t(frame) * p.C + c) * 2",
+        (f"{STATISTICS}statistics[chunks-float32]",),
+    ),
+    # What the kernels of norm_act share.
+    Mutation(
+        "end-of-run", "norm_places.cuh", "end = min(p.pixels, run * p.cut.run + p.cut.run);",
+        "end = run * p.cut.run + p.cut.run;", (normed("group-frame"),),
+    ),
+    Mutation("frame-of-clip", "images.h", "i % frames_of_clip * stride_t", "i * stride_t", (normed("group-frame"),)),
+    Mutation("row-of-frame", "images.h", "frame / frames_of_row", "frame", (normed("group-clip"),)),
+    Mutation(
+        "far-frame", "images.h", "i % frames_of_clip * stride_t", "i % frames_of_clip * int(stride_t)",
+        (f"{NORMS}steps_past_2_to_the_31[t-group]",),
+    ),
+    Mutation(
+        "odd-address", "to_images.cuh", "fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;", "(void)one;",
+        (layout("an odd address", "group"),),
+    ),
+    Mutation("odd-rows", "to_images.cuh", " && divides(p.W, s->w);", ";", (layout("odd pixels", "none"),)),
+    Mutation("odd-channels", "to_images.cuh", "p.C * bytes % kPieceBytes == 0", "true", PARTS_OF_PIECES),
+    Mutation(
+        "uneven-rows", "to_images.cuh", "p.H == 1 || stride.h == p.W * stride.w", "true", (layout("part of the pixels", "layer"),)
+    ),
+    Mutation("warps-of-a-team", "team.cuh", "team.size <= kWarp", "true", (norm_edge("layer-warps"),)),
+    Mutation(
+        "channels-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c < p.C", (normed("layer", "float32"),)
+    ),
+    Mutation(
+        "pieces-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c + (kAligned ? -c : i) < p.C",
+        (norm_edge("layer-runs"),),
+    ),
+    # Its table.
+    Mutation("variance-between-channels", "norm_table.cuh", "one.y + deviation * deviation", "one.y", (normed("group-frame"),)),
+    Mutation(
+        "clip-of-row", "norm_table.cuh", "int64_t(row / rows_of_clip) * C + c", "int64_t(row) * C + c",
+        (norm_edge("clips-of-frames"),),
+    ),
+    Mutation(
+        "frames-of-clip", "norm_table.cuh", "int64_t(row) * frames_of_row * C", "int64_t(row) * C", (normed("group-clip"),)
+    ),
+    Mutation("channels-of-warp", "norm_table.cuh", "c < first_c + width; c += team.size", "c < first_c + width; c += width",
+             (norm_edge("layer-warps"),)),
+    # Forward.
+    Mutation(
+        "tiles-of-channels", "norm_act_fwd.cuh", "  if (at.channels <= 0) return;\n", "", (norm_edge("group-tiles"),)
+    ),
+    Mutation(
+        "residual-by-x", "norm_act_fwd.cuh", "gResidual + p.other.pixels.at(pixel), at", "gResidual + p.x.pixels.at(pixel), at",
+        (layout("part of the pixels", "group"),),
+    ),
+    Mutation(
+        "frame-of-out", "norm_act_fwd.cuh", "int64_t(at.frame) * p.pixels * p.C", "at.frame * p.pixels * p.C",
+        (f"{NORMS}many_frames_and_offsets_past_2_to_the_31[group]",),
+    ),
+    Mutation(
+        "pixel-of-out", "norm_act_fwd.cuh", "gOut + int64_t(pixel) * p.C", "gOut + pixel * p.C",
+        (f"{NORMS}a_frame_past_2_to_the_31[group]",),
+    ),
+    Mutation("alignment-of-residual", "norm_act_fwd.cu", "{p.x, p.residual, p.out}", "{p.x, p.out}",
+             (layout("an odd address", "layer"),)),
+    Mutation(
+        "pixels-of-teams", "norm_act_fwd.cuh", "is_there = index < int64_t(p.frames) * p.pixels;", "is_there = true;",
+        (normed("layer"),),
+    ),
+    Mutation(
+        "residual-of-frame", "norm_act_fwd.cuh", "(frame, p.frames_of_clip) + p.other.pixels.at(pixel) :",
+        "(frame, p.frames_of_clip) + p.x.pixels.at(pixel) :", (layout("part of the pixels", "layer"),),
+    ),
+    Mutation("index-of-out", "norm_act_fwd.cuh", "index * p.C + c", "int(index) * p.C + c",
+             (f"{NORMS}many_frames_and_offsets_past_2_to_the_31[layer]",)),
+    # Backward.
+    Mutation("rows-of-sums", "team.cuh", "half >= columns;", "half > columns;", (normed("group-frame"),)),
+    Mutation("run-of-sums", "norm_act_bwd.cuh", "* p.cut.runs + at.run) * 2", "* p.cut.runs) * 2", (norm_edge("group-tiles"),)),
+    Mutation(
+        "gradient-by-x", "norm_act_bwd.cuh", "const T* gOther = gGrad + p.other.pixels", "const T* gOther = gGrad + p.x.pixels",
+        (layout("part of the pixels", "layer"),),
+    ),
+    Mutation("sums-of-run", "norm_act_bwd.cuh", "i < runs * width;", "i < width;", (norm_edge("clip-tiles", "float32"),)),
+    Mutation("deviation-of-sums", "norm_act_bwd.cuh", "n * gRow[kRstd * C + c]", "n", (normed("group-frame"),)),
+    Mutation("row-of-sums", "norm_act_bwd.cuh", "int64_t(row) * runs * 2 * C", "int64_t(row) * 2 * C", (normed("group-clip"),)),
+    Mutation("what-x-takes", "norm_act_bwd.cuh", " - centred * rOfX[i]", "", (normed("group-frame"),)),
+    Mutation(
+        "frame-of-dx", "norm_act_bwd.cuh", "int64_t(at.frame) * p.pixels * p.C", "at.frame * p.pixels * p.C",
+        (f"{NORMS}many_frames_and_offsets_past_2_to_the_31[group]",),
+    ),
+    Mutation(
+        "pixel-of-dx", "norm_act_bwd.cuh", "gDx + int64_t(pixel) * p.C, dx", "gDx + pixel * p.C, dx",
+        (f"{NORMS}a_frame_past_2_to_the_31[none]",),
+    ),
+    Mutation(
+        "alignment-of-gradient", "norm_act_bwd.cu", "{&p.stride_grad, &p.stride_x}", "{&p.stride_x}",
+        (layout("odd pixels", "layer"),),
+    ),
+    Mutation("end-of-dx", "norm_act_bwd.cuh", " || pixel >= end", "", (normed("layer"),)),
+    Mutation("mean-of-rms", "norm_act_bwd.cuh", "p.centred ? sum_of_team(mean_1", "true ? sum_of_team(mean_1", (normed("rms"),)),
+    Mutation("sums-of-a-run", "norm_act_bwd.cuh", "p.sums + int64_t(blockIdx.x) * 2", "p.sums + int64_t(frame) * 2",
+             (norm_edge("layer-runs"),)),
+    Mutation(
+        "first-of-slices", "norm_act_bwd.cuh", "is_there; run += kSlices", "is_there; run += runs", (norm_edge("many-frames"),)
+    ),
+    Mutation("sums-of-clip", "norm_act_bwd.cuh", "(b * runs + run) * 2", "run * 2", (normed("group-frame"),)),
+    Mutation("scale-of-weight", "norm_act_bwd.cuh", "dweight += factor * rSums", "dweight += rSums", (normed("one-group"),)),
 ]  # fmt: skip
 
 

@@ -14,7 +14,7 @@ Tensor channel_stats(const Tensor& x) {
   const ChannelStatsParams params = channel_stats_params(x, stats);
 #ifdef VDIFF_WITH_CUDA
   if (x.is_cuda()) {
-    channel_stats_cuda(x, params);
+    channel_stats_cuda("channel_stats_native", x, params);
     return stats;
   }
 #endif
@@ -44,6 +44,12 @@ Tensor norm_act(
   if (residual.has_value()) params.stride_residual = image_strides(*residual);
   params.norm = norm.params;
   params.dtype = dtype_of(x);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    norm_act_cuda(op, x, params);
+    return out;
+  }
+#endif
   cpu_norm_act(params);
   return out;
 }
@@ -78,6 +84,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor> norm_act_backward(
   params.stride_x = image_strides(x);
   params.norm = norm.params;
   params.dtype = dtype_of(x);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    norm_act_cuda(op, x, params);
+    return {dx, dweight, dbias, dscale, dshift};
+  }
+#endif
   cpu_norm_act_backward(params);
   return {dx, dweight, dbias, dscale, dshift};
 }

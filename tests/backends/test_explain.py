@@ -11,11 +11,14 @@ from vdiff_kernels.ops.call import Described
 X = torch.randn(1, 8, 4, 4, 64)
 
 
+HELD = "temporal_attention", "spatial_attention", "channel_stats", "norm_act"
+
+
 @pytest.fixture
 def kernels(monkeypatch):
     """The library's CUDA kernels, whether it was built with them or not, beside Triton's."""
     monkeypatch.setattr(triton, "why_no_triton", lambda: None)
-    held = {name: registry.BACKENDS["cpu"].kernels[name] for name in ("temporal_attention", "spatial_attention", "channel_stats")}
+    held = {name: registry.BACKENDS["cpu"].kernels[name] for name in HELD}
     monkeypatch.setattr(registry.BACKENDS["cuda"], "kernels", held)
     return held
 
@@ -58,8 +61,10 @@ def normed_layer(x, norm):
 def test_without_triton_the_library_takes_its_place(kernels, monkeypatch):
     monkeypatch.setattr(triton, "why_no_triton", lambda: "Triton is not installed (pip install triton)")
     explanation = vdiff.explain(normed_layer, X, NORM, device="sm_90")
-    assert served(explanation) == [("temporal_layer", "cuda"), ("norm_act", "composed"), ("temporal_attention", "cuda")]
-    assert explanation.parts[1].reasons["triton"] == "Triton is not installed (pip install triton)"
+    assert served(explanation) == [("temporal_layer", "cuda"), ("norm_act", "cuda"), ("temporal_attention", "cuda")]
+    explanation = vdiff.explain(vdiff.geglu, X, torch.empty(32, 64), torch.empty(32), device="sm_90")
+    assert served(explanation) == [("geglu", "composed")]
+    assert explanation.parts[0].reasons["triton"] == "Triton is not installed (pip install triton)"
 
 
 def test_each_part_has_its_own_backend(kernels):

@@ -5,6 +5,7 @@ import torch
 from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
+from ..ops.norm.call import NormCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
 from . import gpu
@@ -12,6 +13,7 @@ from .backend import Availability, Backend, Variant, attention_variant, dtype_na
 
 LOAD_ERROR = library.load()
 
+MAX_PIXEL_CHANNELS = 4096  # kMaxChannels, of csrc/norm/cuda/plan.h.
 MAX_TABLE = 1 << 18  # Entries of a bias whose gradient the whole layer sums: each of its tasks has a table of its own.
 
 
@@ -81,6 +83,8 @@ class Cuda(Native):
         reason = super().supports(call)
         if reason is None and call.main.dtype == torch.float64:
             return "it has no float64 kernels"
+        if reason is None and isinstance(call, NormCall) and call.norm.kind != "group" and call.x.shape[1] > MAX_PIXEL_CHANNELS:
+            return f"its norms of each pixel have at most {MAX_PIXEL_CHANNELS} channels"
         return reason
 
     def why_not_here(self, call: Call):
@@ -90,10 +94,15 @@ class Cuda(Native):
         return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
-        if not isinstance(call, AttentionCall):
-            return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=call.x.shape[1])
-        longest = max(call.lengths)
-        return attention_variant(call, next((rows for rows in (8, 16, 32) if longest <= rows), 0))
+        if isinstance(call, AttentionCall):
+            longest = max(call.lengths)
+            return attention_variant(call, next((rows for rows in (8, 16, 32) if longest <= rows), 0))
+        channels, kinds = call.x.shape[1], ()
+        if isinstance(call, NormCall):
+            kinds = call.norm.kind, *([call.act] if call.act else [])
+            if call.norm.kind == "group" and channels % 8 == 0:
+                channels = 0  # whole pieces: any number of them is computed alike
+        return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=channels, kinds=kinds)
 
     def digest(self):
         return f"library {library.digest()}"

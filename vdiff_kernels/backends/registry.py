@@ -164,7 +164,7 @@ _choices: dict[tuple, Choice] = {}
 def choose(call: Call, requested: str | None, is_part: bool = False) -> Choice:
     """Checks the call and chooses its backend: once for each signature, which saves 30 us.
 
-    is_part: of a composed operator that the backend requested serves: where it does not serve the part too, auto chooses.
+    is_part: of a composed operator that the backend requested serves: where it has no kernel of the part, auto chooses.
 
     A signature is all that checks and backends look at: shape, dtype, device, layout and requires_grad of tensors, and constants.
     Raises ValueError or TypeError for wrong arguments, and ValueError where an explicit backend cannot serve the call.
@@ -206,7 +206,7 @@ def _served(call: Call, requested: str | None, is_part: bool) -> Choice:
     elif _default is not None:
         require_known(_default, "the environment variable VDIFF_BACKEND")  # class backend has checked any other
     name = requested or _default
-    if name is None or (is_part and _why_not(name, call)):
+    if name is None or (is_part and _why_not_whole(name, call)):
         name = _auto(call)
     reason = _why_not(name, call)
     if reason:
@@ -289,7 +289,11 @@ ON_A_GPU = (
         "cuda", "bound by memory or exact in float32, and measured on an H200; Triton's kernels of it have not run on a GPU",
     ),
     Preference(
-        "norms, convolutions, projections and gated feed-forward layers", lambda call: True,
+        "norms alone", lambda call: call.operator == "norm_act",
+        "cuda", "by count within 1.02 of the bytes that must move, in accesses of 16 bytes (docs/kernels.md)",
+    ),
+    Preference(
+        "convolutions, projections and gated feed-forward layers", lambda call: True,
         "triton", "fewer passes over memory than PyTorch's library by count (docs/triton.md); CUDA C++ has none of them",
     ),
 )  # fmt: skip

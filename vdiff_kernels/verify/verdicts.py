@@ -78,7 +78,8 @@ def _case_of_pixels(variant: Variant) -> Case:
     if variant.operator == "geglu":
         return GegluCase("first-use", (300, 72), E=140)
     norm = next((kind for kind in kinds if kind in KINDS), None)
-    options = dict(B=2, T=3, H=9, W=17, norm=norm, groups=8 if norm == "group" else None, residual=True)
+    groups = 8 if (variant.D or 40) % 8 == 0 else 1
+    options = dict(B=2, T=3, H=9, W=17, norm=norm, groups=groups if norm == "group" else None, residual=True)
     options["act"] = "silu" if "silu" in kinds else None
     if variant.operator == "norm_act":
         return NormCase("first-use", C=variant.D or 40, **options)

@@ -3,15 +3,54 @@
 #include <torch/csrc/stable/accelerator.h>
 
 #include "common/cuda/stream.h"
+#include "norm/cuda/plan.h"
 #include "norm/cuda/sm80/channel_stats.h"
+#include "norm/cuda/sm80/norm_act.h"
 
 namespace vdiff {
+namespace {
 
-void channel_stats_cuda(const Tensor& x, const ChannelStatsParams& params) {
+// What the kernels count in 32 bits.
+template <class Params>
+void check_counts(const char* op, const Params& p) {
+  constexpr int64_t kMost = int64_t(1) << 30;
+  STD_TORCH_CHECK(p.B * p.T <= kMost, op, ": x has ", p.B * p.T, " frames; expected at most ", kMost, " on a GPU");
+  STD_TORCH_CHECK(p.H * p.W <= kMost, op, ": x has ", p.H * p.W, " pixels a frame; expected at most ", kMost, " on a GPU");
+  STD_TORCH_CHECK(p.C <= kMost, op, ": x has C = ", p.C, "; expected at most ", kMost, " on a GPU");
+}
+
+template <class Params>
+void run(
+    const char* op, const Tensor& x, const Params& params, int64_t (*scratch_bytes)(const Params&),
+    void (*launch)(const Params&, void*, void*)) {
+  check_counts(op, params);
+  STD_TORCH_CHECK(params.dtype != DType::Float64, op, ": x is float64; expected float32, float16 or bfloat16 on a GPU");
+  STD_TORCH_CHECK(
+      !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C,
+      "; expected at most ", norms::kMaxChannels, " of a layer or rms norm on a GPU");
+  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
+  const int64_t floats[1] = {ceil_div(scratch_bytes(params), int64_t(sizeof(float)))};
+  const Tensor scratch = torch::stable::new_empty(
+      x, torch::headeronly::IntHeaderOnlyArrayRef(floats, 1), torch::headeronly::ScalarType::Float);
+  launch(params, scratch.mutable_data_ptr(), current_cuda_stream(x.get_device_index()));
+}
+
+}  // namespace
+
+void channel_stats_cuda(const char* op, const Tensor& x, const ChannelStatsParams& params) {
+  check_counts(op, params);
   const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const int64_t chunks = channel_stats_chunks(params);
   const Tensor partials = new_acc(x, chunks > 1, {params.B * params.T, chunks, params.C, 2});
   launch_channel_stats(params, partials.mutable_data_ptr(), current_cuda_stream(x.get_device_index()));
+}
+
+void norm_act_cuda(const char* op, const Tensor& x, const NormActParams& params) {
+  run(op, x, params, norm_act_fwd_scratch, launch_norm_act_fwd);
+}
+
+void norm_act_cuda(const char* op, const Tensor& x, const NormActBackwardParams& params) {
+  run(op, x, params, norm_act_bwd_scratch, launch_norm_act_bwd);
 }
 
 }  // namespace vdiff

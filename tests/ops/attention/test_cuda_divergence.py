@@ -5,20 +5,19 @@ import functools
 import pytest
 
 from tests import ptxsim
+from tests.ops.norm import simulated as norms
 from tests.ptxsim.divergence import reached_apart
-from tests.ptxsim.fixtures import compiled_launchers
 from tests.ptxsim.launcher import Unit
 
 from .simulated import CSRC, launchers
 
-NORM = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
 WITHOUT_KERNELS = "common/cuda/versions.cu"
 FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WITHOUT_KERNELS}
 
 
 @functools.cache
 def units() -> dict[str, Unit]:
-    both = *launchers().units, *compiled_launchers(*NORM, include=(CSRC,)).units
+    both = *launchers().units, *norms.launchers().units
     return {unit.source.relative_to(CSRC).as_posix(): unit for unit in both}
 
 

@@ -65,9 +65,8 @@ def stats_kernels(kind: str) -> Kernels:
     return Kernels(run, None, (named("channel_stats", kind),))
 
 
-def norm_kernels(kind: str) -> Kernels:
-    names = "norm_act", "norm_act_backward"
-    channel_stats, forward, backward = defined(kind, "channel_stats", *names)
+def norm_kernels(channel_stats, forward, backward, schemas=()) -> Kernels:
+    """norm_act by its operators."""
 
     def run(call: NormCall, save: bool):
         x = call.x.movedim(1, -1)  # (B, T, H, W, C)
@@ -83,7 +82,13 @@ def norm_kernels(kind: str) -> Kernels:
         dnorm = map(like_parameter, found, call.norm.tensors)
         return dx.movedim(-1, 1), grad_out.movedim(-1, 1) if needs[1] else None, *dnorm, None
 
-    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
+    return Kernels(run, differentiate, schemas)
 
 
-NATIVE, TRITON = ({"channel_stats": stats_kernels(kind), "norm_act": norm_kernels(kind)} for kind in KINDS)
+def _served(kind: str) -> dict[str, Kernels]:
+    names = "norm_act", "norm_act_backward"
+    norm_act = norm_kernels(*defined(kind, "channel_stats", *names), tuple(named(name, kind) for name in names))
+    return {"channel_stats": stats_kernels(kind), "norm_act": norm_act}
+
+
+NATIVE, TRITON = map(_served, KINDS)

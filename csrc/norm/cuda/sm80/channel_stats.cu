@@ -1,40 +1,31 @@
-#include "norm/cuda/sm80/channel_stats.h"
+#include "norm/cuda/sm80/channel_stats.cuh"
 
 #include "common/cuda/launch.cuh"
 #include "common/dispatch.h"
-#include "norm/cuda/plan.h"
-#include "norm/cuda/sm80/channel_stats.cuh"
+#include "norm/cuda/sm80/channel_stats.h"
+#include "norm/cuda/to_images.cuh"
 
 namespace vdiff {
 
-namespace {
-
 using namespace statistics;
-
-template <class T>
-void launch_kernels(ChannelStatsParams p, const Plan& plan, void* partials, cudaStream_t stream) {
-  if (p.stride_x.h == p.W * p.stride_x.w || p.H == 1) {  // rows follow one another evenly: one long row
-    p.W *= p.H;
-    p.H = 1;
-  }
-  if (p.W == 0) {  // the kernel divides by it
-    p.W = 1;
-    p.H = 0;
-  }
-  auto* const typed_partials = static_cast<acc_t<T>*>(partials);
-  launch("channel_stats_kernel", channel_stats_kernel<T>, plan.stats, stream, p, typed_partials, plan.channels, plan.tiles,
-         plan.chunks);
-  launch("channel_stats_merge_kernel", channel_stats_merge_kernel<T>, plan.merge, stream, p, typed_partials, plan.chunks);
-}
-
-}  // namespace
 
 int64_t channel_stats_chunks(const ChannelStatsParams& p) { return plan_of(p).chunks; }
 
 void launch_channel_stats(const ChannelStatsParams& p, void* partials, void* stream) {
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
   const Plan plan = plan_of(p);
+  StatsCall call{};
+  call.x = norms::image(p, p.x, p.stride_x);
+  call.stats = p.stats;
+  call.partials = partials;
+  call.C = int(p.C), call.frames = int(p.B * p.T), call.frames_of_clip = int(p.T), call.pixels = int(p.H * p.W);
+  call.columns = plan.columns, call.tiles = int(plan.tiles), call.chunks = int(plan.chunks);
+  const bool aligned = norms::is_aligned(p, {p.x}, {&p.stride_x});
   dispatch(p.dtype, [&](auto tag) {
-    launch_kernels<typename decltype(tag)::type>(p, plan, partials, static_cast<cudaStream_t>(stream));
+    using T = typename decltype(tag)::type;
+    const auto kernel = aligned ? channel_stats_kernel<T, true> : channel_stats_kernel<T, false>;
+    launch("channel_stats_kernel", kernel, plan.stats, cuda_stream, call);
+    launch("channel_stats_merge_kernel", channel_stats_merge_kernel<T>, plan.merge, cuda_stream, call);
   });
 }
 
