@@ -1,0 +1,17 @@
+#include "feedforward/cuda/sm80/entry.h"
+
+#include "feedforward/cuda/plan.h"
+#include "feedforward/cuda/sm80/instantiations.h"
+
+namespace vdiff {
+
+using namespace feedforward;
+
+void launch_geglu_fwd(const GegluParams& p, void* stream) {
+  const GegluFwdPlan plan = fwd_plan(p);
+  dispatch_served(p.dtype, [&](auto tag) {
+    launch_fwd<typename decltype(tag)::type>(p, plan, static_cast<cudaStream_t>(stream));
+  });
+}
+
+}  // namespace vdiff
