@@ -18,6 +18,8 @@
 //   Row row(i)       what a thread keeps of row i of the tile; by value, asked once where rows are moved by 16 bytes
 //   Source at(row, column, k)   the elements from `column` on in the chunk that begins at k
 //   bytes            what one copy may move: 16, 4, or one element. A part of so many bytes is there as a whole, or not at all
+//
+// kWide: both are moved by 16 bytes. The ways to move less take registers, of which the main loop has none to spare.
 #pragma once
 
 #include "common/cuda/ptx.cuh"
@@ -26,6 +28,9 @@
 #include "common/cuda/tile_shape.h"
 
 namespace vdiff::product {
+
+template <bool kWide>
+constexpr int kBlocks = kWide ? 2 : 1;  // of a multiprocessor, that registers are kept for
 
 constexpr int kM = kWarpRows / 16, kN = kWarpColumns / 8;  // tiles of 16 x 8, as in ptx.cuh, of a warp
 
@@ -82,8 +87,8 @@ template <class T>
 struct RowsOfK {
   static constexpr bool kAlongK = false;
   const T* data;
-  int64_t stride, columns;  // columns: that are there
-  int K, bytes;
+  int64_t stride;
+  int columns, K, bytes;  // columns: that are there
 
   using Row = int;
   __device__ Row row(int i) const { return i; }
@@ -93,7 +98,7 @@ struct RowsOfK {
 };
 
 // A thread's part in copying an operand's tile, by cp.async but for single halves.
-template <class T, class Loader>
+template <class T, bool kWide, class Loader>
 class OperandCopies {
   using Tile = OperandTile<T, Loader::kAlongK>;
   static constexpr int kStep = kThreads / Tile::kPieces;  // from one row of a thread to its next, by 16 bytes
@@ -110,7 +115,7 @@ class OperandCopies {
   }
 
   __device__ void operator()(char* sTile, int k) const {
-    if (loader_.bytes == 16) {
+    if (kWide || loader_.bytes == 16) {
       const uint32_t to = ptx::shared_address(sTile) + to_;
 #pragma unroll
       for (int i = 0; i < kOwn; ++i) {
@@ -228,11 +233,16 @@ __device__ inline void multiply(float (&rC)[4], const Operand<float>& a, const O
 
 // ---------------------------------------------------------------------------------------------------------------- main loop
 
-// rC += a b over so many chunks of k. sStages: kSharedBytes, which are free again once the block has synchronised.
-template <class T, class A, class B>
+template <class T>
+__device__ int chunks_of(int K) {
+  return (K + kChunk<T> - 1) / kChunk<T>;
+}
+
+// rC += a b over so many chunks of k. sStages: kSharedBytes, which finish() frees.
+template <class T, bool kWide, class A, class B>
 __device__ void tile_product(Accumulators& rC, char* sStages, const A& a, const B& b, int chunks) {
-  const OperandCopies<T, A> copy_a(a);
-  const OperandCopies<T, B> copy_b(b);
+  const OperandCopies<T, kWide, A> copy_a(a);
+  const OperandCopies<T, kWide, B> copy_b(b);
   const Fragments<T, A::kAlongK, true> of_a(warp_row());
   const Fragments<T, B::kAlongK, false> of_b(warp_column());
   constexpr int kOfA = kTileRows * kChunkBytes;
@@ -247,17 +257,17 @@ __device__ void tile_product(Accumulators& rC, char* sStages, const A& a, const 
 #pragma unroll
   for (int stage = 0; stage < kStages - 1; ++stage) copy(stage, stage);
 
-  int stage = 0, ahead = kStages - 1;
+  int stage = 0;
 #pragma unroll 1
   for (int chunk = 0; chunk < chunks; ++chunk) {
     // (1) wait for it; barrier
     ptx::copy_wait<kStages - 2>();
     __syncthreads();
     // (2) begin to copy the chunk two ahead
-    copy(chunk + kStages - 1, ahead);
+    copy(chunk + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);
     // (3) C += A B
     const char* const sA = sStages + stage * kStageBytes;
-#pragma unroll
+#pragma unroll(sizeof(T) == 4 ? 1 : kSteps)
     for (int step = 0; step < kSteps; ++step) {
       const auto load = [&](const auto& fragments, const char* from, int i) {
         uint32_t r[4];
@@ -277,8 +287,13 @@ __device__ void tile_product(Accumulators& rC, char* sStages, const A& a, const 
       }
     }
     stage = stage + 1 == kStages ? 0 : stage + 1;
-    ahead = ahead + 1 == kStages ? 0 : ahead + 1;
   }
+}
+
+// After the products: from here on the stages' memory is the epilogue's.
+__device__ inline void finish() {
+  ptx::copy_wait<0>();
+  __syncthreads();
 }
 
 // ------------------------------------------------------------------------------------------------------------- epilogue
@@ -298,17 +313,18 @@ class WarpRows {
     return reinterpret_cast<T*>(data_ + Rows::offset(row, column / kPiece<T>)) + column % kPiece<T>;
   }
 
-  // The `columns` from `first` on to rows of a matrix, (rows, columns) of it, by copies of `bytes`: 16, 4 or one element.
-  template <int kPart>
-  __device__ void store(T* to, int64_t stride, int64_t rows, int64_t columns, int bytes, int first = 0) const {
-    move<kPart>(to, stride, rows, columns, bytes, first, [](auto* memory, auto* shared, bool there) {
+  // kPart of the columns, from `first` on, to so many of rows that row_at(i) finds, by copies of `bytes`: 16, 4 or one element.
+  template <int kPart = kColumns, class RowAt>
+  __device__ void store(const RowAt& row_at, int columns, int bytes, int first = 0) const {
+    move<kPart>(row_at, columns, bytes, first, [](auto* memory, auto* shared, bool there) {
       if (there) *memory = *shared;
     });
   }
 
   // From there; zeros where it ends.
-  __device__ void load(const T* from, int64_t stride, int64_t rows, int64_t columns, int bytes) const {
-    move<kColumns>(const_cast<T*>(from), stride, rows, columns, bytes, 0, [](auto* memory, auto* shared, bool there) {
+  template <class RowAt>
+  __device__ void load(const RowAt& row_at, int columns, int bytes) const {
+    move<kColumns>(row_at, columns, bytes, 0, [](auto* memory, auto* shared, bool there) {
       if (there) {
         *shared = *memory;
       } else {
@@ -318,16 +334,17 @@ class WarpRows {
   }
 
  private:
-  template <int kPart, class Move>
-  __device__ void move(T* memory, int64_t stride, int64_t rows, int64_t columns, int bytes, int first, const Move& body) const {
+  template <int kPart, class RowAt, class Move>
+  __device__ void move(const RowAt& row_at, int columns, int bytes, int first, const Move& body) const {
     const auto by = [&](auto unit) {
       using Unit = decltype(unit);
       constexpr int kElements = sizeof(Unit) / sizeof(T), kUnits = kPart / kElements;
-#pragma unroll 4
+#pragma unroll 2
       for (int i = lane_id(); i < 16 * kUnits; i += kWarp) {
         const int row = i / kUnits, column = i % kUnits * kElements;
-        auto* const shared = reinterpret_cast<Unit*>(pair(row, first + column));
-        body(reinterpret_cast<Unit*>(memory + row * stride + column), shared, row < rows && column < columns);
+        const auto memory = row_at(row);
+        auto* const at = as<Unit>(memory.data + column);
+        body(at, as<Unit>(pair(row, first + column)), memory.there && column < columns);
       }
     };
     if (bytes == 16) {
@@ -339,19 +356,33 @@ class WarpRows {
     }
   }
 
+  template <class Unit>
+  __device__ static Unit* as(T* x) {
+    return reinterpret_cast<Unit*>(x);
+  }
+  template <class Unit>
+  __device__ static const Unit* as(const T* x) {
+    return reinterpret_cast<const Unit*>(x);
+  }
+
   char* data_;
 };
 
-// body(row of the 16, column of the warp's, first, second): the lane's pairs of m.
-template <class Body>
-__device__ void for_each_pair(const float (&rC)[kN][4], const Body& body) {
-#pragma unroll
-  for (int n = 0; n < kN; ++n) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      body(lane_id() / 4 + 8 * half, 8 * n + lane_id() % 4 * 2, rC[n][2 * half], rC[n][2 * half + 1]);
-    }
-  }
-}
+// Rows of a matrix, of which so many are there.
+template <class T>
+struct MatrixRows {
+  T* data;
+  int64_t stride, rows;
+
+  struct Row {
+    T* data;
+    bool there;
+  };
+  __device__ Row operator()(int i) const { return {data + i * stride, i < rows}; }
+};
+
+// The lane's pairs of a tile n of 8 columns: where they stand in the 16 rows and in the warp's columns.
+__device__ inline int row_of_pair(int half) { return lane_id() / 4 + 8 * half; }
+__device__ inline int column_of_pair(int n) { return 8 * n + lane_id() % 4 * 2; }
 
 }  // namespace vdiff::product

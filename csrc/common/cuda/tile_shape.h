@@ -34,18 +34,18 @@ inline int copy_bytes(const void* rows, int64_t count, int64_t stride, int64_t c
 // Tiles of a product. Blocks take kGroup tiles of rows before they go on to the next columns, so that those at work at once share
 // both in L2.
 struct TileGrid {
-  int64_t down, across;
+  int down, across;
 
   static constexpr int kGroup = 8;
   struct Place {
-    int64_t down, across;
+    int down, across;
   };
 
-  VDIFF_HOST_DEVICE int64_t count() const { return down * across; }
+  VDIFF_HOST_DEVICE int64_t count() const { return int64_t(down) * across; }
 
-  VDIFF_HOST_DEVICE Place place(int64_t i) const {
-    const int64_t first = i / (kGroup * across) * kGroup, within = i % (kGroup * across);
-    const int64_t group = down - first < kGroup ? down - first : kGroup;
+  VDIFF_HOST_DEVICE Place place(int i) const {
+    const int first = i / (kGroup * across) * kGroup, within = i % (kGroup * across);
+    const int group = down - first < kGroup ? down - first : kGroup;
     return {first + within % group, within / group};
   }
 };

@@ -21,9 +21,17 @@ void dispatch_served(DType dtype, const Body& body) {
   if (dtype == DType::BFloat16) return body(TypeTag<BFloat16>{});
 }
 
+// body(IntTag<1>{}) where operands are moved by 16 bytes, IntTag<0> elsewhere.
+template <class Body>
+void dispatch_width(bool is_wide, const Body& body) {
+  is_wide ? body(IntTag<1>{}) : body(IntTag<0>{});
+}
+
 inline int64_t element_bytes(DType dtype) { return dtype == DType::Float32 ? 4 : 2; }
 
-inline TileGrid gated_tiles(int64_t M, int64_t E) { return {ceil_div(M, product::kTileRows), ceil_div(E, kGatedColumns)}; }
+inline TileGrid gated_tiles(int64_t M, int64_t E) {
+  return {int(ceil_div(M, product::kTileRows)), int(ceil_div(E, kGatedColumns))};
+}
 
 inline LaunchShape shape_of(int64_t blocks) { return {blocks, product::kThreads, product::kSharedBytes}; }
 
@@ -55,6 +63,8 @@ inline SumPlan sum_plan(int64_t tables, int64_t entries) {
   return plan;
 }
 
+inline int64_t whole_chunks(int64_t k) { return ceil_div(k, product::kChunk<Half>) * product::kChunk<Half>; }  // of any dtype
+
 // A product of (rows, K) by (K, columns), K cut into parts where its tiles are few.
 struct ProductPlan {
   TileGrid tiles;
@@ -66,17 +76,17 @@ struct ProductPlan {
 inline ProductPlan product_plan(int64_t tile_rows, int64_t rows, int64_t columns, int64_t K) {
   constexpr int64_t kManyBlocks = 256, kSmallestPart = 256;
   ProductPlan plan{};
-  plan.tiles = {ceil_div(tile_rows, product::kTileRows), ceil_div(columns, product::kTileColumns)};
+  plan.tiles = {int(ceil_div(tile_rows, product::kTileRows)), int(ceil_div(columns, product::kTileColumns))};
   const int64_t wanted = ceil_div(kManyBlocks, max_of<int64_t>(1, plan.tiles.count()));
   const int64_t parts = max_of<int64_t>(1, min_of(wanted, K / kSmallestPart));
-  plan.part = max_of(kSmallestPart, ceil_div(ceil_div(K, parts), 32) * 32);  // whole chunks
+  plan.part = max_of(kSmallestPart, whole_chunks(ceil_div(K, parts)));
   const int64_t there = max_of<int64_t>(1, ceil_div(K, plan.part));
   plan.shape = shape_of(plan.tiles.count() * there);
   if (there > 1) plan.sum = sum_plan(there, rows * columns);
   return plan;
 }
 
-// [da | db] in the scratch: of each row da, then db, `half` columns each, which are E and zeros up to whole 16 bytes.
+// [da | db] in the scratch: of each row da, then db, `half` columns each: E, and zeros up to whole chunks of k.
 struct GegluBwdPlan {
   int64_t half;
   TileGrid tiles;     // of [da | db]
@@ -88,15 +98,14 @@ struct GegluBwdPlan {
 };
 
 inline GegluBwdPlan bwd_plan(const GegluBackwardParams& p) {
-  const int64_t size = element_bytes(p.dtype), piece = 16 / size;
   GegluBwdPlan plan{};
-  plan.half = ceil_div(p.E, piece) * piece;
+  plan.half = whole_chunks(p.E);
   plan.tiles = gated_tiles(p.M, p.E);
   plan.gates = shape_of(plan.tiles.count());
   if (p.dbias != nullptr) plan.dbias = sum_plan(plan.tiles.down, 2 * p.E);
   plan.dx = product_plan(p.M, p.M, p.C, 2 * plan.half);
   plan.dweight = product_plan(2 * plan.half, 2 * p.E, p.C, p.M);
-  plan.dab_bytes = p.M * 2 * plan.half * size;
+  plan.dab_bytes = p.M * 2 * plan.half * element_bytes(p.dtype);
   int64_t floats = 0;
   for (const SumPlan* sum : {&plan.dbias, &plan.dx.sum, &plan.dweight.sum}) floats = max_of(floats, sum->tables * sum->entries);
   plan.scratch_bytes = plan.dab_bytes + floats * int64_t(sizeof(float));

@@ -18,35 +18,39 @@
 
 namespace vdiff::feedforward {
 
-template <class T>
-__global__ void __launch_bounds__(product::kThreads, 2) geglu_fwd_kernel(Gated<T> p, T* out, int out_bytes) {
+template <class T, int kWide>
+__global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) geglu_fwd_kernel(Gated<T> p, T* out, int out_bytes) {
   extern __shared__ __align__(16) char shared_memory[];
   using Rows = product::WarpRows<T, kHalfColumns>;
-  const TileGrid::Place place = p.tiles.place(blockIdx.x);
 
   // (1) [a | b] = x weight^T
   product::Accumulators rC = {};
-  gated_product(rC, shared_memory, p, place);
+  gated_product<kWide>(rC, shared_memory, p);
 
   // (2) out = (a + bias) gelu(b + bias)
-  const GatedPlace at(place);
+  const GatedPlace at(p.tiles);
   const Rows sOut(shared_memory + threadIdx.x / kWarp * Rows::kBytes);
 #pragma unroll
   for (int m = 0; m < product::kM; ++m) {
-    for_each_gated(rC[m], p, at.e, [&](int row, int column, const float (&a)[2], const float (&b)[2]) {
-      store_pair(sOut.pair(row, column), a[0] * b[0] * cdf(b[0]), a[1] * b[1] * cdf(b[1]));
+    for_each_gated(rC[m], p, at.e, [&](int n, int half, const float (&a)[2], const float (&b)[2]) {
+      T* const to = sOut.pair(product::row_of_pair(half), product::column_of_pair(n));
+      store_pair(to, a[0] * b[0] * cdf(b[0]), a[1] * b[1] * cdf(b[1]));
     });
     __syncwarp();
     const int64_t row = at.row + 16 * m;
-    sOut.template store<kHalfColumns>(out + row * p.E + at.e, p.E, p.M - row, p.E - at.e, out_bytes);
+    sOut.store(product::MatrixRows<T>{out + row * p.E + at.e, p.E, p.M - row}, p.E - at.e, out_bytes);
     __syncwarp();
   }
 }
 
 template <class T>
 void launch_fwd(const GegluParams& p, const GegluFwdPlan& plan, cudaStream_t stream) {
-  launch("geglu_fwd_kernel", geglu_fwd_kernel<T>, plan.shape, stream, gated_of<T>(p, plan.tiles), static_cast<T*>(p.out),
-         product::copy_bytes(p.out, p.M, p.E, p.E, sizeof(T)));
+  const Gated<T> gated = gated_of<T>(p, plan.tiles);
+  const int out_bytes = product::copy_bytes(p.out, p.M, p.E, p.E, sizeof(T));
+  dispatch_width(gated.is_wide(), [&](auto wide) {
+    launch("geglu_fwd_kernel", geglu_fwd_kernel<T, decltype(wide)::value>, plan.shape, stream, gated, static_cast<T*>(p.out),
+           out_bytes);
+  });
 }
 
 }  // namespace vdiff::feedforward
