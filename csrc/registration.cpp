@@ -32,5 +32,7 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
   m.impl("spatial_attention_native", TORCH_BOX(&vdiff::spatial_attention));
   m.impl("spatial_attention_native_backward", TORCH_BOX(&vdiff::spatial_attention_backward));
   m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
+  m.impl("geglu_native", TORCH_BOX(&vdiff::geglu));
+  m.impl("geglu_native_backward", TORCH_BOX(&vdiff::geglu_backward));
 }
 #endif

@@ -5,6 +5,7 @@ import torch
 from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
+from ..ops.feedforward.call import GegluCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
 from . import gpu
@@ -90,6 +91,9 @@ class Cuda(Native):
         return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
+        if isinstance(call, GegluCall):
+            is_odd = call.x.shape[-1] * call.x.element_size() % 16 != 0
+            return Variant(call.operator, dtype_name(call.x.dtype), call.x.device.index, kinds=("odd",) if is_odd else ())
         if not isinstance(call, AttentionCall):
             return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=call.x.shape[1])
         longest = max(call.lengths)

@@ -21,7 +21,7 @@
 // geglu_sum: the tiles' sums, and the parts of k, added up in order: bit-equal in every run
 //   grid   (ceil(entries / (256 / slices)), 1, 1)   a thread an entry and slice of the tables
 //
-//   limits M, C, 2E < 2^31; offsets are 64-bit
+//   limits M, C, 2E < 2^30, checked by run.cpp; offsets are 64-bit
 #pragma once
 
 #include "common/cuda/load.cuh"

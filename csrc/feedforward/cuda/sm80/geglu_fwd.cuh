@@ -7,7 +7,7 @@
 //   bytes  x, weight and bias read, out written; of L2 a tile of x and of the weight, 64 KiB for each 128 of C (half types)
 //   flops  4 C E a row                        2 C E / (C + E) a byte of half types where M is large: compute-bound from there on
 //   acc    fp32; float by three products of tf32
-//   limits C, 2E < 2^31; offsets are 64-bit
+//   limits M, C, 2E < 2^30, checked by run.cpp; offsets are 64-bit
 //
 //   [a | b] = x weight^T                     (1)
 //   out = (a + bias) gelu(b + bias)          (2)
