@@ -126,6 +126,7 @@ class OperandCopies {
       by<4>(sTile, k);
     } else {
       by<sizeof(T)>(sTile, k);
+      __syncwarp();  // lanes may have parted, and go on to products that all must reach together
     }
   }
 
