@@ -9,6 +9,7 @@ from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.fixtures import compiled_launchers
 from tests.ptxsim.launcher import Unit
 
+from ..feedforward.simulated import launchers as feedforward_launchers
 from .simulated import CSRC, launchers
 
 NORM = (CSRC / "norm" / "cuda" / "sm80" / "channel_stats.cu", CSRC / "common" / "cuda" / "launch.cu")
@@ -18,8 +19,8 @@ FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WI
 
 @functools.cache
 def units() -> dict[str, Unit]:
-    both = *launchers().units, *compiled_launchers(*NORM, include=(CSRC,)).units
-    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in both}
+    every = *launchers().units, *feedforward_launchers().units, *compiled_launchers(*NORM, include=(CSRC,)).units
+    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in every}
 
 
 @pytest.mark.parametrize("source", sorted(FILES))

@@ -83,7 +83,8 @@ def test_rows_of_any_strides():
     """An x whose rows are one, a weight that lies transposed."""
     row, weight = torch.randn(1, 40).bfloat16(), (torch.randn(40, 48) / 6).bfloat16().T
     grad_out = torch.randn(9, 24).bfloat16()
-    results = [both(clean_run(), grad_out, x, w) for x, w in ((row.expand(9, 40), weight), (row.repeat(9, 1), weight.contiguous()))]
+    operands = (row.expand(9, 40), weight), (row.repeat(9, 1), weight.contiguous())
+    results = [both(clean_run(), grad_out, *both_operands) for both_operands in operands]
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
 
