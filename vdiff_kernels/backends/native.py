@@ -92,7 +92,7 @@ class Cuda(Native):
 
     def variant(self, call: Call):
         if isinstance(call, GegluCall):
-            is_odd = call.x.shape[-1] * call.x.element_size() % 16 != 0
+            is_odd = call.x.shape[-1] * call.x.dtype.itemsize % 16 != 0
             return Variant(call.operator, dtype_name(call.x.dtype), call.x.device.index, kinds=("odd",) if is_odd else ())
         if not isinstance(call, AttentionCall):
             return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=call.x.shape[1])
