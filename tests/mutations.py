@@ -27,6 +27,7 @@ TYPES = {"float32": "float", "float16": "Half", "bfloat16": "BFloat16"}
 ATTENTION = "tests/ops/attention/test_cuda_attention.py::test_"
 EXTENT = "tests/ops/attention/test_cuda_extent.py::test_"
 STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
+GEGLU = "tests/ops/feedforward/test_cuda_geglu.py::test_"
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,10 @@ class Mutation:
 
 def edge(case: str) -> str:
     return f"{ATTENTION}edges_of_tiles[{case}]"
+
+
+def gated(case: str, dtype: str = "bfloat16") -> str:
+    return f"{GEGLU}forward_and_every_gradient[geglu-{case}-{dtype}]"
 
 
 def hostile(case: str, dtype: str = "bfloat16") -> str:
@@ -265,6 +270,31 @@ MUTATIONS = [
     Mutation(
         "variance-between-chunks", "channel_stats.cuh",
         "(gChunk[1] + deviation * deviation)", "gChunk[1]", (f"{STATISTICS}statistics[chunks-float32]",),
+    ),
+    # Of GEGLU and the matrix product that it is on.
+    Mutation("gate-of-the-other-half", "geglu_fwd.cuh", "a[0] * b[0] * cdf(b[0])", "a[0] * b[0] * cdf(a[0])", (gated("even"),)),
+    Mutation(
+        "tail-of-incoming-gradient", "geglu_bwd.cuh",
+        "to.stride_grad, rows}, p.E - at.e, to.grad_bytes)", "to.stride_grad, rows}, to.half - at.e, to.grad_bytes)",
+        (gated("plain"),),
+    ),
+    Mutation(
+        "halves-of-gradients-swapped", "geglu_bwd.cuh",
+        "to.dab + (2 * row + i) * to.half + at.e", "to.dab + (2 * row + 1 - i) * to.half + at.e", (gated("even"),),
+    ),
+    Mutation(
+        "offset-of-gradients", "geglu_bwd.cuh",
+        "to.dab + (2 * row + i) * to.half + at.e", "to.dab + int((2 * row + i) * to.half) + at.e",
+        (f"{GEGLU}rows_past_2_to_the_31",),
+    ),
+    Mutation(
+        "first-k-of-a-part", "geglu_bwd.cuh",
+        "p.stride_other, int(at.first), p.halves,", "p.stride_other, 0, p.halves,", (gated("even"),),
+    ),
+    Mutation(
+        "offset-of-k", "tile_product.cuh",
+        "return {data + (k + i) * stride + column,", "return {data + int((k + i) * stride) + column,",
+        (f"{GEGLU}rows_past_2_to_the_31",),
     ),
 ]  # fmt: skip
 
