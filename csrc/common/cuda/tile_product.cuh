@@ -1,5 +1,5 @@
-// A block's tile of a matrix product a b, on tensor cores: the main loop, what it takes its operands from, and what becomes of the
-// result. Half types by mma.m16n8k16. float by three products of tf32, m16n8k8: x = high + low, high and low rounded to tf32, and
+// A block's tile of a matrix product a b, on tensor cores: the main loop, what it takes its operands from, and what becomes of
+// the result. Half types by mma.m16n8k16. float by three products of tf32, m16n8k8: x = high + low, both rounded to tf32, and
 // a b = low high + high low + high high, which leaves an error of 2^-22 of each |a b|, as little as the rounding of float sums.
 //
 //   block  8 warps, 4 down and 2 across       a warp has 32 x 64 of the tile's 128 x 128: 64 accumulators a lane
@@ -10,10 +10,10 @@
 //     begin to copy the chunk two ahead to where that one was            (2)
 //     C += A B, both from shared memory                                  (3)
 //
-// The main loop knows its operands by loaders alone, a (kTileRows, K) and b (K, kTileColumns), and nothing of the result. A loader
-// says where a part of a row of the operand's tile lies for a chunk of k, or that it is not there, which counts as zeros:
+// The main loop knows its operands by loaders alone, a (kTileRows, K) and b (K, kTileColumns), and nothing of the result. A
+// loader says where a part of a row of the operand's tile lies for a chunk of k, or that it is not there, which counts as zeros:
 //
-//   kAlongK          the tile's rows are those of a (columns of b), and hold a chunk's k; or there is a row for each k of the chunk,
+//   kAlongK          the tile's rows are those of a (columns of b), and hold a chunk's k; or there is a row for each k of it,
 //                    of kTileRows elements
 //   Row row(i)       what a thread keeps of row i of the tile; by value, asked once where rows are moved by 16 bytes
 //   Source at(row, column, k)   the elements from `column` on in the chunk that begins at k

@@ -43,7 +43,8 @@ struct GatedGradients {
 };
 
 template <class T, int kWide>
-__global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) geglu_bwd_gates_kernel(Gated<T> p, GatedGradients<T> to) {
+__global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>)
+    geglu_bwd_gates_kernel(Gated<T> p, GatedGradients<T> to) {
   extern __shared__ __align__(16) char shared_memory[];
   using Rows = product::WarpRows<T, product::kWarpColumns>;
   using GradRows = product::WarpRows<T, kHalfColumns>;
@@ -62,7 +63,8 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
 #pragma unroll
   for (int m = 0; m < product::kM; ++m) {
     const int64_t row = at.row + 16 * m, rows = p.M - row;
-    sGrad.load(product::MatrixRows<const T>{to.grad + row * to.stride_grad + at.e, to.stride_grad, rows}, p.E - at.e, to.grad_bytes);
+    const T* const grads = to.grad + row * to.stride_grad + at.e;
+    sGrad.load(product::MatrixRows<const T>{grads, to.stride_grad, rows}, p.E - at.e, to.grad_bytes);
     __syncwarp();
     for_each_gated(rC[m], p, at.e, [&](int n, int half, const float (&a)[2], const float (&b)[2]) {
       const int in_rows = product::row_of_pair(half), column = product::column_of_pair(n);
@@ -83,7 +85,8 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       T* const first = to.dab + (2 * row + i) * to.half + at.e;
-      sDab.template store<kHalfColumns>(product::MatrixRows<T>{first, 2 * int64_t(to.half), rows}, to.half - at.e, 16, i * kHalfColumns);
+      const product::MatrixRows<T> dab = {first, 2 * int64_t(to.half), rows};
+      sDab.template store<kHalfColumns>(dab, to.half - at.e, 16, i * kHalfColumns);
     }
     __syncwarp();
   }

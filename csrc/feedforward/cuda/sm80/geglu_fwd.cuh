@@ -19,7 +19,8 @@
 namespace vdiff::feedforward {
 
 template <class T, int kWide>
-__global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) geglu_fwd_kernel(Gated<T> p, T* out, int out_bytes) {
+__global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>)
+    geglu_fwd_kernel(Gated<T> p, T* out, int out_bytes) {
   extern __shared__ __align__(16) char shared_memory[];
   using Rows = product::WarpRows<T, kHalfColumns>;
 
