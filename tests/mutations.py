@@ -28,6 +28,7 @@ ATTENTION = "tests/ops/attention/test_cuda_attention.py::test_"
 EXTENT = "tests/ops/attention/test_cuda_extent.py::test_"
 STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
 NORMS = "tests/ops/norm/test_cuda_norm_act.py::test_"
+GEGLU = "tests/ops/feedforward/test_cuda_geglu.py::test_"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,10 @@ class Mutation:
 
 def edge(case: str) -> str:
     return f"{ATTENTION}edges_of_tiles[{case}]"
+
+
+def gated(case: str, dtype: str = "bfloat16") -> str:
+    return f"{GEGLU}forward_and_every_gradient[geglu-{case}-{dtype}]"
 
 
 def hostile(case: str, dtype: str = "bfloat16") -> str:
@@ -391,11 +396,36 @@ MUTATIONS = [
     ),
     Mutation("sums-of-clip", "norm_act_bwd.cuh", "(b * runs + run) * 2", "run * 2", (normed("group-frame"),)),
     Mutation("scale-of-weight", "norm_act_bwd.cuh", "dweight += factor * rSums", "dweight += rSums", (normed("one-group"),)),
+    # Of GEGLU and the matrix product that it is on.
+    Mutation("gate-of-the-other-half", "geglu_fwd.cuh", "a[0] * b[0] * cdf(b[0])", "a[0] * b[0] * cdf(a[0])", (gated("even"),)),
+    Mutation(
+        "tail-of-incoming-gradient", "geglu_bwd.cuh",
+        "to.stride_grad, rows}, p.E - at.e, to.grad_bytes)", "to.stride_grad, rows}, to.half - at.e, to.grad_bytes)",
+        (gated("plain"),),
+    ),
+    Mutation(
+        "halves-of-gradients-swapped", "geglu_bwd.cuh",
+        "to.dab + (2 * row + i) * to.half + at.e", "to.dab + (2 * row + 1 - i) * to.half + at.e", (gated("even"),),
+    ),
+    Mutation(
+        "offset-of-gradients", "geglu_bwd.cuh",
+        "to.dab + (2 * row + i) * to.half + at.e", "to.dab + int((2 * row + i) * to.half) + at.e",
+        (f"{GEGLU}rows_past_2_to_the_31",),
+    ),
+    Mutation(
+        "first-k-of-a-part", "geglu_bwd.cuh",
+        "p.stride_other, int(at.first), p.halves,", "p.stride_other, 0, p.halves,", (gated("even"),),
+    ),
+    Mutation(
+        "offset-of-k", "tile_product.cuh",
+        "return {data + (k + i) * stride + column,", "return {data + int((k + i) * stride) + column,",
+        (f"{GEGLU}rows_past_2_to_the_31",),
+    ),
 ]  # fmt: skip
 
 
 def copy_with(mutation: Mutation, folder: Path) -> Path:
-    """csrc with the fault, without the attention kernels of the other dtypes."""
+    """csrc with the fault, without the kernels of attention and of geglu of the other dtypes."""
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
     place = mutation.place(csrc)
@@ -405,11 +435,12 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
     for name in others:
         for path in csrc.rglob(f"instantiations/*_{name.lower()}.cu"):
             path.unlink()
-    dispatch = csrc / "attention" / "cuda" / "plan.h"
-    left, removed = called.subn("", dispatch.read_text())
-    if removed != len(others):
-        raise ValueError(f"{dispatch.name}: {removed} dtypes of {others} could be taken out of dispatch_served")
-    dispatch.write_text(left)
+    for family in ("attention", "feedforward"):
+        dispatch = csrc / family / "cuda" / "plan.h"
+        left, removed = called.subn("", dispatch.read_text())
+        if removed != len(others):
+            raise ValueError(f"{family}/{dispatch.name}: {removed} dtypes of {others} could be taken out of dispatch_served")
+        dispatch.write_text(left)
     return csrc
 
 

@@ -2,6 +2,9 @@
 
 #include "common/operands.h"
 #include "feedforward/cpu_kernels.h"
+#ifdef VDIFF_WITH_CUDA
+#include "feedforward/cuda/run.h"
+#endif
 
 namespace vdiff {
 
@@ -18,13 +21,20 @@ static void check_operands(const char* op, const Tensor& x, const Tensor& weight
 }
 
 Tensor geglu(const Tensor& x, const Tensor& weight, const OptionalTensor& bias) {
-  check_operands("geglu_native", x, weight, bias);
+  const char* op = "geglu_native";
+  check_operands(op, x, weight, bias);
   const int64_t M = x.size(0), C = x.size(1), E = weight.size(0) / 2;
   const OptionalTensor acc_bias = acc_contiguous(bias, x);
   Tensor out = torch::stable::new_empty(x, {M, E});
   const GegluParams params = {
       x.const_data_ptr(), weight.const_data_ptr(), pointer_or_null(acc_bias), out.mutable_data_ptr(), M, C, E,
       x.stride(0), weight.stride(0), weight.stride(1), dtype_of(x)};
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    geglu_cuda(op, x, weight, params);
+    return out;
+  }
+#endif
   cpu_geglu(params);
   return out;
 }
@@ -57,6 +67,12 @@ std::tuple<Tensor, Tensor, Tensor> geglu_backward(
   params.stride_weight_e = weight.stride(0);
   params.stride_weight_c = weight.stride(1);
   params.dtype = dtype_of(x);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    geglu_cuda(op, x, weight, params);
+    return {dx, dweight, dbias};
+  }
+#endif
   cpu_geglu_backward(params);
   return {dx, dweight, dbias};
 }

@@ -36,7 +36,7 @@ class Variant(NamedTuple):
     D: int = 0  # of an attention's heads, or the channels of a norm; 0: any
     bias: str | None = None  # "dense" or "rel"
     # "causal", "focus", "rotary"; of a context "shared" or "frames", and "keys"; of a norm its kind and activation; of a
-    # convolution "spatial" or "temporal", and "many" channels.
+    # convolution "spatial" or "temporal", and "many" channels; of a gated projection "odd": rows are no whole 16 bytes.
     kinds: tuple[str, ...] = ()
 
     def __str__(self) -> str:

@@ -5,6 +5,7 @@ import torch
 from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
+from ..ops.feedforward.call import GegluCall
 from ..ops.norm.call import NormCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
@@ -94,15 +95,19 @@ class Cuda(Native):
         return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
+        dtype, index, kinds = dtype_name(call.main.dtype), call.main.device.index, ()
         if isinstance(call, AttentionCall):
             longest = max(call.lengths)
             return attention_variant(call, next((rows for rows in (8, 16, 32) if longest <= rows), 0))
-        channels, kinds = call.x.shape[1], ()
+        if isinstance(call, GegluCall):
+            is_odd = call.x.shape[-1] * call.x.dtype.itemsize % 16 != 0
+            return Variant(call.operator, dtype, index, kinds=("odd",) if is_odd else ())
+        channels = call.x.shape[1]
         if isinstance(call, NormCall):
             kinds = call.norm.kind, *([call.act] if call.act else [])
             if call.norm.kind == "group" and channels % 8 == 0:
                 channels = 0  # whole pieces: any number of them is computed alike
-        return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=channels, kinds=kinds)
+        return Variant(call.operator, dtype, index, D=channels, kinds=kinds)
 
     def digest(self):
         return f"library {library.digest()}"

@@ -294,7 +294,7 @@ ON_A_GPU = (
     ),
     Preference(
         "convolutions, projections and gated feed-forward layers", lambda call: True,
-        "triton", "fewer passes over memory than PyTorch's library by count (docs/triton.md); CUDA C++ has none of them",
+        "triton", "fewer passes over memory than PyTorch's library by count (docs/triton.md); CUDA C++ has GEGLU alone",
     ),
 )  # fmt: skip
 

@@ -76,7 +76,7 @@ def _case_of_pixels(variant: Variant) -> Case:
     if variant.operator == "channel_stats":
         return StatsCase("first-use", B=2, T=3, H=9, W=31, C=variant.D or 40)
     if variant.operator == "geglu":
-        return GegluCase("first-use", (300, 72), E=140)
+        return GegluCase("first-use", (300, 67 if "odd" in kinds else 72), E=140)
     norm = next((kind for kind in kinds if kind in KINDS), None)
     groups = 8 if (variant.D or 40) % 8 == 0 else 1
     options = dict(B=2, T=3, H=9, W=17, norm=norm, groups=groups if norm == "group" else None, residual=True)

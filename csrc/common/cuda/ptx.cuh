@@ -84,6 +84,21 @@ VDIFF_MMA(Half, "f16")
 VDIFF_MMA(BFloat16, "bf16")
 #undef VDIFF_MMA
 
+// x to the nearest of tf32, whose significands have 11 bits.
+__device__ inline float to_tf32(float x) {
+  uint32_t r;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(r) : "f"(x));
+  return __uint_as_float(r);
+}
+
+// c += a b of tf32: a (16, 8), b (8, 8), c (16, 8) as above; a holds (g, t), (g+8, t), (g, t+4), (g+8, t+4), b (t, g), (t+4, g).
+__device__ inline void multiply_tf32(float (&c)[4], const float (&a)[4], float b0, float b1) {
+  const auto bits = [](float x) { return __float_as_uint(x); };
+  asm volatile("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+               : "r"(bits(a[0])), "r"(bits(a[1])), "r"(bits(a[2])), "r"(bits(a[3])), "r"(bits(b0)), "r"(bits(b1)));
+}
+
 // x. What follows from it is computed where it is used, not ahead of the branch to there.
 __device__ inline int opaque(int x) {
   asm volatile("" : "+r"(x));

@@ -9,6 +9,7 @@ from tests.ops.norm import simulated as norms
 from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.launcher import Unit
 
+from ..feedforward.simulated import launchers as feedforward_launchers
 from .simulated import CSRC, launchers
 
 WITHOUT_KERNELS = "common/cuda/versions.cu"
@@ -17,8 +18,8 @@ FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WI
 
 @functools.cache
 def units() -> dict[str, Unit]:
-    both = *launchers().units, *norms.launchers().units
-    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in both}
+    every = *launchers().units, *feedforward_launchers().units, *norms.launchers().units
+    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in every}
 
 
 @pytest.mark.parametrize("source", sorted(FILES))

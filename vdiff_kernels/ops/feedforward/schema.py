@@ -26,7 +26,11 @@ def _(grad_out, x, weight, bias):
 
 def geglu_kernels(kind: str) -> Kernels:
     names = "geglu", "geglu_backward"
-    forward, backward = defined(kind, *names)
+    return served(*defined(kind, *names), tuple(named(name, kind) for name in names))
+
+
+def served(forward, backward, schemas: tuple[str, ...] = ()) -> Kernels:
+    """forward, backward: with the arguments of the schemas above."""
 
     def run(call: GegluCall, save: bool):
         x = call.x
@@ -40,7 +44,7 @@ def geglu_kernels(kind: str) -> Kernels:
         dx, dweight, dbias = backward(unit_stride(grad_out), x.reshape(-1, x.shape[-1]), call.weight, call.bias)
         return dx.view(x.shape), dweight, like_parameter(dbias, call.bias)
 
-    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
+    return Kernels(run, differentiate, schemas)
 
 
 NATIVE, TRITON = ({"geglu": geglu_kernels(kind)} for kind in KINDS)

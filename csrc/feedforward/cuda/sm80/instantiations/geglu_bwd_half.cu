@@ -1,0 +1,3 @@
+#include "feedforward/cuda/sm80/geglu_bwd.cuh"
+
+template void vdiff::feedforward::launch_bwd<vdiff::Half>(const GegluBackwardParams&, const GegluBwdPlan&, void*, cudaStream_t);

@@ -1,0 +1,3 @@
+#include "feedforward/cuda/sm80/geglu_fwd.cuh"
+
+template void vdiff::feedforward::launch_fwd<vdiff::BFloat16>(const GegluParams&, const GegluFwdPlan&, cudaStream_t);
