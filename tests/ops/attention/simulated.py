@@ -1,52 +1,27 @@
 """The CUDA attention operators, simulated: what csrc/attention/operators.cpp does, with launches that tests/ptxsim executes."""
 
-import contextlib
-
 import torch
 
 from tests import ptxsim
-from tests.ptxsim.compile import CSRC
-from tests.ptxsim.fixtures import compiled_launchers
-from vdiff_kernels.backends import registry
-from vdiff_kernels.backends.backend import Backend
+from tests.ops.simulated import DTYPES, STREAM, launchers_of, taken_by_auto
 from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
-
-SOURCES = (*sorted((CSRC / "attention").rglob("*.cu")), CSRC / "common" / "cuda" / "launch.cu")
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
-
-STREAM = 0x5000  # any
 
 _ROWS, _BIAS = "Q5q", "Qi?3x3q"  # PixelRows and AttentionBias, of csrc/attention/params.h
 
 
 def launchers():
-    return compiled_launchers(*SOURCES, include=(CSRC,))
+    return launchers_of("attention")
 
 
-@contextlib.contextmanager
 def simulated_by_default(run):
     """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
-    auto, _ = registry.AUTO["cpu"], registry.forget()
-    registry.BACKENDS["simulated"], registry.AUTO["cpu"] = Simulated(SimulatedKernels(run)), ("simulated",)
-    try:
-        yield
-    finally:
-        registry.AUTO["cpu"] = auto
-        del registry.BACKENDS["simulated"]
-        registry.forget()
-
-
-class Simulated(Backend):
-    name = "simulated"
-
-    def __init__(self, kernels: "SimulatedKernels"):
-        self.kernels = {
-            f"{kind}_attention": attention_kernels(kernels.forward[kind], kernels.backward[kind], cuda_backward_needs)
+    operators = SimulatedKernels(run)
+    return taken_by_auto(
+        {
+            f"{kind}_attention": attention_kernels(operators.forward[kind], operators.backward[kind], cuda_backward_needs)
             for kind in ("temporal", "spatial")
         }
-
-    def supports(self, call):
-        return None if call.operator in self.kernels else f"it has no {call.operator}"
+    )
 
 
 class SimulatedKernels:

@@ -1,49 +1,24 @@
 """The CUDA operators of norms, simulated: what csrc/norm/operators.cpp does, with launches that tests/ptxsim executes."""
 
-import contextlib
-
 import torch
 
 from tests import ptxsim
-from tests.ptxsim.compile import CSRC
-from tests.ptxsim.fixtures import compiled_launchers
-from vdiff_kernels.backends import registry
-from vdiff_kernels.backends.backend import Backend
+from tests.ops.simulated import DTYPES, STREAM, launchers_of, taken_by_auto
 from vdiff_kernels.ops.norm.schema import norm_kernels
 
-SOURCES = (*sorted((CSRC / "norm").rglob("*.cu")), CSRC / "common" / "cuda" / "launch.cu")
-DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType, of csrc/common/scalar.h
 KINDS = ("none", "group", "layer", "rms")  # NormKind, of csrc/norm/params.h
 
 _NORM = "i??2xqd5Q"  # NormParams
-_STREAM = 0x5000  # any
 
 
 def launchers():
-    return compiled_launchers(*SOURCES, include=(CSRC,))
+    return launchers_of("norm")
 
 
-@contextlib.contextmanager
 def simulated_by_default(run):
     """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
-    auto, _ = registry.AUTO["cpu"], registry.forget()
-    registry.BACKENDS["simulated"], registry.AUTO["cpu"] = Simulated(SimulatedNorms(run)), ("simulated",)
-    try:
-        yield
-    finally:
-        registry.AUTO["cpu"] = auto
-        del registry.BACKENDS["simulated"]
-        registry.forget()
-
-
-class Simulated(Backend):
-    name = "simulated"
-
-    def __init__(self, operators: "SimulatedNorms"):
-        self.kernels = {"norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward)}
-
-    def supports(self, call):
-        return None if call.operator in self.kernels else f"it has no {call.operator}"
+    operators = SimulatedNorms(run)
+    return taken_by_auto({"norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward)})
 
 
 class SimulatedNorms:
@@ -107,8 +82,8 @@ class SimulatedNorms:
         self._call(f"launch_norm_act_{direction}", params, scratch, tuple(t for t in tensors if t is not None))
 
     def _call(self, function, params, scratch, tensors):
-        self.reports += self.run(launchers(), function, params, scratch, _STREAM, memory=tensors)
-        assert launchers().streams <= {_STREAM}
+        self.reports += self.run(launchers(), function, params, scratch, STREAM, memory=tensors)
+        assert launchers().streams <= {STREAM}
 
     def _assert_written(self, *outputs):
         if self.empty is ptxsim.empty:

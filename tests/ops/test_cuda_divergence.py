@@ -5,20 +5,19 @@ import functools
 import pytest
 
 from tests import ptxsim
-from tests.ops.norm import simulated as norms
+from tests.ops.simulated import launchers_of
+from tests.ptxsim.compile import CSRC
 from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.launcher import Unit
 
-from ..feedforward.simulated import launchers as feedforward_launchers
-from .simulated import CSRC, launchers
-
 WITHOUT_KERNELS = "common/cuda/versions.cu"
 FILES = {path.relative_to(CSRC).as_posix() for path in CSRC.rglob("*.cu")} - {WITHOUT_KERNELS}
+FAMILIES = sorted({file.partition("/")[0] for file in FILES} - {"common"})
 
 
 @functools.cache
 def units() -> dict[str, Unit]:
-    every = *launchers().units, *feedforward_launchers().units, *norms.launchers().units
+    every = (unit for family in FAMILIES for unit in launchers_of(family).units)
     return {unit.source.relative_to(CSRC).as_posix(): unit for unit in every}
 
 
