@@ -85,14 +85,6 @@ inline bool bwd_needs_out_and_lse(const Sizes& s) {
 
 // ------------------------------------------------------------------------------------------------------------------ kernels
 
-// body(TypeTag<T>{}) for the dtypes that have kernels; the operator lets no other through.
-template <class Body>
-void dispatch_served(DType dtype, const Body& body) {
-  if (dtype == DType::Float32) return body(TypeTag<float>{});
-  if (dtype == DType::Float16) return body(TypeTag<Half>{});
-  if (dtype == DType::BFloat16) return body(TypeTag<BFloat16>{});
-}
-
 // body(IntTag<kRows>{}) with the fewest rows that hold queries and keys of a short sequence. Of what has been chosen, each of
 // these chooses the same again.
 template <class Body>

@@ -13,14 +13,6 @@ using product::TileGrid;
 constexpr int kGatedColumns = product::kTileColumns / 2;  // of a tile: as many of a, and of b
 constexpr int kHalfColumns = product::kWarpColumns / 2;   // of a warp's
 
-// body(TypeTag<T>{}) for the dtypes that have kernels; the operator lets no other through.
-template <class Body>
-void dispatch_served(DType dtype, const Body& body) {
-  if (dtype == DType::Float32) return body(TypeTag<float>{});
-  if (dtype == DType::Float16) return body(TypeTag<Half>{});
-  if (dtype == DType::BFloat16) return body(TypeTag<BFloat16>{});
-}
-
 // body(IntTag<1>{}) where operands are moved by 16 bytes, IntTag<0> elsewhere.
 template <class Body>
 void dispatch_width(bool is_wide, const Body& body) {

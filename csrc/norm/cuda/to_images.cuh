@@ -48,10 +48,7 @@ NormCall norm_call(const Params& p, const TablePlan& plan, const float* table) {
 // body(TypeTag<T>{}, IntTag<aligned>{}) for the dtypes that have kernels; the operator lets no other through.
 template <class Body>
 void dispatch_served(DType dtype, bool aligned, const Body& body) {
-  const auto of = [&](auto type) { aligned ? body(type, IntTag<1>{}) : body(type, IntTag<0>{}); };
-  if (dtype == DType::Float32) return of(TypeTag<float>{});
-  if (dtype == DType::Float16) return of(TypeTag<Half>{});
-  if (dtype == DType::BFloat16) return of(TypeTag<BFloat16>{});
+  vdiff::dispatch_served(dtype, [&](auto type) { aligned ? body(type, IntTag<1>{}) : body(type, IntTag<0>{}); });
 }
 
 }  // namespace vdiff::norms
