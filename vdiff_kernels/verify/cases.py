@@ -143,7 +143,7 @@ LAYER_CASES = [
     LayerCase("seed", attention=TemporalCase("", B=2, T=5, H=3, W=3, N=3, D=8, bias="dense"), C=24, Co=24),
     LayerCase("inner-wider", attention=TemporalCase("", T=4, N=4, D=16, rotary=8, bias="rel"), C=10, Co=6, residual=None),
     LayerCase("animatediff", attention=TemporalCase("", T=6, N=2, D=5), C=10, Co=10, pos_emb=True),
-    LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), norm="rms"),
+    LayerCase("images", attention=TemporalCase("", B=2, T=6, N=2, D=8, focus="frames", causal=True), C=20, Co=20, norm="rms"),
     LayerCase("gated", attention=TemporalCase("", B=2, T=3, N=2, D=4), C=8, Co=6, gate=True, residual=None),
     LayerCase("latte", attention=SpatialCase("", B=2, T=3, H=3, N=2, D=5), C=10, Co=10, gate=True, norm="layer"),
     LayerCase("spatial", attention=SpatialCase("", T=3, H=3, W=5, N=2, D=6, bias="rel"), C=44, Co=44, norm="group", scope="clip"),

@@ -14,6 +14,8 @@ from torch import Tensor
 from ...ops.tensors import power_of_2
 
 SMALLEST = 16  # extent of a tile that tensor cores take
+# Of float32 products: Triton's own choice would cut them to 10 bits. The interpreter computes float32 whatever it is asked for.
+PRECISION = tl.constexpr("ieee" if triton.knobs.runtime.interpret else "bf16x6")
 
 
 def ceil_div(a, b):
@@ -58,10 +60,10 @@ def merged(count, mean, var, n, mean_n, var_n):
 
 @triton.jit
 def dot(a, b, acc):
-    """acc + a b. float32, which Triton would cut to 10 bits by itself, is cut into three bfloat16, and the six largest of their
-    products are added: all but the last bit of float32's own. Half types ignore the choice.
+    """acc + a b. Each float32 is cut into three bfloat16, and the six largest of their products are added: right to all but the
+    last bit. Half types ignore the choice.
     """
-    return tl.dot(a, b, acc, input_precision="bf16x6")
+    return tl.dot(a, b, acc, input_precision=PRECISION)
 
 
 @triton.jit
