@@ -425,7 +425,7 @@ MUTATIONS = [
 
 
 def copy_with(mutation: Mutation, folder: Path) -> Path:
-    """csrc with the fault, without the kernels of attention and of geglu of the other dtypes."""
+    """csrc with the fault, without the kernels of the other dtypes."""
     csrc = folder / "csrc"
     shutil.copytree(CSRC, csrc)
     place = mutation.place(csrc)
@@ -435,12 +435,11 @@ def copy_with(mutation: Mutation, folder: Path) -> Path:
     for name in others:
         for path in csrc.rglob(f"instantiations/*_{name.lower()}.cu"):
             path.unlink()
-    for family in ("attention", "feedforward"):
-        dispatch = csrc / family / "cuda" / "plan.h"
-        left, removed = called.subn("", dispatch.read_text())
-        if removed != len(others):
-            raise ValueError(f"{family}/{dispatch.name}: {removed} dtypes of {others} could be taken out of dispatch_served")
-        dispatch.write_text(left)
+    dispatch = csrc / "common" / "dispatch.h"
+    left, removed = called.subn("", dispatch.read_text())
+    if removed != len(others):
+        raise ValueError(f"{dispatch.name}: {removed} dtypes of {others} could be taken out of dispatch_served")
+    dispatch.write_text(left)
     return csrc
 
 
