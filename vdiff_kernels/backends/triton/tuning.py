@@ -50,6 +50,7 @@ def config(num_warps: int, num_stages: int, **tile: int) -> Config:
     return Config(tuple(tile.items()), num_warps, num_stages)
 
 
+@functools.lru_cache(maxsize=256)  # asked in every call
 def narrowed(configs: tuple[Config, ...], **needed: int) -> tuple[Config, ...]:
     """The same with no extent larger than is needed, each once."""
     small = (
@@ -73,14 +74,15 @@ def chosen(kernel: str, key: tuple, configs: tuple[Config, ...], run: Callable, 
         return configs[0]
     question = f"{kernel} {' '.join(map(str, key))}"
     here = _kept(index)
-    by_name = {str(one): one for one in configs}
-    if here.get(question) in by_name:  # never one that is not in the list
-        return by_name[here[question]]
+    for one in configs if question in here else ():  # never one that is not in the list
+        if str(one) == here[question]:
+            return one
     if os.environ.get("VDIFF_TUNE") != "1" or torch.cuda.is_current_stream_capturing():
         return configs[0]
-    here[question] = str(min(configs, key=functools.partial(_seconds, run)))
+    fastest = min(configs, key=functools.partial(_seconds, run))
+    here[question] = str(fastest)
     _keep(index)
-    return by_name[here[question]]
+    return fastest
 
 
 def _seconds(run, one: Config) -> float:

@@ -22,7 +22,6 @@ from .tuning import Config, config, narrowed, tuned
 PROGRAMS = 1024  # some for each of a large GPU's multiprocessors
 TILES = 8  # of a split, at least
 
-
 CONFIGS = {  # by bytes of an element
     2: (config(4, 3, N_=64, C_=64, P=32), config(4, 3, N_=64, C_=64, P=64), config(8, 3, N_=128, C_=64, P=32)),
     4: (config(8, 2, N_=64, C_=64, P=16), config(4, 2, N_=64, C_=64, P=16), config(4, 2, N_=32, C_=64, P=32)),
