@@ -20,9 +20,7 @@ void check_qkv(const char* op, const Tensor& q, const Tensor& k, const Tensor& v
   check_rank(op, "q", q, 6);
   const int64_t D = q.size(5);
   STD_TORCH_CHECK(1 <= D && D <= kMaxHeadDim, op, ": q has D = ", D, "; expected 1 to ", kMaxHeadDim);
-  STD_TORCH_CHECK(
-      !q.is_cuda() || q.scalar_type() != torch::headeronly::ScalarType::Double, op,
-      ": q is float64; expected float32, float16 or bfloat16 on a GPU");
+  if (q.is_cuda()) check_dtype_of_gpu(op, "q", q);
   check_unit_stride(op, "q", q);
   const auto check_like_q = [&](const char* name, const Tensor& tensor) {
     check_device(op, name, tensor, "q", q);

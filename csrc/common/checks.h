@@ -51,6 +51,12 @@ std::string shape_text(const Sizes& sizes) {
   return text.str();
 }
 
+// CUDA kernels compute in float32.
+inline void check_dtype_of_gpu(const char* op, const char* name, const Tensor& tensor) {
+  STD_TORCH_CHECK(
+      dtype_of(tensor) != DType::Float64, op, ": ", name, " is float64; expected float32, float16 or bfloat16 on a GPU");
+}
+
 inline void check_rank(const char* op, const char* name, const Tensor& tensor, int64_t rank) {
   STD_TORCH_CHECK(tensor.dim() == rank, op, ": ", name, " has rank ", tensor.dim(), "; expected ", rank);
 }

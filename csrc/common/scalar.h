@@ -17,6 +17,8 @@ struct BFloat16 {
 
 enum class DType { Float32, Float64, Float16, BFloat16 };
 
+constexpr int64_t element_bytes(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
+
 template <class T>
 struct Accumulator {
   using type = float;

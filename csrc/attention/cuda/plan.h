@@ -77,10 +77,8 @@ inline bool bwd_needs_out_and_lse(int64_t L, int64_t S, int64_t D, int64_t eleme
   return max_of(L, S) > longest_short_bwd(D, element_bytes, shared_keys);
 }
 
-inline int64_t bytes_of_element(const Sizes& s) { return s.dtype == DType::Float32 ? 4 : 2; }
-
 inline bool bwd_needs_out_and_lse(const Sizes& s) {
-  return bwd_needs_out_and_lse(s.L, s.S, s.D, bytes_of_element(s), s.shared_keys);
+  return bwd_needs_out_and_lse(s.L, s.S, s.D, element_bytes(s.dtype), s.shared_keys);
 }
 
 // ------------------------------------------------------------------------------------------------------------------ kernels
@@ -245,7 +243,7 @@ inline FwdPlan fwd_plan(const Sizes& s) {
   plan.rotary = rotary_plan(s);
   plan.scratch_bytes = plan.rotary.bytes;
   if (s.sequences() * s.L * s.S == 0) return plan;
-  const bool is_short = max_of(s.L, s.S) <= longest_short(s.D, bytes_of_element(s));
+  const bool is_short = max_of(s.L, s.S) <= longest_short(s.D, element_bytes(s.dtype));
   plan.kernels = is_short ? Kernels::Short : Kernels::Long;
   dispatch_served(s.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;

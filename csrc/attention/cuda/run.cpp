@@ -1,23 +1,11 @@
 #include "attention/cuda/run.h"
 
-#include <torch/csrc/stable/accelerator.h>
-
 #include "attention/cuda/plan.h"
 #include "attention/cuda/sm80/entry.h"
-#include "common/cuda/stream.h"
+#include "common/cuda/run.h"
 
 namespace vdiff {
 namespace {
-
-template <class Params>
-void run(
-    const Tensor& q, const Params& params, int64_t (*scratch_bytes)(const Params&), void (*launch)(const Params&, void*, void*)) {
-  const torch::stable::accelerator::DeviceGuard guard(q.get_device_index());
-  const int64_t floats[1] = {ceil_div(scratch_bytes(params), int64_t(sizeof(float)))};
-  const Tensor scratch = torch::stable::new_empty(
-      q, torch::headeronly::IntHeaderOnlyArrayRef(floats, 1), torch::headeronly::ScalarType::Float);
-  launch(params, scratch.mutable_data_ptr(), current_cuda_stream(q.get_device_index()));
-}
 
 template <class Params>
 void check_saved(const char* op, const Tensor& q, const Params& params) {
@@ -31,21 +19,21 @@ void check_saved(const char* op, const Tensor& q, const Params& params) {
 }  // namespace
 
 void attention_cuda(const char*, const Tensor& q, const TemporalAttentionFwdParams& params) {
-  run(q, params, temporal_attention_fwd_scratch, launch_temporal_attention_fwd);
+  run_with_scratch(q, params, temporal_attention_fwd_scratch, launch_temporal_attention_fwd);
 }
 
 void attention_cuda(const char* op, const Tensor& q, const TemporalAttentionBwdParams& params) {
   check_saved(op, q, params);
-  run(q, params, temporal_attention_bwd_scratch, launch_temporal_attention_bwd);
+  run_with_scratch(q, params, temporal_attention_bwd_scratch, launch_temporal_attention_bwd);
 }
 
 void attention_cuda(const char*, const Tensor& q, const SpatialAttentionFwdParams& params) {
-  run(q, params, spatial_attention_fwd_scratch, launch_spatial_attention_fwd);
+  run_with_scratch(q, params, spatial_attention_fwd_scratch, launch_spatial_attention_fwd);
 }
 
 void attention_cuda(const char* op, const Tensor& q, const SpatialAttentionBwdParams& params) {
   check_saved(op, q, params);
-  run(q, params, spatial_attention_bwd_scratch, launch_spatial_attention_bwd);
+  run_with_scratch(q, params, spatial_attention_bwd_scratch, launch_spatial_attention_bwd);
 }
 
 }  // namespace vdiff

@@ -7,8 +7,6 @@
 namespace vdiff {
 namespace {
 
-int64_t element_bytes(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
-
 // ----------------------------------------------------------------------------------------------------------------- rows
 
 // Sequences of frames: one at each (B, H, W).

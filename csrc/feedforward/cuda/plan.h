@@ -19,8 +19,6 @@ void dispatch_width(bool is_wide, const Body& body) {
   is_wide ? body(IntTag<1>{}) : body(IntTag<0>{});
 }
 
-inline int64_t element_bytes(DType dtype) { return dtype == DType::Float32 ? 4 : 2; }
-
 inline TileGrid gated_tiles(int64_t M, int64_t E) {
   return {int(ceil_div(M, product::kTileRows)), int(ceil_div(E, kGatedColumns))};
 }

@@ -1,15 +1,13 @@
 #include "feedforward/cuda/run.h"
 
-#include <torch/csrc/stable/accelerator.h>
-
-#include "common/cuda/stream.h"
+#include "common/cuda/run.h"
 #include "feedforward/cuda/sm80/entry.h"
 
 namespace vdiff {
 namespace {
 
 void check_served(const char* op, const Tensor& x, const Tensor& weight) {
-  STD_TORCH_CHECK(dtype_of(x) != DType::Float64, op, ": x has dtype float64; expected float32, float16 or bfloat16 on a GPU");
+  check_dtype_of_gpu(op, "x", x);
   STD_TORCH_CHECK(
       max_of(x.size(0), max_of(x.size(1), weight.size(0))) < INT32_MAX / 2, op, ": x has shape ", shape_text(x.sizes()),
       " and weight ", shape_text(weight.sizes()), "; expected less than 2^30 rows and columns on a GPU");
@@ -37,12 +35,8 @@ void geglu_cuda(const char* op, const Tensor& x, const Tensor& weight, GegluPara
 
 void geglu_cuda(const char* op, const Tensor& x, const Tensor& weight, GegluBackwardParams params) {
   check_served(op, x, weight);
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
   const Tensor held = with_unit_rows(weight, params);
-  const int64_t floats[1] = {ceil_div(geglu_bwd_scratch(params), int64_t(sizeof(float)))};
-  const Tensor scratch = torch::stable::new_empty(
-      x, torch::headeronly::IntHeaderOnlyArrayRef(floats, 1), torch::headeronly::ScalarType::Float);
-  launch_geglu_bwd(params, scratch.mutable_data_ptr(), current_cuda_stream(x.get_device_index()));
+  run_with_scratch(x, params, geglu_bwd_scratch, launch_geglu_bwd);
 }
 
 }  // namespace vdiff

@@ -8,11 +8,9 @@
 
 namespace vdiff {
 
-inline int64_t bytes_of_dtype(DType dtype) { return dtype == DType::Float64 ? 8 : dtype == DType::Float32 ? 4 : 2; }
-
 // Channels come in pieces: what one thread moves and computes at a time.
 constexpr int kPieceBytes = 16;
-inline int64_t pieces_of(int64_t C, DType dtype) { return ceil_div(C * bytes_of_dtype(dtype), kPieceBytes); }
+inline int64_t pieces_of(int64_t C, DType dtype) { return ceil_div(C * element_bytes(dtype), kPieceBytes); }
 
 // The pieces of a row that neighbouring threads have: a power of two, up to a line of memory.
 inline int columns_of(int64_t pieces) {
@@ -62,7 +60,6 @@ constexpr int kSlices = 16;              // into which the runs are cut whose su
 // Pieces of a pixel that a thread of its team holds backward, with their sums: as many as leave two blocks a multiprocessor.
 template <int kElementBytes>
 constexpr int kBwdPieces = kElementBytes == 2 ? 3 : 4;
-
 
 // The table (rows, kFields, C) fp32: a row is of the frames that share a norm, and has of each channel
 //   group        h = act((x - mean) * mul + add),   mul = rstd * weight * (1 + scale), add = bias * (1 + scale) + shift
@@ -160,7 +157,7 @@ inline bool wants_parameters(const NormActBackwardParams& p) { return p.dweight 
 inline BwdPlan bwd_plan(const NormActBackwardParams& p) {
   BwdPlan plan{};
   const bool is_empty = p.B * p.T * p.H * p.W * p.C == 0, wanted = wants_parameters(p);
-  const int64_t channels = kPieceBytes / bytes_of_dtype(p.dtype);  // of a piece
+  const int64_t channels = kPieceBytes / element_bytes(p.dtype);  // of a piece
   const int64_t sums_bytes = kThreads * 2 * channels * int64_t(sizeof(float));
   plan.table = table_plan(p.norm, p.B, p.T, p.C);
   plan.dx = by_channel(p, kFwdPixels);

@@ -1,8 +1,6 @@
 #include "norm/cuda/run.h"
 
-#include <torch/csrc/stable/accelerator.h>
-
-#include "common/cuda/stream.h"
+#include "common/cuda/run.h"
 #include "norm/cuda/plan.h"
 #include "norm/cuda/sm80/channel_stats.h"
 #include "norm/cuda/sm80/norm_act.h"
@@ -24,15 +22,11 @@ void run(
     const char* op, const Tensor& x, const Params& params, int64_t (*scratch_bytes)(const Params&),
     void (*launch)(const Params&, void*, void*)) {
   check_counts(op, params);
-  STD_TORCH_CHECK(params.dtype != DType::Float64, op, ": x is float64; expected float32, float16 or bfloat16 on a GPU");
+  check_dtype_of_gpu(op, "x", x);
   STD_TORCH_CHECK(
       !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C,
       "; expected at most ", norms::kMaxChannels, " of a layer or rms norm on a GPU");
-  const torch::stable::accelerator::DeviceGuard guard(x.get_device_index());
-  const int64_t floats[1] = {ceil_div(scratch_bytes(params), int64_t(sizeof(float)))};
-  const Tensor scratch = torch::stable::new_empty(
-      x, torch::headeronly::IntHeaderOnlyArrayRef(floats, 1), torch::headeronly::ScalarType::Float);
-  launch(params, scratch.mutable_data_ptr(), current_cuda_stream(x.get_device_index()));
+  run_with_scratch(x, params, scratch_bytes, launch);
 }
 
 }  // namespace

@@ -18,7 +18,7 @@ Image image(const Params& p, const void* data, const ImageStrides& stride) {
 // Whether 16 divides the address of each pixel, and the bytes of its channels.
 template <class Params>
 bool is_aligned(const Params& p, std::initializer_list<const void*> data, std::initializer_list<const ImageStrides*> strides) {
-  const int64_t bytes = bytes_of_dtype(p.dtype);
+  const int64_t bytes = element_bytes(p.dtype);
   bool fits = p.C * bytes % kPieceBytes == 0;
   for (const void* one : data) fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;
   const auto divides = [&](int64_t size, int64_t stride) { return size <= 1 || stride * bytes % kPieceBytes == 0; };
