@@ -1,4 +1,4 @@
-"""What simulated CUDA operators share: the launchers of a family of csrc, and a backend of their kernels on the CPU."""
+"""What simulated CUDA operators share: the launchers of families of csrc, and a backend of their kernels on the CPU."""
 
 import contextlib
 
@@ -15,8 +15,9 @@ DTYPES = (torch.float32, torch.float64, torch.float16, torch.bfloat16)  # DType,
 STREAM = 0x5000  # any
 
 
-def launchers_of(family: str) -> Launchers:
-    sources = (*sorted((CSRC / family).rglob("*.cu")), CSRC / "common" / "cuda" / "launch.cu")
+def launchers_of(*families: str) -> Launchers:
+    sources = [source for family in families for source in sorted((CSRC / family).rglob("*.cu"))]
+    sources.append(CSRC / "common" / "cuda" / "launch.cu")
     return compiled_launchers(*sources, include=(CSRC,))
 
 

@@ -8,7 +8,7 @@ from vdiff_kernels.ops.norm.schema import norm_kernels
 
 KINDS = ("none", "group", "layer", "rms")  # NormKind, of csrc/norm/params.h
 
-_NORM = "i??2xqd5Q"  # NormParams
+NORM = "i??2xqd5Q"  # NormParams
 
 
 def launchers():
@@ -19,6 +19,13 @@ def simulated_by_default(run):
     """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
     operators = SimulatedNorms(run)
     return taken_by_auto({"norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward)})
+
+
+def norm_values(kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
+    """(the values of NormParams, the tensors that they point to)."""
+    vectors = [None if t is None else t.float().contiguous() for t in (weight, bias, scale, shift, stats)]
+    values = KINDS.index(kind), scope == "clip", act == "silu", groups, eps, *(0 if t is None else t for t in vectors)
+    return values, vectors
 
 
 class SimulatedNorms:
@@ -49,7 +56,7 @@ class SimulatedNorms:
         out = self.empty(*x.shape, dtype=x.dtype)
         strides = (0, 0, 0, 0) if residual is None else residual.stride()[:4]
         params = ptxsim.Struct(
-            f"<3Q5q8q{_NORM}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
+            f"<3Q5q8q{NORM}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
             DTYPES.index(x.dtype),
         )  # fmt: skip
         self._launch("fwd", params, tensors)
@@ -62,20 +69,18 @@ class SimulatedNorms:
         given = [norm[i] for i in (1, 2, 6, 7)]
         found = [torch.empty(0) if t is None else self.empty(*t.shape) for t in given]
         params = ptxsim.Struct(
-            f"<7Q5q8q{_NORM}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
+            f"<7Q5q8q{NORM}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
             *x.shape, *grad_out.stride()[:4], *x.stride()[:4], *values, DTYPES.index(x.dtype), False,
         )  # fmt: skip
         self._launch("bwd", params, tensors)
         self._assert_written(dx, *found)
         return dx, *found
 
-    def _norm(self, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
-        """(the values of NormParams, the tensors that they point to)."""
-        if kind == "group" and stats is None:
+    def _norm(self, x, *norm):
+        *norm, stats = norm
+        if norm[0] == "group" and stats is None:
             stats = self.channel_stats(x)
-        vectors = [None if t is None else t.float().contiguous() for t in (weight, bias, scale, shift, stats)]
-        values = KINDS.index(kind), scope == "clip", act == "silu", groups, eps, *(0 if t is None else t for t in vectors)
-        return values, vectors
+        return norm_values(*norm, stats)
 
     def _launch(self, direction, params, tensors):
         scratch = ptxsim.empty(max(4, launchers().call(f"norm_act_{direction}_scratch", params) // 4))

@@ -65,9 +65,15 @@ def _summed(gradient: Tensor | None, given: Tensor | None, trailing: int) -> Ten
     return gradient.sum_to_size(per_frame(given, trailing).shape).view(given.shape).to(given.dtype)
 
 
+_NAMES = "norm_act_conv", "norm_act_conv_backward"
+
+
 def conv_kernels(kind: str) -> Kernels:
-    names = "norm_act_conv", "norm_act_conv_backward"
-    channel_stats, forward, backward = defined(kind, "channel_stats", *names)
+    return served(*defined(kind, "channel_stats", *_NAMES), tuple(named(name, kind) for name in _NAMES))
+
+
+def served(channel_stats, forward, backward, schemas: tuple[str, ...] = ()) -> Kernels:
+    """By these operators."""
 
     def run(call: ConvCall, save: bool):
         x, temb, mix = _operands(call)
@@ -100,7 +106,7 @@ def conv_kernels(kind: str) -> Kernels:
             None,
         )
 
-    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
+    return Kernels(run, differentiate, schemas)
 
 
 NATIVE, TRITON = ({"norm_act_conv": conv_kernels(kind)} for kind in KINDS)

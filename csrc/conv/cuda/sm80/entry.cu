@@ -1,0 +1,152 @@
+#include "conv/cuda/sm80/entry.h"
+
+#include "common/cuda/launch.cuh"
+#include "conv/cuda/sm80/conv_sums.cuh"
+#include "conv/cuda/sm80/instantiations.h"
+#include "conv/cuda/to_planes.cuh"
+#include "norm/cuda/sm80/channel_stats.h"
+
+namespace vdiff {
+
+using namespace convolution;
+
+namespace {
+
+// The weight as the product reads it, packed into the scratch where it does not lie so.
+PackedWeight packed_weight(
+    const ConvWeight& weight, const ConvSizes& s, const PackPlan& plan, bool turned, DType dtype, void* to, cudaStream_t stream) {
+  if (plan.shape.blocks == 0) return {weight.data, weight.stride_row, weight.stride_column, weight.stride_co};
+  dispatch_served(dtype, [&](auto type) {
+    launch_weight_pack<typename decltype(type)::type>(weight, s, plan, turned, to, stream);
+  });
+  const int64_t tap = (turned ? s.Ci : s.Co) * plan.K;
+  return {to, s.temporal ? tap : 3 * tap, tap, plan.K};
+}
+
+ConvCall conv_call(const ConvSizes& s, const Operand& operand, const PackedWeight& weight, const ConvPlan& plan) {
+  ConvCall call{};
+  call.x = operand.x;
+  call.prologue = operand.prologue;
+  call.weight = weight;
+  call.Ci = int(s.Ci), call.Co = int(s.Co);
+  call.tiling = Tiling(plane_shape(s), plan.tiles);
+  call.grid = plan.grid;
+  return call;
+}
+
+void launch_conv(const ConvCall& call, Result result, const ConvSizes& s, const ConvPlan& plan, DType dtype, cudaStream_t stream) {
+  dispatch_served(dtype, [&](auto type) {
+    convolution::launch_conv<typename decltype(type)::type>(call, result, plane_shape(s).across, plan.shape, stream);
+  });
+}
+
+class Backward {
+ public:
+  Backward(const NormActConvBackwardParams& p, void* scratch, void* stream)
+      : p_(p), s_(p.sizes), plan_(bwd_plan(p)), scratch_(static_cast<char*>(scratch)), stream_(static_cast<cudaStream_t>(stream)) {}
+
+  void run() const {
+    Operand h{};
+    if (plan_.dot.shape.blocks > 0 || plan_.dweight.shape.blocks > 0) h = launch_operand(p_, plan_.operand, scratch_, stream_);
+    if (p_.dmix) mix_gradient(h);
+    if (p_.dweight) weight_gradient(h);
+    if (p_.need_x) input_gradient();
+    if (p_.dtemb || p_.dbias) vectors();
+  }
+
+ private:
+  float* floats(int64_t at) const { return reinterpret_cast<float*>(scratch_ + at); }
+  const float* mix() const { return static_cast<const float*>(p_.mix); }
+  Planes grad() const { return planes(s_, p_.grad, p_.stride_grad, s_.Co, p_.dtype); }
+  Prologue of_grad() const { return {nullptr, mix(), 1, false}; }
+
+  void mix_gradient(const Operand& h) const {
+    const PackedWeight weight = packed_weight(p_.weight, s_, plan_.pack, false, p_.dtype, scratch_ + plan_.at_weight, stream_);
+    ConvCall call = conv_call(s_, h, weight, plan_.dot);
+    call.bias = static_cast<const float*>(p_.bias);
+    call.temb = static_cast<const float*>(p_.temb);
+    call.other = grad();
+    call.partials = floats(plan_.at_dots);
+    launch_conv(call, Result::Dot, s_, plan_.dot, p_.dtype, stream_);
+    launch("conv_dmix_kernel", conv_dmix_kernel<>, plan_.dmix, stream_, call.partials, static_cast<float*>(p_.dmix), call.tiling,
+           call.grid.across);
+  }
+
+  void weight_gradient(const Operand& h) const {
+    const WeightPlan& plan = plan_.dweight;
+    const PlaneShape shape = plane_shape(s_);
+    WeightCall call{};
+    call.x = h.x, call.of_x = h.prologue;
+    call.grad = grad(), call.of_grad = of_grad();
+    call.parts = floats(plan_.at_parts);
+    call.Ci = int(s_.Ci), call.Co = int(s_.Co), call.columns = int(plan.columns), call.planes = int(shape.planes);
+    call.tiling = Tiling(shape, plan.tiles);
+    call.grid = plan.grid;
+    call.part = plan.part;
+    dispatch_served(p_.dtype, [&](auto type) {
+      launch_dweight<typename decltype(type)::type>(call, plan, p_.dweight, shape.across, stream_);
+    });
+  }
+
+  // A convolution of dy with channels exchanged and taps turned around, then the norm's own backward.
+  void input_gradient() const {
+    ConvSizes turned = s_;
+    turned.Ci = s_.Co, turned.Co = s_.Ci;
+    void* const dh = plan_.is_dx ? p_.dx : scratch_ + plan_.at_dh;
+    const PackedWeight weight = packed_weight(p_.weight, s_, plan_.turned, true, p_.dtype, scratch_ + plan_.at_turned, stream_);
+    ConvCall call = conv_call(turned, {grad(), of_grad()}, weight, plan_.dh);
+    call.out = contiguous_planes(turned, dh, s_.Ci, p_.dtype);
+    launch_conv(call, Result::Out, turned, plan_.dh, p_.dtype, stream_);
+    if (plan_.is_dx) return;
+    NormActBackwardParams norm = plan_.norm;
+    norm.grad = dh;
+    launch_norm_act_bwd(norm, scratch_ + plan_.at_norm, stream_);
+  }
+
+  void vectors() const {
+    ChannelStatsParams frames = plan_.frames;
+    frames.stats = floats(plan_.at_frames);
+    if (s_.B * s_.T > 0) launch_channel_stats(frames, scratch_ + plan_.at_frame_partials, stream_);
+    launch("conv_vectors_kernel", conv_vectors_kernel<>, plan_.vectors, stream_, reinterpret_cast<const float2*>(frames.stats),
+           mix(), static_cast<float*>(p_.dtemb), static_cast<float*>(p_.dbias), int(s_.B * s_.T), int(s_.Co),
+           float(s_.H * s_.W));
+  }
+
+  const NormActConvBackwardParams& p_;
+  const ConvSizes& s_;
+  BwdPlan plan_;
+  char* scratch_;
+  cudaStream_t stream_;
+};
+
+}  // namespace
+
+int64_t norm_act_conv_fwd_scratch(const NormActConvParams& p) { return fwd_plan(p).scratch_bytes; }
+int64_t norm_act_conv_bwd_scratch(const NormActConvBackwardParams& p) { return bwd_plan(p).scratch_bytes; }
+
+void launch_norm_act_conv_fwd(const NormActConvParams& p, void* scratch, void* stream) {
+  const FwdPlan plan = fwd_plan(p);
+  if (plan.conv.shape.blocks == 0) return;
+  auto* const at = static_cast<char*>(scratch);
+  const auto cuda_stream = static_cast<cudaStream_t>(stream);
+  const ConvSizes& s = p.sizes;
+  const Operand h = launch_operand(p, plan.operand, at, cuda_stream);
+  const PackedWeight weight = packed_weight(p.weight, s, plan.pack, false, p.dtype, at + plan.at_weight, cuda_stream);
+  ConvCall call = conv_call(s, h, weight, plan.conv);
+  call.bias = static_cast<const float*>(p.bias);
+  call.temb = static_cast<const float*>(p.temb);
+  call.mix = static_cast<const float*>(p.mix);
+  if (p.residual) call.other = planes(s, p.residual, p.stride_residual, s.Co, p.dtype);
+  call.out = contiguous_planes(s, p.out, s.Co, p.dtype);
+  call.partials = reinterpret_cast<float*>(at + plan.at_partials);
+  launch_conv(call, plan.merge.blocks > 0 ? Result::OutAndStats : Result::Out, s, plan.conv, p.dtype, cuda_stream);
+  launch("conv_stats_merge_kernel", conv_stats_merge_kernel<>, plan.merge, cuda_stream, call.partials,
+         static_cast<float*>(p.out_stats), int(s.B * s.T), int(s.Co), int(s.H), int(s.W), plan.conv.tiles);
+  if (plan.frames.B > 0) launch_channel_stats(plan.frames, at + plan.at_partials, stream);
+}
+
+void launch_norm_act_conv_bwd(const NormActConvBackwardParams& p, void* scratch, void* stream) {
+  Backward(p, scratch, stream).run();
+}
+
+}  // namespace vdiff
