@@ -34,6 +34,8 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
   m.impl("channel_stats_native", TORCH_BOX(&vdiff::channel_stats));
   m.impl("norm_act_native", TORCH_BOX(&vdiff::norm_act));
   m.impl("norm_act_native_backward", TORCH_BOX(&vdiff::norm_act_backward));
+  m.impl("norm_act_conv_native", TORCH_BOX(&vdiff::norm_act_conv));
+  m.impl("norm_act_conv_native_backward", TORCH_BOX(&vdiff::norm_act_conv_backward));
   m.impl("geglu_native", TORCH_BOX(&vdiff::geglu));
   m.impl("geglu_native_backward", TORCH_BOX(&vdiff::geglu_backward));
 }

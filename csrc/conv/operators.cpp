@@ -3,6 +3,9 @@
 #include "conv/cpu_kernels.h"
 #include "norm/arguments.h"
 #include "norm/operators.h"
+#ifdef VDIFF_WITH_CUDA
+#include "conv/cuda/run.h"
+#endif
 
 namespace vdiff {
 
@@ -78,6 +81,12 @@ std::tuple<Tensor, Tensor> norm_act_conv(
   if (residual.has_value()) params.stride_residual = image_strides(*residual);
   params.norm = norm.params;
   params.dtype = dtype_of(x);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    norm_act_conv_cuda(op, x, params);
+    return {out, out_stats};
+  }
+#endif
   cpu_norm_act_conv(params);
   return {out, out_stats};
 }
@@ -131,6 +140,12 @@ std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tenso
   params.stride_x = image_strides(x);
   params.norm = norm.params;
   params.dtype = dtype_of(x);
+#ifdef VDIFF_WITH_CUDA
+  if (x.is_cuda()) {
+    norm_act_conv_cuda(op, x, params);
+    return {dx, dweight, dbias, dnorm_weight, dnorm_bias, dscale, dshift, dtemb, dmix};
+  }
+#endif
   cpu_norm_act_conv_backward(params);
   return {dx, dweight, dbias, dnorm_weight, dnorm_bias, dscale, dshift, dtemb, dmix};
 }

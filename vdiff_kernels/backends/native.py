@@ -5,6 +5,7 @@ import torch
 from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
+from ..ops.conv.call import ConvCall
 from ..ops.feedforward.call import GegluCall
 from ..ops.norm.call import NormCall
 from ..ops.schema import Kernels
@@ -84,7 +85,8 @@ class Cuda(Native):
         reason = super().supports(call)
         if reason is None and call.main.dtype == torch.float64:
             return "it has no float64 kernels"
-        if reason is None and isinstance(call, NormCall) and call.norm.kind != "group" and call.x.shape[1] > MAX_PIXEL_CHANNELS:
+        is_by_pixel = isinstance(call, (NormCall, ConvCall)) and call.norm is not None and call.norm.kind != "group"
+        if reason is None and is_by_pixel and call.x.shape[1] > MAX_PIXEL_CHANNELS:
             return f"its norms of each pixel have at most {MAX_PIXEL_CHANNELS} channels"
         return reason
 
@@ -103,6 +105,12 @@ class Cuda(Native):
             is_odd = call.x.shape[-1] * call.x.dtype.itemsize % 16 != 0
             return Variant(call.operator, dtype, index, kinds=("odd",) if is_odd else ())
         channels = call.x.shape[1]
+        if isinstance(call, ConvCall):
+            norm = () if call.norm is None else (call.norm.kind,)
+            is_odd = channels * call.x.dtype.itemsize % 16 != 0
+            kinds = *norm, *([call.act] if call.act else []), call.kind
+            kinds = *kinds, *([] if call.has_few_channels else ["many"]), *(["odd"] if is_odd else [])
+            return Variant(call.operator, dtype, index, kinds=kinds)
         if isinstance(call, NormCall):
             kinds = call.norm.kind, *([call.act] if call.act else [])
             if call.norm.kind == "group" and channels % 8 == 0:

@@ -25,6 +25,7 @@ from ..ops.attention import schema as attention_schema
 from ..ops.call import Call, described
 from ..ops.conv import reference as conv
 from ..ops.conv import schema as conv_schema
+from ..ops.conv.call import FEW_CHANNELS, ConvCall
 from ..ops.feedforward import reference as feedforward
 from ..ops.feedforward import schema as feedforward_schema
 from ..ops.linear import reference as linear
@@ -273,6 +274,10 @@ def _is_library_attention(call: Call) -> bool:
     return is_half and call.options.key_mask is None and is_library_attention(call)
 
 
+def _is_conv_of_few_channels(call: Call) -> bool:
+    return isinstance(call, ConvCall) and call.has_few_channels
+
+
 # The first that holds. With a key_mask, which rules out the library's fastest kernel, nothing is measured yet.
 ON_A_GPU = (
     Preference(
@@ -293,8 +298,12 @@ ON_A_GPU = (
         "cuda", "by count within 1.02 of the bytes that must move, in accesses of 16 bytes (docs/kernels.md)",
     ),
     Preference(
-        "convolutions, projections and gated feed-forward layers", lambda call: True,
-        "triton", "fewer passes over memory than PyTorch's library by count (docs/triton.md); CUDA C++ has GEGLU alone",
+        f"convolutions of at most {FEW_CHANNELS} channels", lambda call: _is_conv_of_few_channels(_core(call)),
+        "cuda", "bound by memory, of which by count it moves no more than it must (docs/kernels.md)",
+    ),
+    Preference(
+        "other convolutions, projections and gated feed-forward layers", lambda call: True,
+        "triton", "fewer passes over memory than PyTorch's library by count, whose own product or Triton's bounds it (docs/triton.md)",
     ),
 )  # fmt: skip
 

@@ -87,6 +87,8 @@ def _case_of_pixels(variant: Variant) -> Case:
         return LinearCase("first-use", C=40, Co=200, gate=True, **options)
     kernel = "spatial" if "spatial" in kinds else "temporal"
     C, Co = (136, 130) if "many" in kinds else (40, 24)
+    if "odd" in kinds:
+        C, options["groups"] = C - 3, options["groups"] and 1
     return ConvCase("first-use", C=C, Co=Co, kernel=kernel, temb="frame", **options)
 
 

@@ -3,7 +3,7 @@
 import torch
 
 from tests import ptxsim
-from tests.ops.norm.simulated import NORM, SimulatedNorms, norm_values
+from tests.ops.norm.simulated import NORM, SimulatedNorms
 from tests.ops.simulated import DTYPES, STREAM, launchers_of, taken_by_auto
 from vdiff_kernels.ops.conv.schema import served
 
@@ -33,7 +33,7 @@ class SimulatedConvolutions:
 
     def forward(self, x, weight, bias, *arguments):
         *norm, temb, residual, mix, return_stats = arguments
-        norm_fields, tensors = norm_values(*norm)
+        norm_fields, tensors = self.norms.values_of(x, *norm)
         bias, temb, mix = vectors = [_vector(t) for t in (bias, temb, mix)]
         out = self.empty(*x.shape[:4], weight.shape[0], dtype=x.dtype)
         stats = self.empty(*x.shape[:2], weight.shape[0], 2) if return_stats else torch.empty(0)
@@ -47,7 +47,7 @@ class SimulatedConvolutions:
 
     def backward(self, grad_out, x, weight, bias, *arguments):
         *norm, temb, mix, need_x, need_weight, need_mix = arguments
-        norm_fields, tensors = norm_values(*norm)
+        norm_fields, tensors = self.norms.values_of(x, *norm)
         bias, temb, mix = vectors = [_vector(t) for t in (bias, temb, mix)]
         wanted = [
             (need_x, x.shape, x.dtype), (need_weight, weight.shape, x.dtype), (bias is not None, weight.shape[:1], torch.float32),
@@ -64,7 +64,8 @@ class SimulatedConvolutions:
         return tuple(found)
 
     def _launch(self, direction, params, tensors, outputs):
-        scratch = self.empty(max(4, launchers().call(f"norm_act_conv_{direction}_scratch", params) // 4))
+        # By two bytes: half of it is of half types.
+        scratch = self.empty(max(8, launchers().call(f"norm_act_conv_{direction}_scratch", params) // 2), dtype=torch.float16)
         memory = tuple(t for t in tensors if t is not None)
         function = f"launch_norm_act_conv_{direction}"
         self.reports = self.run(launchers(), function, params, scratch, STREAM, memory=memory)

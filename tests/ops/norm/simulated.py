@@ -21,13 +21,6 @@ def simulated_by_default(run):
     return taken_by_auto({"norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward)})
 
 
-def norm_values(kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
-    """(the values of NormParams, the tensors that they point to)."""
-    vectors = [None if t is None else t.float().contiguous() for t in (weight, bias, scale, shift, stats)]
-    values = KINDS.index(kind), scope == "clip", act == "silu", groups, eps, *(0 if t is None else t for t in vectors)
-    return values, vectors
-
-
 class SimulatedNorms:
     """The compiled library's operators, with the arguments of their schemas (vdiff_kernels/ops/norm/schema.py).
 
@@ -52,7 +45,7 @@ class SimulatedNorms:
 
     def forward(self, x, *arguments):
         *norm, residual = arguments
-        values, tensors = self._norm(x, *norm)
+        values, tensors = self.values_of(x, *norm)
         out = self.empty(*x.shape, dtype=x.dtype)
         strides = (0, 0, 0, 0) if residual is None else residual.stride()[:4]
         params = ptxsim.Struct(
@@ -64,7 +57,7 @@ class SimulatedNorms:
         return out
 
     def backward(self, grad_out, x, *norm):
-        values, tensors = self._norm(x, *norm)
+        values, tensors = self.values_of(x, *norm)
         dx = self.empty(*x.shape, dtype=x.dtype)
         given = [norm[i] for i in (1, 2, 6, 7)]
         found = [torch.empty(0) if t is None else self.empty(*t.shape) for t in given]
@@ -76,11 +69,13 @@ class SimulatedNorms:
         self._assert_written(dx, *found)
         return dx, *found
 
-    def _norm(self, x, *norm):
-        *norm, stats = norm
-        if norm[0] == "group" and stats is None:
+    def values_of(self, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
+        """(the values of NormParams, the tensors that they point to)."""
+        if kind == "group" and stats is None:
             stats = self.channel_stats(x)
-        return norm_values(*norm, stats)
+        vectors = [None if t is None else t.float().contiguous() for t in (weight, bias, scale, shift, stats)]
+        values = KINDS.index(kind), scope == "clip", act == "silu", groups, eps, *(0 if t is None else t for t in vectors)
+        return values, vectors
 
     def _launch(self, direction, params, tensors):
         scratch = ptxsim.empty(max(4, launchers().call(f"norm_act_{direction}_scratch", params) // 4))

@@ -110,8 +110,7 @@ class Triton(Backend):
         if getattr(call, "act", None):
             kinds.append(call.act)
         if isinstance(call, ConvCall):
-            kinds.append("temporal" if call.weight.shape[3] == 1 else "spatial")
-            kinds += ["many"] if max(call.weight.shape[:2]) > FEW_CHANNELS else []
+            kinds += [call.kind, *([] if call.has_few_channels else ["many"])]
         return Variant(call.operator, dtype_name(call.main.dtype), call.main.device.index, D=channels, kinds=tuple(kinds))
 
     def digest(self):
@@ -119,7 +118,6 @@ class Triton(Backend):
 
 
 MAX_LAYER_FRAMES, MAX_LAYER_CHANNELS, MAX_LAYER_HEAD_DIM = 32, 128, 64
-FEW_CHANNELS = 128  # of a 1x3x3 convolution whose product is this package's in half precision too
 
 
 @functools.cache

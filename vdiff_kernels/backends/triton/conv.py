@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 
 from ...ops.checks import HALF
+from ...ops.conv.call import FEW_CHANNELS
 from ...ops.schema import absent
 from ...ops.tensors import unit_stride
-from . import FEW_CHANNELS
 from .channel_stats import channel_stats
 from .norm import folded
 from .norm_act import applied

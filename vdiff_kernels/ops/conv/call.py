@@ -10,6 +10,7 @@ from ..norm.call import ACTIVATIONS, Norm, require_norm, require_stats
 from ..tensors import channels_innermost
 
 _X = "(B, Ci, T, H, W)"
+FEW_CHANNELS = 128
 _KERNELS = {(1, 3, 3): "(Co, Ci, 1, 3, 3)", (3, 1, 1): "(Co, Ci, 3, 1, 1)"}
 
 
@@ -30,6 +31,16 @@ class ConvCall(Call):
     return_stats: bool = False
 
     unsaved = (4,)
+
+    @property
+    def kind(self) -> str:
+        """Over what it convolves."""
+        return "temporal" if self.weight.shape[3] == 1 else "spatial"
+
+    @property
+    def has_few_channels(self) -> bool:
+        """Whether memory bounds it rather than its product."""
+        return max(self.weight.shape[:2]) <= FEW_CHANNELS
 
     def tensors(self):
         norm = (None, None, None, None) if self.norm is None else self.norm.tensors

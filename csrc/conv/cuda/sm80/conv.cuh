@@ -21,8 +21,8 @@
 //     at its last tap: h = act(norm(x)) of that halo, in place  (3)
 //     y += h W, h at the tap's shift in the halo                (4)
 //   out, as above                                               (5)
-//   of each channel out: mean and variance over the tile        (6) rounded values, twice over the registers: no E[y^2] - E[y]^2
-//   or, in place of out, the sum of grad y of each frame        (7)
+//   of each channel out: mean and variance over the tile        (6) of the rounded values; never E[y^2] - E[y]^2
+//   or, in place of out, the sum of grad y of each line         (7)
 //
 // Each thread normalises the pieces that it copied: (3) needs no barrier but the next tap's. Deterministic: an output is summed by
 // one warp, chunk by chunk and tap by tap.
@@ -78,74 +78,69 @@ __device__ inline float sum_down(float value) {
   return value;
 }
 
-// (6) partials of the tile: mean and biased variance of each of its channels. there: which of the lane's rows are pixels.
-__device__ inline void tile_stats(
-    const product::Accumulators& rOut, const bool (&there)[kM][2], float* shared, const ConvCall& p, int tile, int first_n,
-    int pixels) {
-  const int warp_down = threadIdx.x / kWarp % product::kWarpsDown;
-  float mean[kN][2];
-#pragma unroll
-  for (int pass = 0; pass < 2; ++pass) {
+// (6) Of 16 rows at a time, in shared memory: how many are pixels, and each channel's mean and squared deviations over those.
+struct TileStats {
+  static constexpr int kGroups = kTilePixels / 16;
+  int pixels[kGroups];
+  float2 moments[kGroups][product::kTileColumns];
+
+  // The warp's rows of tile m, of which the lane's are there.
+  __device__ void put(int m, const float (&rows)[kN][4], const bool (&there)[2]) {
+    const int group = product::warp_row() / 16 + m;
+    const int count = (__popc(__ballot_sync(~0u, there[0])) + __popc(__ballot_sync(~0u, there[1]))) / 4;
+    if (lane_id() == 0) pixels[group] = count;  // the same by both warps across
+    const float share = count > 0 ? 1.f / count : 0;
 #pragma unroll
     for (int n = 0; n < kN; ++n) {
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float sum = 0;
-#pragma unroll
-        for (int m = 0; m < kM; ++m) {
-#pragma unroll
-          for (int half = 0; half < 2; ++half) {
-            const float one = rOut[m][n][2 * half + j], apart = one - mean[n][j];
-            if (there[m][half]) sum += pass == 0 ? one : apart * apart;
-          }
-        }
-        sum = sum_down(sum);
-        const int column = product::warp_column() + product::column_of_pair(n) + j;
-        if (lane_id() < 4) shared[warp_down * product::kTileColumns + column] = sum;
+        const float one[2] = {rows[n][j], rows[n][2 + j]};
+        const float mean = sum_down((there[0] ? one[0] : 0) + (there[1] ? one[1] : 0)) * share;
+        const float apart[2] = {there[0] ? one[0] - mean : 0, there[1] ? one[1] - mean : 0};
+        const float squares = sum_down(apart[0] * apart[0] + apart[1] * apart[1]);
+        if (lane_id() < 4) moments[group][product::warp_column() + product::column_of_pair(n) + j] = {mean, squares};
       }
     }
-    __syncthreads();
-    const auto whole = [&](int column) {
-      float sum = 0;
-#pragma unroll
-      for (int i = 0; i < product::kWarpsDown; ++i) sum += shared[i * product::kTileColumns + column];
-      return sum / pixels;
-    };
-    if (pass == 0) {
-#pragma unroll
-      for (int n = 0; n < kN; ++n) {
-#pragma unroll
-        for (int j = 0; j < 2; ++j) mean[n][j] = whole(product::warp_column() + product::column_of_pair(n) + j);
-      }
-    }
-    const int column = threadIdx.x, n = first_n + column;
-    if (column < product::kTileColumns && n < p.Co) p.partials[(int64_t(tile) * p.Co + n) * 2 + pass] = whole(column);
-    __syncthreads();
   }
-}
 
-// (7) partials of the tile: the sum of each of its lines. rows: of each of the lane's rows, over its columns.
-__device__ inline void tile_dots(
-    const float (&rows)[kM][2], float* shared, const ConvCall& p, const TileGrid::Place& place, int lines, int columns) {
-  __syncthreads();
+  // All groups', merged after Chan, Golub and LeVeque 1979: mean and biased variance.
+  __device__ float2 of(int column) const {
+    const float first = moments[0][column].x;  // the first row is a pixel
+    float count = 0, sum = 0, squares = 0;
 #pragma unroll
-  for (int m = 0; m < kM; ++m) {
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      float sum = rows[m][half];
-      sum += __shfl_xor_sync(~0u, sum, 1);
-      sum += __shfl_xor_sync(~0u, sum, 2);
-      const int row = product::warp_row() + 16 * m + product::row_of_pair(half);
-      if (lane_id() % 4 == 0) shared[threadIdx.x / kWarp / product::kWarpsDown * kTilePixels + row] = sum;
+    for (int i = 0; i < kGroups; ++i) {
+      count += pixels[i];
+      sum += pixels[i] * (moments[i][column].x - first);
     }
+    const float apart = sum / count;
+#pragma unroll
+    for (int i = 0; i < kGroups; ++i) {
+      const float deviation = moments[i][column].x - first - apart;
+      squares += moments[i][column].y + pixels[i] * (deviation * deviation);
+    }
+    return {first + apart, squares / count};
   }
-  __syncthreads();
-  const int line = threadIdx.x;
-  if (line >= lines) return;
-  float sum = 0;
-  for (int i = line * columns; i < (line + 1) * columns; ++i) sum += shared[i] + shared[kTilePixels + i];
-  p.partials[(int64_t(place.down) * p.grid.across + place.across) * lines + line] = sum;
-}
+};
+
+// (7) Of each row, over the columns of each of the warps across.
+struct TileDots {
+  float rows[product::kWarpsAcross][kTilePixels];
+
+  __device__ void put(int row, const float (&products)[kN][4], int half, bool there) {
+    float sum = 0;
+#pragma unroll
+    for (int n = 0; n < kN; ++n) sum += products[n][2 * half] + products[n][2 * half + 1];
+    sum += __shfl_xor_sync(~0u, sum, 1);
+    sum += __shfl_xor_sync(~0u, sum, 2);
+    if (lane_id() % 4 == 0) rows[threadIdx.x / (kWarp * product::kWarpsDown)][row] = there ? sum : 0;
+  }
+
+  __device__ float of(int first, int end) const {
+    float sum = 0;
+    for (int i = first; i < end; ++i) sum += rows[0][i] + rows[1][i];
+    return sum;
+  }
+};
 
 template <class T, int kAcross, bool kWide>
 __device__ void conv_product(product::Accumulators& rY, char* sHalos, const ConvCall& p) {
@@ -156,8 +151,7 @@ __device__ void conv_product(product::Accumulators& rY, char* sHalos, const Conv
   constexpr int kStepRows = kThreads / WeightRows::kPieces;  // of the weight, copied at once
   char* const sWeights = sHalos + 2 * kHaloBytes;
   const TileGrid::Place place = p.grid.place(blockIdx.x);
-  const TilePlace at(p.tiling, place.down);
-  const Halo<T, kAcross, kWide> halo(p.tiling, at, p.x, p.prologue, p.Ci);
+  const Halo<T, kAcross, kWide> halo(p.tiling, place.down, p.x, p.prologue, p.Ci);
   const int width = p.tiling.halo_columns.value();
   const int chunks = product::chunks_of<T>(p.Ci);
 
@@ -251,7 +245,8 @@ template <class T, int kAcross, int kWide>
 __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_kernel(ConvCall p, Result result) {
   extern __shared__ __align__(16) char shared_memory[];
   using Rows = product::WarpRows<T, product::kWarpColumns>;
-  static_assert(product::kWarps * Rows::kBytes <= kConvBytes);
+  constexpr int kRowsBytes = product::kWarps * Rows::kBytes;
+  static_assert(kRowsBytes + sizeof(TileStats) <= kConvBytes && kRowsBytes + sizeof(TileDots) <= kConvBytes);
   product::Accumulators rY = {};
   conv_product<T, kAcross, kWide>(rY, shared_memory, p);
 
@@ -259,23 +254,25 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_kernel
   const TileGrid::Place place = p.grid.place(ptx::opaque(blockIdx.x));
   const TilePlace at(p.tiling, place.down);
   const TileRows pixels = {p.tiling, at};
+  const int n = place.across * product::kTileColumns + product::warp_column();
   const Rows sRows(shared_memory + threadIdx.x / kWarp * Rows::kBytes);
-  const int n = place.across * product::kTileColumns + product::warp_column(), columns = p.Co - n;
-  bool there[kM][2];
-  float dots[kM][2] = {};
+  auto* const sStats = reinterpret_cast<TileStats*>(shared_memory + kRowsBytes);
+  auto* const sDots = reinterpret_cast<TileDots*>(shared_memory + kRowsBytes);
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
     const int first = product::warp_row() + 16 * m;
-    if (p.other.data) sRows.load(ImageRows<const T>{p.other, pixels, first, n}, columns, p.other.bytes);
+    if (p.other.data) sRows.load(ImageRows<const T>{p.other, pixels, first, n}, p.Co - n, p.other.bytes);
     __syncwarp();
+    bool there[2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = product::row_of_pair(half);
       const TileRows::Pixel pixel = pixels(first + row);
+      there[half] = pixel.there;
       const int frame = pixel.there ? p.tiling.frame(at.plane, pixel.line) : 0;
-      const float* const temb = p.temb ? p.temb + int64_t(frame) * p.Co + n : nullptr;
+      const int from = ptx::opaque(n);  // the bias is loaded again for each row: kept, it would take 16 registers
+      const float* const temb = p.temb ? p.temb + int64_t(frame) * p.Co + from : nullptr;
       const float factor = p.mix && result != Result::Dot ? 1 - p.mix[frame] : 1;
-      there[m][half] = pixel.there;
 #pragma unroll
       for (int i = 0; i < kN; ++i) {
         const int column = product::column_of_pair(i);
@@ -284,35 +281,41 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_kernel
 #pragma unroll
         for (int j = 0; j < 2; ++j) {
           y[j] = rY[m][i][2 * half + j];
-          if (column + j >= columns) continue;
-          if (p.bias) y[j] += p.bias[n + column + j];
+          if (from + column + j >= p.Co) continue;
+          if (p.bias) y[j] += p.bias[from + column + j];
           if (temb) y[j] += temb[column + j];
         }
-        if (result == Result::Dot) {
-          if (pixel.there) dots[m][half] += load_acc(pair) * y[0] + load_acc(pair + 1) * y[1];
-          continue;
+        if (result != Result::Dot) {
+          if (p.other.data) {
+            y[0] = load_acc(pair) + factor * y[0];
+            y[1] = load_acc(pair + 1) + factor * y[1];
+          }
+          store_pair(pair, y[0], y[1]);
+          y[0] = y[1] = 1;
         }
-        if (p.other.data) {
-          y[0] = load_acc(pair) + factor * y[0];
-          y[1] = load_acc(pair + 1) + factor * y[1];
-        }
-        store_pair(pair, y[0], y[1]);
-        rY[m][i][2 * half] = load_acc(pair);
-        rY[m][i][2 * half + 1] = load_acc(pair + 1);
+        rY[m][i][2 * half] = load_acc(pair) * y[0];
+        rY[m][i][2 * half + 1] = load_acc(pair + 1) * y[1];
       }
+      if (result == Result::Dot) sDots->put(first + row, rY[m], half, there[half]);
     }
+    if (result == Result::OutAndStats) sStats->put(m, rY[m], there);
     __syncwarp();
-    if (result != Result::Dot) sRows.store(ImageRows<T>{p.out, pixels, first, n}, columns, p.out.bytes);
+    if (result != Result::Dot) sRows.store(ImageRows<T>{p.out, pixels, first, n}, p.Co - n, p.out.bytes);
     __syncwarp();
   }
-  float* const shared = reinterpret_cast<float*>(shared_memory);
-  const int lines = min(p.tiling.tiles.lines, p.tiling.lines - at.line);
-  const int across = min(p.tiling.tiles.columns, p.tiling.columns - at.column);
+  if (result == Result::Out) return;
+  __syncthreads();
+  const TileGrid::Place again = p.grid.place(ptx::opaque(blockIdx.x));
+  const int i = threadIdx.x, co = again.across * product::kTileColumns + i, lines = p.tiling.tiles.lines;
   if (result == Result::OutAndStats) {
-    __syncthreads();
-    tile_stats(rY, there, shared, p, place.down, place.across * product::kTileColumns, lines * across);
+    // (6) of each channel out: mean and variance over the tile
+    float2* const gStats = reinterpret_cast<float2*>(p.partials) + int64_t(again.down) * p.Co;
+    if (i < product::kTileColumns && co < p.Co) gStats[co] = sStats->of(i);
+  } else if (i < lines) {
+    // (7) the sum of grad y of each line
+    const int width = p.tiling.tiles.columns;
+    p.partials[(int64_t(again.down) * p.grid.across + again.across) * lines + i] = sDots->of(i * width, (i + 1) * width);
   }
-  if (result == Result::Dot) tile_dots(dots, shared, p, place, p.tiling.tiles.lines, p.tiling.tiles.columns);
 }
 
 template <class T>

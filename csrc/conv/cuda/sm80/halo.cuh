@@ -82,18 +82,20 @@ __device__ void for_halo(const Tiling& p, const TilePlace& at, const Body& body)
   }
 }
 
+// The product's main loop has no register to spare for where the tile begins: it is found again for each chunk.
 template <class T, int kAcross, bool kWide>
 class Halo {
  public:
-  // x: from the plane's first pixel on. C: channels.
-  __device__ Halo(const Tiling& p, const TilePlace& at, const Planes& x, const Prologue& prologue, int C)
-      : p_(p), at_(at), x_(x), prologue_(prologue), C_(C) {}
+  // C: channels of x.
+  __device__ Halo(const Tiling& p, int tile, const Planes& x, const Prologue& prologue, int C)
+      : p_(p), x_(x), prologue_(prologue), tile_(tile), C_(C) {}
 
   // Begins to copy the channels from `first` on.
   __device__ void copy(char* sHalo, int first) const {
+    const TilePlace at(p_, ptx::opaque(tile_));
     const int c = first + threadIdx.x % HaloRows::kPieces * kPiece<T>;
-    const T* const gX = static_cast<const T*>(x_.data) + x_.at(at_.plane) + c;
-    for_halo<T, kAcross>(p_, at_, [&](int offset, int line, int column, bool there) {
+    const T* const gX = static_cast<const T*>(x_.data) + x_.at(at.plane) + c;
+    for_halo<T, kAcross>(p_, at, [&](int offset, int line, int column, bool there) {
       copy_piece<kWide>(sHalo + offset, there ? gX + x_.at(line, column) : gX, there ? C_ - c : 0, x_.bytes);
     });
   }
@@ -102,17 +104,17 @@ class Halo {
   __device__ void prepare(char* sHalo, int first) const {
     const int c = first + threadIdx.x % HaloRows::kPieces * kPiece<T>;
     if (prologue_.is_nothing() || c >= C_) return;
-    for_halo<T, kAcross>(p_, at_, [&](int offset, int line, int, bool there) {
-      if (there) prepare_piece<kWide, T>(sHalo + offset, prologue_, p_.frame(at_.plane, line), c, C_);
+    const TilePlace at(p_, ptx::opaque(tile_));
+    for_halo<T, kAcross>(p_, at, [&](int offset, int line, int, bool there) {
+      if (there) prepare_piece<kWide, T>(sHalo + offset, prologue_, p_.frame(at.plane, line), c, C_);
     });
   }
 
  private:
   const Tiling& p_;
-  const TilePlace& at_;
   const Planes& x_;
   const Prologue& prologue_;
-  int C_;
+  int tile_, C_;
 };
 
 }  // namespace vdiff::convolution

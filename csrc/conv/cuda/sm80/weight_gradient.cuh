@@ -117,9 +117,8 @@ __global__ void __launch_bounds__(kThreads, 1) conv_dweight_kernel(WeightCall p)
   const auto copy = [&](int tile) {
     if (tile < end) {
       char* const to = shared_memory + tile % 2 * kStageBytes;
-      const TilePlace at(t, tile);
-      gradient.copy(to, at);
-      Halo<T, kAcross, kWide>(t, at, p.x, p.of_x, p.Ci).copy(to + kGradientBytes, first_ci);
+      gradient.copy(to, TilePlace(t, tile));
+      Halo<T, kAcross, kWide>(t, tile, p.x, p.of_x, p.Ci).copy(to + kGradientBytes, first_ci);
     }
     ptx::copy_commit();
   };
@@ -135,11 +134,8 @@ __global__ void __launch_bounds__(kThreads, 1) conv_dweight_kernel(WeightCall p)
     char* const sHalo = sGradient + kGradientBytes;
     // (1) wait for it; dy and h in place; barrier
     ptx::copy_wait<0>();
-    {
-      const TilePlace at(t, tile);
-      gradient.prepare(sGradient, at);
-      Halo<T, kAcross, kWide>(t, at, p.x, p.of_x, p.Ci).prepare(sHalo, first_ci);
-    }
+    gradient.prepare(sGradient, TilePlace(t, tile));
+    Halo<T, kAcross, kWide>(t, tile, p.x, p.of_x, p.Ci).prepare(sHalo, first_ci);
     __syncthreads();
     // (2) begin to copy the next
     copy(tile + 1);

@@ -1,7 +1,7 @@
 // weight_pack: a convolution's weight as (taps, rows, K), whose rows the product reads in whole pieces.    plan.h: PackPlan
 //
 //   grid   (ceil(Co / 32) * ceil(Ci / 32), 1, 1)   block kThreads threads: 32 x 32 channels at all taps
-//   smem   32 rows of 32 taps elements: 18 KiB, float 36 KiB
+//   smem   32 x 32 elements a tap: 19 KiB, float 37 KiB
 //   bytes  the weight read once and written once, zeros behind the channels of a row
 //
 // Turned: rows are channels in, and the taps lie the other way round, as the gradient of x has them.
@@ -15,7 +15,9 @@ namespace vdiff::convolution {
 template <class T, int kAcross>
 __global__ void __launch_bounds__(kThreads) weight_pack_kernel(ConvWeight weight, T* packed, int Co, int Ci, int K, bool turned) {
   constexpr int kTaps = 3 * kAcross, kEdge = kPackEdge, kElements = kEdge * kEdge * kTaps;
-  __shared__ T sWeight[kEdge][kEdge * kTaps + 4 / sizeof(T)];  // an odd number of words: its columns lie in different banks
+  // Taps, rows and columns each lie in banks of their own: rows are an odd number of words apart, taps two, of float four.
+  constexpr int kRow = kEdge + 4 / sizeof(T), kTap = kEdge * kRow + 4;
+  __shared__ T sWeight[kTaps * kTap];
   const int tiles_ci = (Ci + kEdge - 1) / kEdge;
   const int first_co = blockIdx.x / tiles_ci * kEdge, first_ci = blockIdx.x % tiles_ci * kEdge;
   const bool is_channels_last = weight.stride_ci == 1;
@@ -25,14 +27,14 @@ __global__ void __launch_bounds__(kThreads) weight_pack_kernel(ConvWeight weight
     const bool there = first_co + co < Co && first_ci + ci < Ci;
     const int64_t at = (first_co + co) * weight.stride_co + (first_ci + ci) * weight.stride_ci +
                        tap / kAcross * weight.stride_row + tap % kAcross * weight.stride_column;
-    sWeight[co][ci * kTaps + tap] = there ? static_cast<const T*>(weight.data)[at] : T{};
+    sWeight[tap * kTap + co * kRow + ci] = there ? static_cast<const T*>(weight.data)[at] : T{};
   }
   __syncthreads();
   const int rows = turned ? Ci : Co, first_row = turned ? first_ci : first_co, first_k = turned ? first_co : first_ci;
   for (int i = threadIdx.x; i < kElements; i += kThreads) {
     const int k = i % kEdge, row = i / kEdge % kEdge, tap = i / (kEdge * kEdge);
     if (first_row + row >= rows || first_k + k >= K) continue;
-    const T value = turned ? sWeight[k][row * kTaps + kTaps - 1 - tap] : sWeight[row][k * kTaps + tap];
+    const T value = turned ? sWeight[(kTaps - 1 - tap) * kTap + k * kRow + row] : sWeight[tap * kTap + row * kRow + k];
     packed[(int64_t(tap) * rows + first_row + row) * K + first_k + k] = value;
   }
 }
