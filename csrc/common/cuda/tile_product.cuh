@@ -386,4 +386,24 @@ struct MatrixRows {
 __device__ inline int row_of_pair(int half) { return lane_id() / 4 + 8 * half; }
 __device__ inline int column_of_pair(int n) { return 8 * n + lane_id() % 4 * 2; }
 
+// rC to memory: row i of the block's tile goes to row_at(i).
+template <class T, class RowAt>
+__device__ void store_product(const Accumulators& rC, char* shared, const RowAt& row_at, int columns, int bytes) {
+  using Rows = WarpRows<T, kWarpColumns>;
+  const Rows sOut(shared + threadIdx.x / kWarp * Rows::kBytes);
+#pragma unroll
+  for (int m = 0; m < kM; ++m) {
+#pragma unroll
+    for (int n = 0; n < kN; ++n) {
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        store_pair(sOut.pair(row_of_pair(half), column_of_pair(n)), rC[m][n][2 * half], rC[m][n][2 * half + 1]);
+      }
+    }
+    __syncwarp();
+    sOut.store([&](int i) { return row_at(warp_row() + 16 * m + i); }, columns, bytes);
+    __syncwarp();
+  }
+}
+
 }  // namespace vdiff::product

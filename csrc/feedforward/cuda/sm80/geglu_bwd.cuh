@@ -18,13 +18,13 @@
 //   bytes  [da | db], weight or x read, dx or dweight written; of parts 4 bytes each, written and read back
 //   flops  4 C E a row, each                  operands that have a row for each k: ldmatrix.trans; float by single elements
 //
-// geglu_sum: the tiles' sums, and the parts of k, added up in order: bit-equal in every run
-//   grid   (ceil(entries / (256 / slices)), 1, 1)   a thread an entry and slice of the tables
+// sum_parts (product_parts.cuh): the tiles' sums, and the parts of k, added up in order
 //
 //   limits M, C, 2E < 2^30, checked by run.cpp; offsets are 64-bit
 #pragma once
 
 #include "common/cuda/load.cuh"
+#include "common/cuda/product_parts.cuh"
 #include "feedforward/cuda/sm80/gated.cuh"
 #include "feedforward/cuda/sm80/instantiations.h"
 
@@ -153,71 +153,12 @@ template <class T>
 struct GradientProduct {
   const T* dab;    // (M, 2, half)
   const T* other;  // weight, or x
-  T* out;          // (M, C), or (2E, C)
-  float* parts;    // the same for each part of k; null where there is but one
   int64_t M;
-  int C;
   Halves halves;
   int64_t stride_other;
-  int other_bytes, out_bytes, parts_bytes;  // of one copy
-  TileGrid tiles;
-  int64_t part;
+  int other_bytes;       // of one copy
+  product::Parts<T> to;  // (M, C), or (2E, C)
 };
-
-// Where a block's tile begins, and its k.
-struct ProductPlace {
-  int number;  // of the part
-  int64_t row, first;
-  int column, K;
-
-  template <class T>
-  __device__ ProductPlace(const GradientProduct<T>& p, int64_t all_k, int block) : number(block / int(p.tiles.count())) {
-    const TileGrid::Place place = p.tiles.place(block - number * int(p.tiles.count()));
-    row = int64_t(place.down) * product::kTileRows;
-    column = place.across * product::kTileColumns;
-    first = number * p.part;
-    K = int(min(p.part, all_k - first));
-  }
-};
-
-template <class T, class RowAt>
-__device__ void store_product(const product::Accumulators& rC, char* shared, const RowAt& row_at, int columns, int bytes) {
-  using Rows = product::WarpRows<T, product::kWarpColumns>;
-  const Rows sOut(shared + threadIdx.x / kWarp * Rows::kBytes);
-#pragma unroll
-  for (int m = 0; m < product::kM; ++m) {
-#pragma unroll
-    for (int n = 0; n < product::kN; ++n) {
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        T* const to = sOut.pair(product::row_of_pair(half), product::column_of_pair(n));
-        store_pair(to, rC[m][n][2 * half], rC[m][n][2 * half + 1]);
-      }
-    }
-    __syncwarp();
-    sOut.store([&](int i) { return row_at(product::warp_row() + 16 * m + i); }, columns, bytes);
-    __syncwarp();
-  }
-}
-
-// rC, the tile at a place, to rows of out, or to those of its part. row_of(i): which of `rows` row i of the product is; -1: none.
-template <class T, class RowOf>
-__device__ void store_tile(
-    const product::Accumulators& rC, char* shared, const GradientProduct<T>& p, const ProductPlace& at, int64_t rows,
-    const RowOf& row_of) {
-  const auto rows_at = [&](auto* first) {
-    return [=](int i) {
-      const int64_t row = row_of(at.row + i);
-      return typename product::MatrixRows<std::remove_pointer_t<decltype(first)>>::Row{first + row * p.C, row >= 0};
-    };
-  };
-  const int column = at.column + product::warp_column(), columns = p.C - column;
-  if (p.parts == nullptr) {
-    store_product<T>(rC, shared, rows_at(p.out + column), columns, p.out_bytes);
-  } else {
-    store_product<float>(rC, shared, rows_at(p.parts + at.number * rows * p.C + column), columns, p.parts_bytes);
-  }
-}
 
 template <class T, int kWide>
 __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) geglu_bwd_dx_kernel(GradientProduct<T> p) {
@@ -225,15 +166,15 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
   const int width = 2 * p.halves.half;
   product::Accumulators rC = {};
   {
-    const ProductPlace at(p, width, blockIdx.x);
+    const product::PartPlace at(p.to, width, blockIdx.x);
     const product::RowsAlongK<T> dab = {p.dab + at.row * width + at.first, width, p.M - at.row, at.K, 16};
     const WeightOfK<T> weight = {
-        p.other + at.column, p.stride_other, int(at.first), p.halves, p.C - at.column, p.other_bytes};
+        p.other + at.column, p.stride_other, int(at.first), p.halves, p.to.columns - at.column, p.other_bytes};
     product::tile_product<T, kWide>(rC, shared_memory, dab, weight, product::chunks_of<T>(at.K));
   }
   product::finish();
-  const ProductPlace at(p, width, ptx::opaque(blockIdx.x));
-  store_tile(rC, shared_memory, p, at, p.M, [=](int64_t row) { return row < p.M ? row : -1; });
+  const product::PartPlace at(p.to, width, ptx::opaque(blockIdx.x));
+  product::store_part(rC, shared_memory, p.to, at, [=](int64_t row) { return row < p.M ? row : -1; });
 }
 
 template <class T, int kWide>
@@ -242,36 +183,18 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
   const int width = 2 * p.halves.half;
   product::Accumulators rC = {};
   {
-    const ProductPlace at(p, p.M, blockIdx.x);
+    const product::PartPlace at(p.to, p.M, blockIdx.x);
     const product::RowsOfK<T> dab = {p.dab + at.first * width + at.row, width, width - int(at.row), at.K, 16};
     const product::RowsOfK<T> x = {
-        p.other + at.first * p.stride_other + at.column, p.stride_other, p.C - at.column, at.K, p.other_bytes};
+        p.other + at.first * p.stride_other + at.column, p.stride_other, p.to.columns - at.column, at.K, p.other_bytes};
     product::tile_product<T, kWide>(rC, shared_memory, dab, x, product::chunks_of<T>(at.K));
   }
   product::finish();
-  const ProductPlace at(p, p.M, ptx::opaque(blockIdx.x));
-  store_tile(rC, shared_memory, p, at, 2 * p.halves.E, [=](int64_t column) {
+  const product::PartPlace at(p.to, p.M, ptx::opaque(blockIdx.x));
+  product::store_part(rC, shared_memory, p.to, at, [=](int64_t column) {
     const bool there = column < width && p.halves.there(int(column));
     return there ? int64_t(p.halves.row(int(column))) : -1;
   });
-}
-
-// -------------------------------------------------------------------------------------------------------------------- sums
-
-template <class T>
-__global__ void __launch_bounds__(kSumThreads) geglu_sum_kernel(const float* parts, T* sums, SumPlan plan) {
-  __shared__ float shared[kSumThreads];
-  const int width = kSumThreads / plan.slices, slice = threadIdx.x / width;
-  const int64_t entry = int64_t(blockIdx.x) * width + threadIdx.x % width;
-  float sum = 0;
-  if (entry < plan.entries) {
-    for (int64_t i = slice; i < plan.tables; i += plan.slices) sum += parts[i * plan.entries + entry];
-  }
-  shared[threadIdx.x] = sum;
-  __syncthreads();
-  if (slice > 0 || entry >= plan.entries) return;
-  for (int i = 1; i < plan.slices; ++i) sum += shared[i * width + threadIdx.x];
-  store_acc(sums + entry, sum);
 }
 
 // ------------------------------------------------------------------------------------------------------------------- launch
@@ -288,41 +211,27 @@ void launch_bwd(const GegluBackwardParams& p, const GegluBwdPlan& plan, void* sc
       static_cast<const T*>(p.grad), p.stride_grad, width(p.grad, p.M, p.stride_grad, p.E), dab, int(plan.half),
       p.dbias == nullptr ? nullptr : parts};
   const Gated<T> gated = gated_of<T>(p, plan.tiles);
-  dispatch_width(gated.is_wide(), [&](auto wide) {
+  product::dispatch_width(gated.is_wide(), [&](auto wide) {
     launch("geglu_bwd_gates_kernel", geglu_bwd_gates_kernel<T, decltype(wide)::value>, plan.gates, stream, gated, gradients);
   });
-  launch("geglu_sum_kernel", geglu_sum_kernel<float>, plan.dbias.shape, stream, parts, static_cast<float*>(p.dbias), plan.dbias);
+  product::launch_sum<float>(plan.dbias, parts, p.dbias, stream);
 
-  const auto product = [&](const ProductPlan& cut, const void* other, int64_t count, int64_t stride, void* to) {
-    GradientProduct<T> product = {};
-    product.dab = dab;
-    product.other = static_cast<const T*>(other);
-    product.out = static_cast<T*>(to);
-    product.parts = cut.sum.shape.blocks == 0 ? nullptr : parts;
-    product.M = p.M, product.C = int(p.C);
-    product.halves = {int(plan.half), int(p.E)};
-    product.stride_other = stride;
-    product.other_bytes = width(other, count, stride, p.C);
-    product.out_bytes = width(to, 2, p.C, p.C);
-    product.parts_bytes = p.C % 4 == 0 ? 16 : 4;
-    product.tiles = cut.tiles;
-    product.part = cut.part;
-    return product;
+  const auto product_of = [&](const ProductPlan& cut, const void* other, int64_t count, int64_t stride, void* to, int64_t rows) {
+    const product::Parts<T> result = product::parts_of<T>(cut, to, parts, rows, p.C);
+    const Halves halves = {int(plan.half), int(p.E)};
+    return GradientProduct<T>{
+        dab, static_cast<const T*>(other), p.M, halves, stride, width(other, count, stride, p.C), result};
   };
-  const auto sum = [&](const SumPlan& of, void* to) {
-    launch("geglu_sum_kernel", geglu_sum_kernel<T>, of.shape, stream, parts, static_cast<T*>(to), of);
-  };
-
-  const GradientProduct<T> dx = product(plan.dx, p.weight, 2 * p.E, p.stride_weight_e, p.dx);
-  dispatch_width(dx.other_bytes == 16, [&](auto wide) {
+  const GradientProduct<T> dx = product_of(plan.dx, p.weight, 2 * p.E, p.stride_weight_e, p.dx, p.M);
+  product::dispatch_width(dx.other_bytes == 16, [&](auto wide) {
     launch("geglu_bwd_dx_kernel", geglu_bwd_dx_kernel<T, decltype(wide)::value>, plan.dx.shape, stream, dx);
   });
-  sum(plan.dx.sum, p.dx);
-  const GradientProduct<T> dweight = product(plan.dweight, p.x, p.M, p.stride_x, p.dweight);
-  dispatch_width(dweight.other_bytes == 16, [&](auto wide) {
+  product::launch_sum<T>(plan.dx.sum, parts, p.dx, stream);
+  const GradientProduct<T> dweight = product_of(plan.dweight, p.x, p.M, p.stride_x, p.dweight, 2 * p.E);
+  product::dispatch_width(dweight.other_bytes == 16, [&](auto wide) {
     launch("geglu_bwd_dweight_kernel", geglu_bwd_dweight_kernel<T, decltype(wide)::value>, plan.dweight.shape, stream, dweight);
   });
-  sum(plan.dweight.sum, p.dweight);
+  product::launch_sum<T>(plan.dweight.sum, parts, p.dweight, stream);
 }
 
 }  // namespace vdiff::feedforward

@@ -48,7 +48,7 @@ template <class T>
 void launch_fwd(const GegluParams& p, const GegluFwdPlan& plan, cudaStream_t stream) {
   const Gated<T> gated = gated_of<T>(p, plan.tiles);
   const int out_bytes = product::copy_bytes(p.out, p.M, p.E, p.E, sizeof(T));
-  dispatch_width(gated.is_wide(), [&](auto wide) {
+  product::dispatch_width(gated.is_wide(), [&](auto wide) {
     launch("geglu_fwd_kernel", geglu_fwd_kernel<T, decltype(wide)::value>, plan.shape, stream, gated, static_cast<T*>(p.out),
            out_bytes);
   });
