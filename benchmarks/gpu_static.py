@@ -314,7 +314,10 @@ def print_latency(rows: list[Row]) -> None:
     )
     print("waits for one load, or one stage of cp.async), in KiB, and over what it needs: latency x bandwidth / multiprocessors.")
     print("Below 1.00x, latency is in the way of the floor. The simulator's order of the PTX, in which what is between two loads")
-    print("takes no time; what caches serve counts alike. The latencies are those of an idle memory: a busy one wants more.\n")
+    print(
+        "takes no time. What caches serve counts alike, so that a kernel which reads a bias between its rows looks worse than it"
+    )
+    print("is. The latencies are those of an idle memory: a busy one wants more.\n")
     print(f"| kernel | a warp, bytes | {' | '.join(gpu.name for gpu in GPUS)} |\n|---|---|{'---|' * len(GPUS)}")
     needs = [
         f"{gpu.bytes_in_flight / 1024:.1f} = {gpu.latency} cycles of {gpu.clock / 1e9:.2f} GHz x {gpu.bandwidth / 1e12:.2f} TB/s "
@@ -339,12 +342,14 @@ def print_estimates(rows: list[Row]) -> None:
     print("|---|" + "---|" * len(GPUS))
     for row in rows:
         half = row.call.main.dtype != torch.float32
+        on_tensor_cores = half or bool(row.mma)
+        # Of float they take three products of tf32, at half the rate of half types.
+        products, rate = (1, 1) if half or not row.mma else (3, 2)
         cells = []
         for gpu in GPUS:
-            counted, bound = gpu.least_seconds(
-                row.unique * row.floor_bytes, row.flops * max(1.0, row.mma or 0), half, row.instructions
-            )
-            floor, _ = gpu.least_seconds(row.floor_bytes, row.flops, half, 0)
+            flops = rate * row.flops * max(products, row.mma or 0)
+            counted, bound = gpu.least_seconds(row.unique * row.floor_bytes, flops, on_tensor_cores, row.instructions)
+            floor, _ = gpu.least_seconds(row.floor_bytes, rate * products * row.flops, on_tensor_cores, 0)
             cells.append(f"{counted / floor:.2f} ({bound})")
         print(f"| {row} | {' | '.join(cells)} |")
 
