@@ -1,138 +1,128 @@
-"""What the CUDA attention kernels take and move, without a GPU: simulated (tests/ptxsim), and compiled for four GPUs.
+"""What the CUDA kernels take and move, without a GPU: simulated (tests/ptxsim), and compiled for four GPUs.
 
 `python -m benchmarks.gpu_static` prints a table of counts for each operator call, beside the floor and the bytes that eager
-PyTorch and its fused SDPA move for the same call, and one of registers and occupancy. Counts are facts. The last table is an
-estimate: the roofline that the counts leave room for, blind to latency, which `vdiff verify` measures.
+PyTorch and its fused SDPA move for the same call, one of registers and occupancy, and one of the bytes that each kernel has in
+flight. Counts are facts. The last table is an estimate: the roofline that the counts leave room for, blind to latency, which
+`vdiff verify` measures.
 """
 
 import argparse
 import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 
 import torch
 
-from tests.ops.attention.simulated import SimulatedKernels
 from tests.ptxsim.launcher import plain_name
 from tests.ptxsim.module import tensors_of
 from tests.ptxsim.registers import resources
+from tests.ptxsim.report import Report
 from vdiff_kernels.bench.counting import bytes_of
 from vdiff_kernels.bench.gpus import GPUS
-from vdiff_kernels.bench.rivals import Frames, Pixels, eager, efficient
 from vdiff_kernels.library import longest_short_backward
-from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
-from vdiff_kernels.ops.attention.schema import attention_kernels, cuda_backward_needs
+from vdiff_kernels.ops.attention.call import AttentionCall
+from vdiff_kernels.ops.feedforward.call import GegluCall
+from vdiff_kernels.ops.norm.call import NormCall
+
+from .static_subjects import Subject, attention, directions, geglu, norm, simulated, statistics
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
 
-
-@dataclass(frozen=True)
-class Call:
-    """One call of an operator, as small as its ratios allow: only the bias gradient's partials know the number of sequences."""
-
-    kind: str
-    T: int
-    H: int
-    W: int
-    N: int
-    D: int
-    B: int = 1
-    bias: str | None = None  # "rel", "dense"
-    context: int = 0  # shared by the frames
-    dtype: str = "bfloat16"
-
-    def __str__(self) -> str:
-        shape = f"B{self.B} T{self.T} H{self.H} W{self.W} N{self.N} D{self.D}"
-        more = [f"{self.bias} bias" if self.bias else "", f"S{self.context}" if self.context else ""]
-        return " ".join(word for word in [self.kind, self.dtype, shape, *more] if word)
-
-    def tensors(self):
-        dtype = getattr(torch, self.dtype)
-        q = torch.randn(self.B, self.T, self.H, self.W, self.N, self.D).to(dtype)
-        keys = (self.B, self.context, self.N, self.D) if self.context else q.shape
-        k, v = (torch.randn(keys).to(dtype) for _ in range(2))
-        return q, k, v
-
-    def table(self):
-        """(bias, rel_bias)"""
-        if self.kind == "temporal":
-            dense, relative = (self.N, self.T, self.T), (self.N, 2 * self.T - 1)
-        else:
-            dense, relative = (self.N, self.H * self.W, self.H * self.W), (self.N, 2 * self.H - 1, 2 * self.W - 1)
-        return torch.randn(dense) if self.bias == "dense" else None, torch.randn(relative) if self.bias == "rel" else None
-
-    def for_rivals(self, q, k, v):
-        """(layout, arguments) of rivals.eager and its like: a bias is dense, a context is in every frame."""
-        _, L, S = self.lengths
-        if self.context:
-            k, v = (t[:, None].expand(-1, self.T, -1, -1, -1) for t in (k, v))
-        dense = [torch.empty(self.N, L, S)] if self.bias else []
-        return Frames if self.kind == "temporal" else Pixels, [q, k, v, *dense]
-
-    @property
-    def is_long(self) -> bool:
-        longest = longest_short_backward[getattr(torch, self.dtype).itemsize, bool(self.context)][self.D]
-        return max(self.lengths[1:]) > longest
-
-    @property
-    def lengths(self) -> tuple[int, int, int]:
-        """(sequences, queries, keys)"""
-        pixels = self.H * self.W
-        if self.kind == "temporal":
-            return self.B * pixels * self.N, self.T, self.T
-        return self.B * self.T * self.N, pixels, self.context or pixels
+BFLOAT16 = {
+    "temporal T16 32x32 N8 D64, rel bias": attention("temporal", 16, 32, 32, 8, 64, bias="rel"),
+    "temporal T16 64x32 N8 D40, rel bias": attention("temporal", 16, 64, 32, 8, 40, bias="rel"),
+    "temporal T16 4x8 N8 D80": attention("temporal", 16, 4, 8, 8, 80),
+    "temporal T16 4x8 N8 D160": attention("temporal", 16, 4, 8, 8, 160),
+    "temporal T8 16x16 N8 D64, rel bias": attention("temporal", 8, 16, 16, 8, 64, bias="rel"),
+    "temporal T24 4x8 N8 D64": attention("temporal", 24, 4, 8, 8, 64),
+    "temporal T32 32x32 N8 D32, rel bias": attention("temporal", 32, 32, 32, 8, 32, bias="rel"),
+    "temporal T64 2x4 N2 D64, rel bias": attention("temporal", 64, 2, 4, 2, 64, bias="rel"),
+    "spatial 16x16 N2 D64": attention("spatial", 1, 16, 16, 2, 64),
+    "spatial 32x32 N1 D64": attention("spatial", 1, 32, 32, 1, 64),
+    "spatial T4 16x16 N1 D64, rel bias": attention("spatial", 4, 16, 16, 1, 64, bias="rel"),
+    "spatial 16x16 N1 D64, dense bias": attention("spatial", 1, 16, 16, 1, 64, bias="dense"),
+    "spatial 16x16 N2 D40": attention("spatial", 1, 16, 16, 2, 40),
+    "spatial 16x16 N1 D128": attention("spatial", 1, 16, 16, 1, 128),
+    "spatial T2 16x16 N2 D64, context of 77": attention("spatial", 2, 16, 16, 2, 64, context=77),
+    "channel_stats T2 32x32 C320": statistics(2, 32, 320),
+    "norm_act T2 32x32 C320, group, silu": norm(2, 32, 320),
+    "norm_act T2 32x32 C320, group of a clip, silu": norm(2, 32, 320, scope="clip"),
+    "norm_act T2 32x32 C320, layer, silu": norm(2, 32, 320, "layer"),
+    "geglu M512 C320 E1280": geglu(512, 320),
+}
+FLOAT32 = {
+    "temporal T16 16x16 N8 D64, rel bias": attention("temporal", 16, 16, 16, 8, 64, bias="rel"),
+    "spatial 16x16 N1 D64": attention("spatial", 1, 16, 16, 1, 64),
+    "channel_stats T1 32x32 C320": statistics(1, 32, 320),
+    "norm_act T1 32x32 C320, group, silu": norm(1, 32, 320),
+    "norm_act T1 32x32 C320, layer, silu": norm(1, 32, 320, "layer"),
+    "geglu M256 C320 E1280": geglu(256, 320),
+}
+CALLS = {
+    f"{name}, {str(dtype).removeprefix('torch.')}": (made, dtype)
+    for calls, dtype in ((BFLOAT16, torch.bfloat16), (FLOAT32, torch.float32))
+    for name, made in calls.items()
+}
+OPERATORS = simulated(None)
 
 
-CALLS = [
-    Call("temporal", 16, 32, 32, 8, 64, bias="rel"),
-    Call("temporal", 16, 64, 32, 8, 40, bias="rel"),
-    Call("temporal", 16, 4, 8, 8, 80),
-    Call("temporal", 16, 4, 8, 8, 160),
-    Call("temporal", 8, 16, 16, 8, 64, bias="rel"),
-    Call("temporal", 24, 4, 8, 8, 64),
-    Call("temporal", 32, 32, 32, 8, 32, bias="rel"),
-    Call("temporal", 16, 16, 16, 8, 64, bias="rel", dtype="float32"),
-    Call("temporal", 64, 2, 4, 2, 64, bias="rel"),
-    Call("spatial", 1, 16, 16, 2, 64),
-    Call("spatial", 1, 32, 32, 1, 64),
-    Call("spatial", 4, 16, 16, 1, 64, bias="rel"),
-    Call("spatial", 1, 16, 16, 1, 64, bias="dense"),
-    Call("spatial", 1, 16, 16, 2, 40),
-    Call("spatial", 1, 16, 16, 1, 128),
-    Call("spatial", 2, 16, 16, 2, 64, context=77),
-    Call("spatial", 1, 16, 16, 1, 64, dtype="float32"),
-]
+def _is_attention(row) -> bool:
+    return isinstance(row.call, AttentionCall)
+
+
+def _is_long(row) -> bool:
+    call = row.call
+    return (
+        _is_attention(row) and max(call.lengths) > longest_short_backward[call.q.itemsize, call.is_shared_context][call.head_dim]
+    )
+
+
+def _pieces(row) -> int:
+    """Of 16 bytes, of a head's row; 0 where there are none."""
+    return row.call.head_dim * row.call.q.itemsize // 16 if _is_attention(row) else 0
+
 
 # Why a row misses a bar, where it may: (bar, of which rows, why).
 REASONS = [
     (
-        "unique", lambda row: row.call.is_long and row.direction == "backward",
+        "unique", lambda row: _is_long(row) and row.direction == "backward",
         "Backward of long sequences is two kernels, three with a bias gradient, and each reads q, k, v and dout: no gradient is "
         "added up by atomics. It is bound by flops, not by bytes, from some hundreds of keys on.",
     ),
     (
-        "request", lambda row: row.call.is_long and row.call.D * row.element % SECTOR != 0,
+        "request", lambda row: _is_long(row) and _pieces(row) % 2 == 1,
         "A head's row is no whole number of sectors, and a block of the long kernels has one head: the block beside it "
         "reads the rest of the sector, which comes from L2 (unique sectors are at the floor).",
     ),
     (
-        "request", lambda row: row.call.bias is not None or row.direction == "backward",
+        "request", lambda row: _is_attention(row) and (row.call.options.table is not None or row.direction == "backward"),
         "Loads of 4 bytes a lane (entries of the bias, partials of its gradient, the log-sum-exp) that begin within a sector.",
     ),
     (
-        "wavefronts", lambda row: row.call.is_long and row.call.D * row.element // 16 % 8 != 0,
+        "wavefronts", lambda row: _is_long(row) and _pieces(row) % 8 != 0,
         "Rows of a number of 16-byte pieces that is no multiple of 8, copied as they lie: a quarter warp's pieces meet in a "
         "bank.",
     ),
     (
-        "wavefronts", lambda row: row.call.D * row.element // 16 % 2 == 1,
+        "wavefronts", lambda row: _pieces(row) % 2 == 1,
         "Rows of an odd number of 16-byte pieces, as D = 40 has: where a quarter warp goes from one row to another, two of its "
         "pieces meet in a bank.",
     ),
     (
-        "wavefronts", lambda row: row.direction == "backward" and row.call.bias == "rel",
+        "wavefronts", lambda row: _is_attention(row) and row.direction == "backward" and row.call.options.rel_bias is not None,
         "Folding the bias gradient by offset, once a warp or block: lanes walk the diagonals of a tile in shared memory, which "
         "meet in banks. Its share falls with the number of sequences a warp has: these calls are small.",
+    ),
+    (
+        "request", lambda row: isinstance(row.call, NormCall) and row.call.x.itemsize == 2,
+        "What a norm's table has of a thread's 8 channels of half types is 32 bytes a field, two loads that have half of each "
+        "sector each: L1 serves the second.",
+    ),
+    (
+        "unique", lambda row: isinstance(row.call, GegluCall) and row.direction == "backward",
+        "[da | db] is written once and read twice; where a product has few tiles, as in so small a call, k is cut into parts, "
+        "whose sums in float are written and read once more.",
     ),
 ]  # fmt: skip
 
@@ -153,7 +143,7 @@ class Launch:
 
 
 class Recorder:
-    """Runs launches as SimulatedKernels wants them run, and keeps what they did and what they take on each of the GPUs."""
+    """Runs launches as simulated operators want them run, and keeps what they did and what they take on each of the GPUs."""
 
     def __init__(self, gpus=GPUS):
         self.gpus = gpus
@@ -168,8 +158,8 @@ class Recorder:
             self._figures[key] = resources(*key)
         return self._figures[key][kernel.name]
 
-    def __call__(self, launchers, function, *arguments, memory=()):
-        tensors = (*memory, *tensors_of(arguments))
+    def __call__(self, launchers, function, *arguments, memory=()) -> list[Report]:
+        tensors, before = (*memory, *tensors_of(arguments)), len(self.launches)
 
         def run(kernel, grid, block, args, shared_bytes):
             report = kernel.launch(grid, block, args, shared_bytes, memory=tensors).assert_clean()
@@ -189,35 +179,55 @@ class Recorder:
 
         with launchers.simulated(run):
             launchers.call(function, *arguments)
+        return [one.report for one in self.launches[before:]]
 
 
 @dataclass
-class Row:
-    """The counts of one call in one direction, over its floor."""
+class Traffic:
+    """The counts of a call in one direction, over its floor."""
 
-    call: Call
-    direction: str
-    floor_bytes: int  # each operand read once, each result written once
+    floor_bytes: float  # each operand read once, each result written once; of a group norm, twice
+    flops: float
     unique: float  # unique sectors
     request: float  # sectors of the requests over those that their bytes would fill
     passes: float  # sectors of all requests, over the floor: what L1 and L2 serve
     wide: float  # the share of global requests that are of 16 bytes a lane
-    mma: float  # flops of the tensor cores over those of the math; 0: FFMA
+    mma: float | None  # flops of the tensor cores over those of the math; 0: FFMA
     wavefronts: float  # of shared memory, over the ideal
-    barriers: float  # of a block
     instructions: int  # of warps
-    flops: int
-    eager_bytes: float
-    sdpa_bytes: float
+
+    @classmethod
+    def of(cls, reports: list[Report], floor: float, flops: float, **more):
+        counts = [report.counts for report in reports]
+        total = [one.total for one in counts]
+
+        def share(part, whole) -> float:
+            return sum(part) / max(1, sum(whole))
+
+        return cls(
+            floor, flops, sum(c.unique_read_sectors + c.unique_written_sectors for c in counts) * SECTOR / floor,
+            share((t.sectors for t in total), (t.ideal_sectors for t in total)), sum(t.sectors for t in total) * SECTOR / floor,
+            share((c.wide_global for c in counts), (t.requests for t in total)),
+            sum(c.mma_flops for c in counts) / flops if flops else None,
+            share((t.wavefronts for t in total), (t.ideal_wavefronts for t in total)),
+            sum(sum(c.instructions.values()) for c in counts), **more,
+        )  # fmt: skip
+
+
+@dataclass
+class Row(Traffic):
+    """What the CUDA kernels do for a call in one direction."""
+
+    name: str
+    direction: str
+    barriers: float  # of a block
+    eager: float
+    sdpa: float | None
+    call: object = field(repr=False)
     launches: list[Launch] = field(repr=False)
 
-    @property
-    def element(self) -> int:
-        return getattr(torch, self.call.dtype).itemsize
-
-    @property
-    def name(self) -> str:
-        return f"{self.call}, {self.direction}"
+    def __str__(self) -> str:
+        return f"{self.name}, {self.direction}"
 
     def misses(self) -> dict[str, int | None]:
         """The bars that it misses, and the number of the reason in REASONS, from 1; None where there is none."""
@@ -225,48 +235,31 @@ class Row:
         return {name: next((i for i, (bar, of, _) in enumerate(REASONS, 1) if bar == name and of(self)), None) for name in missed}
 
 
-def measure(call: Call, direction: str, recorder: Recorder) -> Row:
-    simulated = SimulatedKernels(recorder)
-    kernels = attention_kernels(simulated.forward[call.kind], simulated.backward[call.kind], cuda_backward_needs)
-    (q, k, v), (bias, rel_bias) = call.tensors(), call.table()
-    made = AttentionCall(f"{call.kind}_attention", q, k, v, AttentionOptions(bias, rel_bias))
-    recorder.launches = []
-    forward = direction == "forward"
-    out, saved = kernels.forward(made, not forward)
-    sequences, L, S = call.lengths
-    table = bias if rel_bias is None else rel_bias
-    if forward:
-        operands = [q, k, v, out] + ([] if table is None else [table])
-    else:
-        recorder.launches = []
-        kernels.backward(made, saved, torch.randn_like(q), [True] * len(made.tensors()))
-        operands = [q, k, v, q, q, k, v] + [t for t in saved if t is not None] + ([] if table is None else [table, table])
-    floor = sum(t.numel() * t.element_size() for t in operands)
-    flops = (4 if forward else 10) * sequences * L * S * call.D
-
-    counts = [launch.report.counts for launch in recorder.launches]
-    total = [c.total for c in counts]
-    whole = sum(c.unique_read_sectors + c.unique_written_sectors for c in counts)
-    shared_ideal, sectors_ideal = sum(t.ideal_wavefronts for t in total), sum(t.ideal_sectors for t in total)
-    layout, arguments = call.for_rivals(q, k, v)
-    theirs = [bytes_of(make(layout), *arguments, backward=not forward) / floor for make in (eager, efficient)]
-    return Row(
-        call, direction, floor, whole * SECTOR / floor, sum(t.sectors for t in total) / max(1, sectors_ideal),
-        sum(t.sectors for t in total) * SECTOR / floor, sum(c.wide_global for c in counts) / sum(t.requests for t in total),
-        sum(c.mma_flops for c in counts) / flops, sum(t.wavefronts for t in total) / max(1, shared_ideal),
-        sum(c.barriers / launch.blocks for c, launch in zip(counts, recorder.launches)),
-        sum(sum(c.instructions.values()) for c in counts), flops, *theirs, list(recorder.launches),
+def measure(name: str, subject: Subject, direction: str, recorder: Recorder) -> Row:
+    recorder.launches.clear()
+    subject.serve(simulated(recorder)[subject.call.operator], direction, recorder.launches.clear)
+    floor, flops = subject.work(direction)
+    launches = list(recorder.launches)
+    eager, sdpa = (
+        call and bytes_of(call, *subject.given, backward=direction == "backward") / floor
+        for call in (subject.eager, subject.fused)
+    )
+    return Row.of(
+        [one.report for one in launches], floor, flops, name=name, direction=direction, eager=eager, sdpa=sdpa, call=subject.call,
+        barriers=sum(one.report.counts.barriers / one.blocks for one in launches), launches=launches,
     )  # fmt: skip
 
 
-def measure_and_print(calls: list[Call]) -> list[Row]:
+def measure_and_print(names: list[str]) -> list[Row]:
     """The rows, each printed as soon as it is measured."""
     print("| call | floor | unique sectors | sectors/request | all requests | 16-byte | tensor-core flops | wavefronts ", end="")
-    print("| barriers | eager | SDPA |\n" + "|---" * 11 + "|")
+    print("| barriers | instructions | eager | SDPA |\n" + "|---" * 12 + "|")
     recorder, rows = Recorder(), []
-    for call in calls:
-        for direction in ("forward", "backward"):
-            rows.append(measure(call, direction, recorder))
+    for name in names:
+        made, dtype = CALLS[name]
+        subject = made(dtype)
+        for direction in directions(OPERATORS[subject.call.operator]):
+            rows.append(measure(name, subject, direction, recorder))
             print(counts_of(rows[-1]), flush=True)
     bars = ", ".join(f"{name} {bar:.2f}" for name, bar in BARS.items())
     print(f"\nBytes and sectors over the floor; eager and SDPA: what they move, over the same floor. ✗: above its bar ({bars}).")
@@ -283,12 +276,21 @@ def counts_of(row: Row) -> str:
     marked = {name: f"{getattr(row, name):.3f}" for name in BARS}
     for name, number in row.misses().items():
         marked[name] += f" ✗{number or '?'}"
-    mma = f"{row.mma:.2f}x" if row.mma else "FFMA"
+    mma = "-" if row.mma is None else f"{row.mma:.2f}x" if row.mma else "FFMA"
     cells = [
-        row.name, f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}",
-        f"{row.wide:.0%}", mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.eager_bytes:.2f}", f"{row.sdpa_bytes:.2f}",
+        str(row), f"{row.floor_bytes / 1024:,.0f} KiB", marked["unique"], marked["request"], f"{row.passes:.2f}",
+        f"{row.wide:.0%}", mma, marked["wavefronts"], f"{row.barriers:.0f}", f"{row.instructions:,}", f"{row.eager:.2f}",
+        "-" if row.sdpa is None else f"{row.sdpa:.2f}",
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
+
+
+def each_kernel(rows: list[Row]) -> Iterable[Launch]:
+    """One launch of each."""
+    launches: dict[tuple, Launch] = {}
+    for one in (one for row in rows for one in row.launches):
+        launches.setdefault((one.kernel, one.threads, one.shared_bytes), one)
+    return launches.values()
 
 
 def print_kernels(rows: list[Row]) -> None:
@@ -296,12 +298,7 @@ def print_kernels(rows: list[Row]) -> None:
     each = " / ".join(names)
     print(f"\n| kernel | threads | shared memory | registers {each} | spills, stack | warps at once {each} |")
     print("|---" * 6 + "|")
-    seen = set()
-    for launch in (launch for row in rows for launch in row.launches):
-        key = launch.kernel, launch.threads, launch.shared_bytes
-        if key in seen:
-            continue
-        seen.add(key)
+    for launch in each_kernel(rows):
         registers = " / ".join(str(launch.registers[name]) for name in names)
         occupancy = " / ".join(f"{launch.occupancy[name]:.0%}" for name in names)
         print(
@@ -310,21 +307,51 @@ def print_kernels(rows: list[Row]) -> None:
         )
 
 
+def print_latency(rows: list[Row]) -> None:
+    """Little's law: whether the warps that a multiprocessor holds ask for enough at once to hide a load's latency."""
+    print(
+        "\nBytes that a multiprocessor has on their way to it (its warps at once, by what a warp asks for on the average while it"
+    )
+    print("waits for one load, or one stage of cp.async), in KiB, and over what it needs: latency x bandwidth / multiprocessors.")
+    print("Below 1.00x, latency is in the way of the floor. The simulator's order of the PTX, in which what is between two loads")
+    print(
+        "takes no time. What caches serve counts alike, so that a kernel which reads a bias between its rows looks worse than it"
+    )
+    print("is. The latencies are those of an idle memory: a busy one wants more.\n")
+    print(f"| kernel | a warp, bytes | {' | '.join(gpu.name for gpu in GPUS)} |\n|---|---|{'---|' * len(GPUS)}")
+    needs = [
+        f"{gpu.bytes_in_flight / 1024:.1f} = {gpu.latency} cycles of {gpu.clock / 1e9:.2f} GHz x {gpu.bandwidth / 1e12:.2f} TB/s "
+        f"/ {gpu.multiprocessors}"
+        for gpu in GPUS
+    ]
+    print(f"| needed | | {' | '.join(needs)} |")
+    for launch in each_kernel(rows):
+        counts = launch.report.counts
+        of_warp = counts.fetched_bytes / max(1, counts.latencies)
+        cells = []
+        for gpu in GPUS:
+            in_flight = of_warp * launch.occupancy[gpu.name] * gpu.threads / 32
+            cells.append(f"{in_flight / 1024:.1f} ({in_flight / gpu.bytes_in_flight:.2f}x)")
+        print(f"| {launch.kernel}, {launch.threads} threads | {of_warp:,.0f} | {' | '.join(cells)} |")
+
+
 def print_estimates(rows: list[Row]) -> None:
     print("\nAn estimate on paper, of no GPU's clock: the least time for what was counted (bytes: unique sectors; flops;")
     print("instructions issued), over the least time for the floor's bytes and flops. 1.00: only the floor is in the way.\n")
     print(f"| call | {' | '.join(gpu.name for gpu in GPUS)} |")
     print("|---|" + "---|" * len(GPUS))
     for row in rows:
-        half = row.call.dtype != "float32"
+        half = row.call.main.dtype != torch.float32
+        on_tensor_cores = half or bool(row.mma)
+        # Of float they take three products of tf32, at half the rate of half types.
+        products, rate = (1, 1) if half or not row.mma else (3, 2)
         cells = []
         for gpu in GPUS:
-            counted, bound = gpu.least_seconds(
-                row.unique * row.floor_bytes, row.flops * max(1.0, row.mma), half, row.instructions
-            )
-            floor, _ = gpu.least_seconds(row.floor_bytes, row.flops, half, 0)
+            flops = rate * row.flops * max(products, row.mma or 0)
+            counted, bound = gpu.least_seconds(row.unique * row.floor_bytes, flops, on_tensor_cores, row.instructions)
+            floor, _ = gpu.least_seconds(row.floor_bytes, rate * products * row.flops, on_tensor_cores, 0)
             cells.append(f"{counted / floor:.2f} ({bound})")
-        print(f"| {row.name} | {' | '.join(cells)} |")
+        print(f"| {row} | {' | '.join(cells)} |")
 
 
 def main() -> None:
@@ -333,14 +360,16 @@ def main() -> None:
     parser.add_argument("--json", metavar="FILE", help="the rows, as JSON")
     options = parser.parse_args()
     torch.manual_seed(0)
-    chosen = [call for call in CALLS if options.only in str(call)]
+    chosen = [name for name in CALLS if options.only in name]
     if not chosen:
-        parser.error(f"--only is {options.only!r}; expected a part of one of: {'; '.join(map(str, CALLS))}")
+        parser.error(f"--only is {options.only!r}; expected a part of one of: {'; '.join(CALLS)}")
     rows = measure_and_print(chosen)
     print_kernels(rows)
+    print_latency(rows)
     print_estimates(rows)
     if options.json:
         for row in rows:
+            row.call = None
             for launch in row.launches:
                 launch.report = None
         with open(options.json, "w") as file:

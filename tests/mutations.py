@@ -325,6 +325,16 @@ MUTATIONS = [
         "pieces-behind-the-last", "norm_places.cuh", "c + (kAligned ? 0 : i) < p.C", "c + (kAligned ? -c : i) < p.C",
         (norm_edge("layer-runs"),),
     ),
+    Mutation(
+        "other-by-x", "norm_places.cuh", "gOther + p.other.pixels.at(pixel), at", "gOther + p.x.pixels.at(pixel), at",
+        (layout("part of the pixels", "group"),),
+    ),
+    Mutation(
+        "end-of-pixels", "norm_places.cuh", "if (pixel < at.end) body", "body", (norm_edge("group-tiles"),)
+    ),
+    Mutation(
+        "pixels-in-flight", "norm_places.cuh", "first += kInFlight * at.rows", "first += at.rows", (normed("several-runs"),)
+    ),
     # Its table.
     Mutation("variance-between-channels", "norm_table.cuh", "one.y + deviation * deviation", "one.y", (normed("group-frame"),)),
     Mutation(
@@ -339,10 +349,6 @@ MUTATIONS = [
     # Forward.
     Mutation(
         "tiles-of-channels", "norm_act_fwd.cuh", "  if (at.channels <= 0) return;\n", "", (norm_edge("group-tiles"),)
-    ),
-    Mutation(
-        "residual-by-x", "norm_act_fwd.cuh", "gResidual + p.other.pixels.at(pixel), at", "gResidual + p.x.pixels.at(pixel), at",
-        (layout("part of the pixels", "group"),),
     ),
     Mutation(
         "frame-of-out", "norm_act_fwd.cuh", "int64_t(at.frame) * p.pixels * p.C", "at.frame * p.pixels * p.C",

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from benchmarks import triton_static
-from benchmarks.triton_static import EVERY, SUBJECTS, figures_of, launches_of, measure
+from benchmarks.static_subjects import SUBJECTS, directions, geglu
+from benchmarks.triton_static import EVERY, figures_of, is_served, kernels_of, launches_of, measure
 from vdiff_kernels.backends.triton import FUNCTIONS
 
 # Of the kernels that most of a model's time goes to, what CI has the time for.
@@ -39,9 +40,9 @@ def test_every_operator_is_there():
 @pytest.mark.parametrize("name, dtype, gpu", list(each()))
 def test_kernels_fit_a_gpu_and_its_registers(name, dtype, gpu):
     subject = SUBJECTS[name](dtype)
-    if not subject.is_served:
+    if not is_served(subject):
         pytest.skip("Triton does not serve it")
-    for direction in subject.directions:
+    for direction in directions(kernels_of(subject)):
         for one in launches_of(subject, direction):
             takes = figures_of(one, gpu)
             most = MOST_SPILLED[dtype.itemsize]
@@ -54,11 +55,11 @@ def test_kernels_fit_a_gpu_and_its_registers(name, dtype, gpu):
 def test_other_configurations_fit_registers(name, dtype):
     """Those that tuning may choose; one that has not the shared memory somewhere is not chosen there."""
     subject = SUBJECTS[name](dtype)
-    if not subject.is_served:
+    if not is_served(subject):
         pytest.skip("Triton does not serve it")
     others = {
         str(one): one
-        for direction in subject.directions
+        for direction in directions(kernels_of(subject))
         for number in range(1, 5)
         for one in launches_of(subject, direction, number=number)
     }
@@ -69,15 +70,15 @@ def test_other_configurations_fit_registers(name, dtype):
 
 
 def test_the_tensor_cores_of_each_gpu():
-    (one,) = launches_of(triton_static.geglu(128, 64)(torch.bfloat16), "forward")
+    (one,) = launches_of(geglu(128, 64)(torch.bfloat16), "forward")
     kinds = [figures_of(one, gpu).tensor.partition(" ")[0] for gpu in EVERY]
     assert kinds == ["mma", "wgmma", "mma", "tcgen05", "mma"]  # A100, H100, RTX 4090, B200, RTX 5090
 
 
 def test_counts_of_a_projection():
     M, C = 128, 64
-    E, subject = 4 * C, triton_static.geglu(M, C)(torch.bfloat16)
-    forward, backward = (measure("geglu", subject, direction, None) for direction in subject.directions)
+    E, subject = 4 * C, geglu(M, C)(torch.bfloat16)
+    forward, backward = (measure("geglu", subject, direction, None) for direction in directions(kernels_of(subject)))
     weight, bias = 2 * E * C, 2 * E
     assert forward.floor_bytes == 2 * (M * C + weight + M * E)
     assert forward.unique * forward.floor_bytes == pytest.approx(forward.floor_bytes + 2 * bias)

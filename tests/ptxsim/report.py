@@ -46,6 +46,8 @@ class Counts:
     barriers: int  # of blocks
     warp_barriers: int
     wide_global: int  # global requests of 16 bytes a lane
+    fetched_bytes: int  # loaded from global memory, once for each request
+    latencies: int  # that warps waited for it, one after the other, were all alike and what is between them took no time
     unique_read_sectors: int  # over the launch: what memory must give at the least
     unique_written_sectors: int
     total: Line = field(default_factory=Line)
@@ -57,7 +59,8 @@ class Report:
         self.lines: dict[str, Line] = {}
         self.counts = Counts(
             dict(zip(CLASSES, answer["instructions"])), answer["mma_flops"], answer["barriers"], answer["warp_barriers"],
-            answer["wide_global"], answer["unique_read_sectors"], answer["unique_written_sectors"],
+            answer["wide_global"], answer["fetched_bytes"], answer["latencies"],
+            answer["unique_read_sectors"], answer["unique_written_sectors"],
         )  # fmt: skip
         for place, *numbers in answer["lines"]:
             line = self.lines.setdefault(source_of(lowered.statements[place]), Line())

@@ -1,5 +1,6 @@
 """What is around the arithmetic: divergence, calls, parameters, barriers; errors with their place; counts that never change."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,33 @@ def test_traffic_is_what_arithmetic_says(machine):
         # Without a pad the lanes of a column share a bank.
         assert total.wavefronts == 32 + (32 * 32 if pad == 0 else 32) and total.ideal_wavefronts == 64
     assert reports[0].counts.instructions["memory"] == reports[1].counts.instructions["memory"]
+
+
+# How often a lane waits for what it loads.
+LATENCIES = {
+    "each-used-before-the-next": (2, "LOAD(1) ADD(1) LOAD(2) ADD(2)"),
+    "both-on-their-way": (1, "LOAD(1) LOAD(2) ADD(1) ADD(2)"),
+    "handed-on": (1, "LOAD(2) mov.f32 %f1, %f2; LOAD(2) ADD(2) ADD(1)"),
+    "one-stage": (2, "STAGE(0) WAIT(0) STAGE(4) WAIT(0)"),
+    "two-stages": (2, "STAGE(0) STAGE(4) WAIT(1) STAGE(8) WAIT(1) STAGE(12) WAIT(1) WAIT(0)"),
+    "nothing-loaded": (0, ""),
+}
+
+
+@pytest.mark.parametrize("case", LATENCIES)
+def test_waits_for_memory(case):
+    latencies, body = LATENCIES[case]
+    words = {
+        "LOAD": r"ld.global.f32 %f\1, [%rd1];",
+        "ADD": r"add.f32 %f0, %f0, %f\1;",
+        "STAGE": r"cp.async.ca.shared.global [s+\1], [%rd1], 4; cp.async.commit_group;",
+        "WAIT": r"cp.async.wait_group \1;",
+    }
+    for word, ptx in words.items():
+        body = re.sub(rf"{word}\((\d+)\)", ptx, body)
+    text = TEXT.replace("BODY", ".shared .b32 s[4]; mov.f32 %f0, %f1;" + body)
+    counts = ptxsim.load(text)["one"].launch(1, 1, [torch.zeros(1), 1.0]).assert_clean().counts
+    assert counts.latencies == latencies and counts.fetched_bytes == 4 * len(re.findall("LOAD|STAGE", LATENCIES[case][1]))
 
 
 def test_counts_are_the_same_for_each_seed_and_thread_count(machine):

@@ -13,15 +13,18 @@ def launchers():
     return launchers_of("attention")
 
 
-def simulated_by_default(run):
-    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
+def kernels_of(run):
+    """Those of each operator. run: `simulate.launcher`, or its like."""
     operators = SimulatedKernels(run)
-    return taken_by_auto(
-        {
-            f"{kind}_attention": attention_kernels(operators.forward[kind], operators.backward[kind], cuda_backward_needs)
-            for kind in ("temporal", "spatial")
-        }
-    )
+    return {
+        f"{kind}_attention": attention_kernels(operators.forward[kind], operators.backward[kind], cuda_backward_needs)
+        for kind in ("temporal", "spatial")
+    }
+
+
+def simulated_by_default(run):
+    """Auto takes the simulated CUDA kernels on the CPU."""
+    return taken_by_auto(kernels_of(run))
 
 
 class SimulatedKernels:

@@ -11,10 +11,15 @@ def launchers():
     return launchers_of("feedforward")
 
 
-def simulated_by_default(run):
-    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
+def kernels_of(run):
+    """Those of each operator. run: `simulate.launcher`, or its like."""
     operators = SimulatedKernels(run)
-    return taken_by_auto({"geglu": served(operators.geglu, operators.geglu_backward)})
+    return {"geglu": served(operators.geglu, operators.geglu_backward)}
+
+
+def simulated_by_default(run):
+    """Auto takes the simulated CUDA kernels on the CPU."""
+    return taken_by_auto(kernels_of(run))
 
 
 class SimulatedKernels:

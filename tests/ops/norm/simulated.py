@@ -4,7 +4,7 @@ import torch
 
 from tests import ptxsim
 from tests.ops.simulated import DTYPES, STREAM, launchers_of, taken_by_auto
-from vdiff_kernels.ops.norm.schema import norm_kernels
+from vdiff_kernels.ops.norm.schema import norm_kernels, stats_kernels
 
 KINDS = ("none", "group", "layer", "rms")  # NormKind, of csrc/norm/params.h
 
@@ -15,10 +15,18 @@ def launchers():
     return launchers_of("norm")
 
 
-def simulated_by_default(run):
-    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
+def kernels_of(run):
+    """Those of each operator. run: `simulate.launcher`, or its like."""
     operators = SimulatedNorms(run)
-    return taken_by_auto({"norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward)})
+    return {
+        "channel_stats": stats_kernels(operators.channel_stats),
+        "norm_act": norm_kernels(operators.channel_stats, operators.forward, operators.backward),
+    }
+
+
+def simulated_by_default(run):
+    """Auto takes the simulated CUDA kernels on the CPU."""
+    return taken_by_auto(kernels_of(run))
 
 
 class SimulatedNorms:

@@ -154,6 +154,7 @@ const char* ptxsim_launch(const Program* program, const int64_t* shape, const ui
   for (size_t c = 0; c < counts.instructions.size(); c++) answer += (c ? "," : "") + std::to_string(counts.instructions[c]);
   answer += "],\"mma_flops\":" + std::to_string(counts.mma_flops) + ",\"barriers\":" + std::to_string(counts.barriers) +
             ",\"warp_barriers\":" + std::to_string(counts.warp_barriers) + ",\"wide_global\":" + std::to_string(counts.wide_global) +
+            ",\"fetched_bytes\":" + std::to_string(counts.fetched_bytes) + ",\"latencies\":" + std::to_string(counts.latencies) +
             ",\"unique_read_sectors\":" + std::to_string(read) + ",\"unique_written_sectors\":" + std::to_string(written) + ",\"lines\":[";
   bool separate = false;
   for (size_t l = 0; l < counts.lines.size(); l++) {

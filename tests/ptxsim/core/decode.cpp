@@ -96,6 +96,7 @@ int32_t Decoder::value_of(const Atom& atom, uint32_t bytes) {
 }
 
 void Decoder::to(size_t operand, size_t part) {
+  i.results++;
   const Atom& target = atom(operand, part);
   if (target.kind == Atom::Sink) i.o.push_back(special_offset(kSink));
   else if (target.kind == Atom::Register) i.o.push_back(int32_t(target.value));

@@ -61,6 +61,7 @@ void Block::start(uint64_t number) {
     const uint32_t lanes = std::min(threads - w * kLanes, uint32_t(kLanes));
     warp.all = warp.alive = lanes == kLanes ? kAllLanes : (1u << lanes) - 1;
     warp.registers.assign(program.register_bytes, 0);
+    warp.arrivals.assign(size_t(program.register_bytes / kLanes), 0);
     warp.constants = program.constants.data();
     warp.local.assign(size_t(program.local_bytes) * kLanes, 0xff);
     warp.splits.push_back(Split{0, warp.alive, -1, State::Ready, 0, {}});
@@ -99,6 +100,15 @@ void Block::start(uint64_t number) {
   }
 }
 
+// A warp waits for what it loaded where it first uses it. A move hands it on: in the GPU's code there is none.
+static void await_loads(Warp& warp, const Instruction& i) {
+  uint32_t arrival = 0;
+  for (size_t n = i.results; n < i.o.size(); n++)
+    if (i.o[n] >= 0) arrival = std::max(arrival, warp.arrivals[i.o[n] / kLanes]);
+  for (size_t n = 0; n < i.results; n++) warp.arrivals[i.o[n] / kLanes] = arrival;
+  if (i.kind != Class::Move) warp.clock = std::max(warp.clock, arrival);
+}
+
 // Runs the current split until it parts, waits, ends or has used its turn. Returns how many instructions it ran.
 static uint64_t run_split(Warp& warp, uint64_t turn) {
   const std::vector<Instruction>& code = warp.block->program().code;
@@ -123,6 +133,7 @@ static uint64_t run_split(Warp& warp, uint64_t turn) {
       split.place++;
       continue;
     }
+    if (warp.last_arrival > warp.clock) await_loads(warp, i);
     if (i.meets_products && machine.launch->check) touch_product_registers(warp, i);
     switch (i.run(warp, i, mask)) {
       case Flow::Next: warp.split().place++; break;
@@ -166,7 +177,10 @@ void Block::run() {
     budget -= run_split(*warp, turn);
   }
   if (!machine->failed) check_warpgroups(*this);
-  for (Warp& warp : warps) machine->next_tick = std::max(machine->next_tick, warp.tick + 2);
+  for (Warp& warp : warps) {
+    machine->next_tick = std::max(machine->next_tick, warp.tick + 2);
+    machine->counts.latencies += warp.clock;
+  }
 }
 
 void Block::deadlock() {

@@ -49,6 +49,7 @@ struct PendingCopy {                 // a cp.async that no wait has completed
   uint32_t lanes;
   int32_t place;
   uint8_t bytes;
+  uint32_t issued;                   // by the warp's clock
   uint32_t group[kLanes], destination[kLanes];
   uint8_t data[kLanes][16];
 };
@@ -67,6 +68,9 @@ struct Warp {
   uint32_t group[kLanes];            // committed cp.async groups of each lane
   Products products;
   uint8_t carry[kLanes];             // the condition code of add.cc and its like
+  // A clock that only waits for global memory move: what is loaded is there one latency later.
+  uint32_t clock = 0, last_arrival = 0;
+  std::vector<uint32_t> arrivals;    // of what a register was loaded with, by its place in the register file, in lanes
   int32_t current = 0;               // index of the running split
 
   // For the race checker: accesses are stamped with `tick`. Another access of this warp is ordered before this one if its

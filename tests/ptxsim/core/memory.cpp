@@ -29,6 +29,7 @@ void Counts::add(const Counts& other) {
   for (size_t c = 0; c < instructions.size(); c++) instructions[c] += other.instructions[c];
   mma_flops += other.mma_flops, barriers += other.barriers, warp_barriers += other.warp_barriers;
   wide_global += other.wide_global;
+  fetched_bytes += other.fetched_bytes, latencies += other.latencies;
   lines.resize(std::max(lines.size(), other.lines.size()));
   for (size_t l = 0; l < other.lines.size(); l++) lines[l].add(other.lines[l]);
 }
@@ -438,6 +439,7 @@ uint32_t check_global(Warp& warp, const Instruction& i, uint32_t mask, const uin
   line.ideal_sectors += (needed + 31) / 32;
   line.bytes += uint64_t(__builtin_popcount(mask)) * bytes;
   if (bytes == 16) machine.counts.wide_global++;
+  if (access.reads && !access.writes) machine.counts.fetched_bytes += needed;
   if (access.reads && access.writes) line.atomics++;
   return mask;
 }

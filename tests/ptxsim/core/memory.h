@@ -45,6 +45,7 @@ struct Counts {
   std::array<uint64_t, size_t(Class::Count)> instructions{};
   uint64_t mma_flops = 0, barriers = 0, warp_barriers = 0;
   uint64_t wide_global = 0;           // global requests of 16 bytes a lane
+  uint64_t fetched_bytes = 0, latencies = 0;   // loaded from global memory; that warps waited, one after the other
   std::vector<LineCounts> lines;      // by instruction
   void add(const Counts& other);
 };

@@ -91,6 +91,10 @@ template <Space kSpace> Flow load(Warp& warp, const Instruction& i, uint32_t mas
   const uint32_t bytes = uint32_t(i.bytes) * i.count;
   const auto alone = alone_if_strong(i);
   const uint32_t found = locate(warp, i, mask, kSpace, at, bytes, access_of(i, true, false), nullptr, where);
+  if (kSpace == Space::Global) {
+    warp.last_arrival = warp.clock + 1;
+    for (int part = 0; part < i.count; part++) warp.arrivals[i.o[part] / kLanes] = warp.last_arrival;
+  }
   for (int part = 0; part < i.count; part++) {
     uint8_t* d = warp.at<uint8_t>(i.o[part]);
     const int wide = i.target;   // bytes of the register, which may be wider than what is loaded
@@ -401,7 +405,7 @@ Flow copy_async(Warp& warp, const Instruction& i, uint32_t mask) {
     std::memset(&machine.shared[to[lane]], 0xff, i.bytes);
     copy.destination[lane] = to[lane], copy.group[lane] = warp.group[lane];
   });
-  copy.lanes = stored, copy.place = i.place, copy.bytes = i.bytes;
+  copy.lanes = stored, copy.place = i.place, copy.bytes = i.bytes, copy.issued = warp.clock;
   if (stored) warp.copies.push_back(copy);
   return Flow::Next;
 }
@@ -420,7 +424,10 @@ Flow wait_group(Warp& warp, const Instruction& i, uint32_t mask) {
     for_lanes(copy.lanes & mask, [&](int lane) {
       if (i.option == 1 || copy.group[lane] + uint64_t(i.immediate) < warp.group[lane]) complete |= 1u << lane;
     });
-    if (complete) complete_copy(warp, copy, complete);
+    if (complete) {
+      complete_copy(warp, copy, complete);
+      warp.clock = std::max(warp.clock, copy.issued + 1);
+    }
     copy.lanes &= ~complete;
     if (copy.lanes) {
       if (kept != c) warp.copies[kept] = copy;

@@ -36,6 +36,7 @@ struct Instruction {
   uint8_t bytes = 0;           // memory: of one element; elements per lane in `count`
   uint8_t count = 0;
   uint8_t option = 0;          // meaning is the instruction's own
+  uint8_t results = 0;             // how many of its operands, the first ones, it writes
   uint8_t product_registers = 0;   // wgmma.mma_async: how many of its operands, the first ones, are accumulators and A
   bool meets_products = false;     // another instruction has such a register as an operand
   int32_t place = 0;           // its index in the program

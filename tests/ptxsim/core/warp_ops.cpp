@@ -233,7 +233,7 @@ void decode_bar(Decoder& d) {
 // ---- ldmatrix, stmatrix, movmatrix: 8 x 8 matrices of 16 bits. Lane 8m + r has the address of row r of matrix m; lane l holds the
 // elements 2(l % 4) and the next of row l / 4 (transposed: of column l / 4).
 
-template <bool kStore> Flow matrix_memory(Warp& warp, const Instruction& i, uint32_t mask) {   // o = address, registers
+template <bool kStore> Flow matrix_memory(Warp& warp, const Instruction& i, uint32_t mask) {   // o = address, registers; of a load, address last
   Flow flow;
   const uint32_t lanes = gather(warp, mask, warp.all, i.place, flow);
   if (lanes == 0) return flow;
@@ -241,10 +241,11 @@ template <bool kStore> Flow matrix_memory(Warp& warp, const Instruction& i, uint
   Machine& machine = *warp.block->machine;
   const int count = i.count;
   const bool transposed = i.option & 2;
+  const int32_t address = kStore ? i.o.front() : i.o.back();
   uint32_t at[kLanes];
   const uint32_t rows = count == 4 ? kAllLanes : (1u << (8 * count)) - 1;
   for_lanes(rows, [&](int lane) {
-    at[lane] = (i.option & 1 ? warp.at<uint32_t>(i.o[0])[lane] : uint32_t(warp.at<uint64_t>(i.o[0])[lane])) + uint32_t(i.immediate);
+    at[lane] = (i.option & 1 ? warp.at<uint32_t>(address)[lane] : uint32_t(warp.at<uint64_t>(address)[lane])) + uint32_t(i.immediate);
   });
   uint16_t values[kLanes][8];   // row r of matrix m at 8m + r
   auto element = [&](int matrix, int lane, int half) -> uint16_t& {
@@ -262,7 +263,7 @@ template <bool kStore> Flow matrix_memory(Warp& warp, const Instruction& i, uint
     for_lanes(found, [&](int row) { std::memcpy(values[row], &machine.shared[at[row]], 16); });
     for (int m = 0; m < count; m++)
       for_lanes(lanes, [&](int lane) {
-        for (int half = 0; half < 2; half++) warp.at<uint16_t>(i.o[m + 1])[2 * lane + half] = element(m, lane, half);
+        for (int half = 0; half < 2; half++) warp.at<uint16_t>(i.o[m])[2 * lane + half] = element(m, lane, half);
       });
   }
   return Flow::Next;
@@ -275,13 +276,14 @@ template <bool kStore> void decode_matrix(Decoder& d) {
   i.count = d.take("x4") ? 4 : d.take("x2") ? 2 : (d.take("x1"), 1);
   const bool transposed = d.take("trans");
   const size_t address = kStore ? 0 : 1, data = kStore ? 1 : 0;
-  d.address(address);
+  if (kStore) d.address(address);
   const Atom& base = d.atom(address);
   i.option = uint8_t((transposed ? 2 : 0) | (base.kind == Atom::Register && base.bytes == 4 ? 1 : 0));
   for (size_t part = 0; part < i.count; part++) {
     if (kStore) d.from<uint32_t>(data, part);
     else d.to(data, part);
   }
+  if (!kStore) d.address(address);
   i.bytes = 16;
   i.kind = Class::Memory, i.run = matrix_memory<kStore>;
 }

@@ -56,13 +56,13 @@ def kept_stats(channel_stats, x: Tensor, norm: Norm | None, stats: Tensor | None
     return channel_stats(x)
 
 
-def stats_kernels(kind: str) -> Kernels:
-    (channel_stats,) = defined(kind, "channel_stats")
+def stats_kernels(channel_stats, schemas=()) -> Kernels:
+    """channel_stats by its operator."""
 
     def run(call: StatsCall, save: bool):
         return channel_stats(call.ready().x.detach().movedim(1, -1)), ()
 
-    return Kernels(run, None, (named("channel_stats", kind),))
+    return Kernels(run, None, schemas)
 
 
 def norm_kernels(channel_stats, forward, backward, schemas=()) -> Kernels:
@@ -86,9 +86,12 @@ def norm_kernels(channel_stats, forward, backward, schemas=()) -> Kernels:
 
 
 def _served(kind: str) -> dict[str, Kernels]:
-    names = "norm_act", "norm_act_backward"
-    norm_act = norm_kernels(*defined(kind, "channel_stats", *names), tuple(named(name, kind) for name in names))
-    return {"channel_stats": stats_kernels(kind), "norm_act": norm_act}
+    channel_stats, *norm_act = defined(kind, *(names := ("channel_stats", "norm_act", "norm_act_backward")))
+    schemas = tuple(named(name, kind) for name in names)
+    return {
+        "channel_stats": stats_kernels(channel_stats, schemas[:1]),
+        "norm_act": norm_kernels(channel_stats, *norm_act, schemas[1:]),
+    }
 
 
 NATIVE, TRITON = map(_served, KINDS)

@@ -51,7 +51,6 @@
 
 namespace vdiff::norms {
 
-constexpr int kInFlight = 2;  // pixels of a thread, of which it loads both images before it computes any
 template <bool kAligned>
 constexpr int kBlocks = kAligned ? 3 : 2;  // of a multiprocessor of 65,536 registers: 24 warps, or 16
 
@@ -62,35 +61,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kAligned>) norm_act_sums_ker
   const ChannelPlace<T> at(p);
   float rSums[2 * V] = {};  // of du, then of du * (x - mean)
   if (at.channels > 0) {
-    const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + at.c;
-    const T* gGrad = p.other.frame<T>(at.frame, p.frames_of_clip) + at.c;
     float rMean[V], rMul[V], rAdd[V];
     load_field<V, kAligned>(rMean, p, kMean, at.frame, at.c, 0);
     load_field<V, kAligned>(rMul, p, kMul, at.frame, at.c, 1);
     load_field<V, kAligned>(rAdd, p, kAdd, at.frame, at.c, 0);
-    for (int first = at.first; first < at.end; first += kInFlight * at.rows) {
-      uint4 rX[kInFlight] = {}, rGrad[kInFlight] = {};
+    for_pixels<T, kAligned>(p, at, true, [&](int, const Piece<T>& x, const Piece<T>& grad) {
+      // (1) sum_1 += du, sum_x += du * (x - mean)
 #pragma unroll
-      for (int k = 0; k < kInFlight; ++k) {
-        const int pixel = first + k * at.rows;
-        if (pixel >= at.end) continue;
-        rX[k] = load_bits<T, kAligned>(gX + p.x.pixels.at(pixel), at.channels);
-        rGrad[k] = load_bits<T, kAligned>(gGrad + p.other.pixels.at(pixel), at.channels);
+      for (int i = 0; i < V; ++i) {
+        const float centred = x.value[i] - rMean[i];
+        const float du = grad.value[i] * slope(centred * rMul[i] + rAdd[i], p.silu);
+        rSums[i] += du;
+        rSums[V + i] += du * centred;
       }
-#pragma unroll
-      for (int k = 0; k < kInFlight; ++k) {
-        if (first + k * at.rows >= at.end) continue;
-        // (1) sum_1 += du, sum_x += du * (x - mean)
-        const Piece<T> x = unpacked<T>(rX[k]), grad = unpacked<T>(rGrad[k]);
-#pragma unroll
-        for (int i = 0; i < V; ++i) {
-          const float centred = x.value[i] - rMean[i];
-          const float du = grad.value[i] * slope(centred * rMul[i] + rAdd[i], p.silu);
-          rSums[i] += du;
-          rSums[V + i] += du * centred;
-        }
-      }
-    }
+    });
   }
   // (2) rows of a channel added pairwise
   sum_of_rows(rSums, p.cut.columns, shared);
@@ -139,8 +123,6 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kAligned>) norm_act_channels
   constexpr int V = kPiece<T>;
   const ChannelPlace<T> at(p);
   if (at.channels <= 0) return;
-  const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + at.c;
-  const T* gGrad = p.other.frame<T>(at.frame, p.frames_of_clip) + at.c;
   T* gDx = static_cast<T*>(p.out) + int64_t(at.frame) * p.pixels * p.C + at.c;
   float rMean[V], rMul[V], rAdd[V], rOfOne[V], rOfX[V];
   load_field<V, kAligned>(rMean, p, kMean, at.frame, at.c, 0);
@@ -149,31 +131,16 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kAligned>) norm_act_channels
   load_field<V, kAligned>(rOfOne, p, kOfOne, at.frame, at.c, 0);
   load_field<V, kAligned>(rOfX, p, kOfX, at.frame, at.c, 0);
 
-  for (int first = at.first; first < at.end; first += kInFlight * at.rows) {
-    uint4 rX[kInFlight] = {}, rGrad[kInFlight] = {};
+  for_pixels<T, kAligned>(p, at, true, [&](int pixel, const Piece<T>& x, Piece<T> dx) {
+    // (5) dx = du * mul - of_one - (x - mean) * of_x
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int pixel = first + k * at.rows;
-      if (pixel >= at.end) continue;
-      rX[k] = load_bits<T, kAligned>(gX + p.x.pixels.at(pixel), at.channels);
-      rGrad[k] = load_bits<T, kAligned>(gGrad + p.other.pixels.at(pixel), at.channels);
+    for (int i = 0; i < V; ++i) {
+      const float centred = x.value[i] - rMean[i];
+      dx.value[i] *= slope(centred * rMul[i] + rAdd[i], p.silu);
+      if (p.table) dx.value[i] = dx.value[i] * rMul[i] - rOfOne[i] - centred * rOfX[i];
     }
-#pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int pixel = first + k * at.rows;
-      if (pixel >= at.end) continue;
-      // (5) dx = du * mul - of_one - (x - mean) * of_x
-      const Piece<T> x = unpacked<T>(rX[k]);
-      Piece<T> dx = unpacked<T>(rGrad[k]);
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        const float centred = x.value[i] - rMean[i];
-        dx.value[i] *= slope(centred * rMul[i] + rAdd[i], p.silu);
-        if (p.table) dx.value[i] = dx.value[i] * rMul[i] - rOfOne[i] - centred * rOfX[i];
-      }
-      store_piece<T, kAligned>(gDx + int64_t(pixel) * p.C, dx, at.channels);
-    }
-  }
+    store_piece<T, kAligned>(gDx + int64_t(pixel) * p.C, dx, at.channels);
+  });
 }
 
 template <class T, bool kAligned>

@@ -34,7 +34,6 @@
 
 namespace vdiff::norms {
 
-constexpr int kInFlight = 2;  // pixels of a thread, of which it loads all before it computes any
 template <bool kAligned>
 constexpr int kBlocks = kAligned ? 4 : 3;  // of a multiprocessor of 65,536 registers: 32 warps, or 24
 
@@ -43,37 +42,20 @@ __global__ void __launch_bounds__(kThreads, kBlocks<kAligned>) norm_act_channels
   constexpr int V = kPiece<T>;
   const ChannelPlace<T> at(p);
   if (at.channels <= 0) return;
-  const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + at.c;
-  const T* gResidual = p.other.data ? p.other.frame<T>(at.frame, p.frames_of_clip) + at.c : nullptr;
   T* gOut = static_cast<T*>(p.out) + int64_t(at.frame) * p.pixels * p.C + at.c;
   float rMean[V], rMul[V], rAdd[V];
   load_field<V, kAligned>(rMean, p, kMean, at.frame, at.c, 0);
   load_field<V, kAligned>(rMul, p, kMul, at.frame, at.c, 1);
   load_field<V, kAligned>(rAdd, p, kAdd, at.frame, at.c, 0);
 
-  for (int first = at.first; first < at.end; first += kInFlight * at.rows) {
-    uint4 rX[kInFlight] = {}, rResidual[kInFlight] = {};
+  for_pixels<T, kAligned>(p, at, p.other.data != nullptr, [&](int pixel, Piece<T> x, const Piece<T>& residual) {
+    // (1) out = act((x - mean) * mul + add) + residual
 #pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int pixel = first + k * at.rows;
-      if (pixel >= at.end) continue;
-      rX[k] = load_bits<T, kAligned>(gX + p.x.pixels.at(pixel), at.channels);
-      if (gResidual) rResidual[k] = load_bits<T, kAligned>(gResidual + p.other.pixels.at(pixel), at.channels);
+    for (int i = 0; i < V; ++i) {
+      x.value[i] = activated((x.value[i] - rMean[i]) * rMul[i] + rAdd[i], p.silu) + residual.value[i];
     }
-#pragma unroll
-    for (int k = 0; k < kInFlight; ++k) {
-      const int pixel = first + k * at.rows;
-      if (pixel >= at.end) continue;
-      // (1) out = act((x - mean) * mul + add) + residual
-      Piece<T> x = unpacked<T>(rX[k]);
-      const Piece<T> residual = unpacked<T>(rResidual[k]);
-#pragma unroll
-      for (int i = 0; i < V; ++i) {
-        x.value[i] = activated((x.value[i] - rMean[i]) * rMul[i] + rAdd[i], p.silu) + residual.value[i];
-      }
-      store_piece<T, kAligned>(gOut + int64_t(pixel) * p.C, x, at.channels);
-    }
-  }
+    store_piece<T, kAligned>(gOut + int64_t(pixel) * p.C, x, at.channels);
+  });
 }
 
 template <class T, bool kAligned>

@@ -29,6 +29,30 @@ struct ChannelPlace {
   }
 };
 
+constexpr int kInFlight = 2;  // pixels of a thread, of which it loads both images before it computes any
+
+// body(pixel, x, other) for each pixel of a thread, with its pieces of the images; zeros where the other is not there.
+template <class T, bool kAligned, class Body>
+__device__ void for_pixels(const NormCall& p, const ChannelPlace<T>& at, bool other_is_there, const Body& body) {
+  const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + at.c;
+  const T* gOther = other_is_there ? p.other.frame<T>(at.frame, p.frames_of_clip) + at.c : nullptr;
+  for (int first = at.first; first < at.end; first += kInFlight * at.rows) {
+    uint4 rX[kInFlight] = {}, rOther[kInFlight] = {};
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) {
+      const int pixel = first + k * at.rows;
+      if (pixel >= at.end) continue;
+      rX[k] = load_bits<T, kAligned>(gX + p.x.pixels.at(pixel), at.channels);
+      if (other_is_there) rOther[k] = load_bits<T, kAligned>(gOther + p.other.pixels.at(pixel), at.channels);
+    }
+#pragma unroll
+    for (int k = 0; k < kInFlight; ++k) {
+      const int pixel = first + k * at.rows;
+      if (pixel < at.end) body(pixel, unpacked<T>(rX[k]), unpacked<T>(rOther[k]));
+    }
+  }
+}
+
 // A field of the table, of a piece whose first channel is c; `without` where there is no norm.
 template <int kCount, bool kAligned>
 __device__ void load_field(float (&to)[kCount], const NormCall& p, Field field, int frame, int c, float without) {
