@@ -23,7 +23,7 @@ def last_block_of(*kernels):
 
 def zeros(*shape, dtype=torch.float32):
     """Pages that nobody touches take no memory, and no time."""
-    return torch.from_numpy(np.zeros(shape, np.uint16 if dtype == torch.bfloat16 else np.float32)).view(dtype)
+    return torch.from_numpy(np.zeros(shape, f"u{dtype.itemsize}")).view(dtype)
 
 
 def nearly(actual, expected):

@@ -230,6 +230,12 @@ inline WeightPlan weight_plan(const PlaneShape& shape, const ConvSizes& s, DType
   return plan;
 }
 
+// grad, as the norms' plans and kernels take an image.
+inline ChannelStatsParams gradient_image(const NormActConvBackwardParams& p) {
+  const ConvSizes& s = p.sizes;
+  return {p.grad, nullptr, s.B, s.T, s.H, s.W, s.Co, p.stride_grad, p.dtype};
+}
+
 constexpr int kSlices = 8;  // of the frames, whose sums are added up
 
 struct BwdPlan {
@@ -240,9 +246,9 @@ struct BwdPlan {
   bool is_dx;  // there is nothing between x and h
   NormActBackwardParams norm;
   WeightPlan dweight;
-  ChannelStatsParams frames;  // of grad, whose means are the gradients of bias and temb
+  norms::Launch sums;  // of grad, over runs of the pixels of a frame: for the gradients of bias and temb
   LaunchShape dmix, vectors;
-  int64_t at_weight, at_turned, at_dots, at_dh, at_norm, at_parts, at_frames, at_frame_partials, scratch_bytes;
+  int64_t at_weight, at_turned, at_dots, at_dh, at_norm, at_parts, at_sums, scratch_bytes;
 };
 
 inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
@@ -283,9 +289,8 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
     plan.at_parts = scratch.take(plan.dweight.parts * shape.taps() * s.Co * plan.dweight.columns * floats);
   }
   if (p.dtemb || p.dbias) {
-    plan.at_frames = scratch.take(s.B * s.T * s.Co * 2 * floats);
-    plan.frames = {p.grad, nullptr, s.B, s.T, s.H, s.W, s.Co, p.stride_grad, p.dtype};
-    plan.at_frame_partials = scratch.take(statistics_bytes(plan.frames));
+    plan.sums = norms::by_channel(gradient_image(p), norms::kSumPixels);
+    plan.at_sums = scratch.take(s.B * s.T * plan.sums.cut.runs * s.Co * floats);
     plan.vectors = {ceil_div(s.Co, kWarp), kSlices * kWarp, 0};
   }
   plan.scratch_bytes = scratch.bytes;

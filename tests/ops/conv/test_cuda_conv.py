@@ -17,32 +17,31 @@ from vdiff_kernels.verify.inputs import ConvCase
 
 from .simulated import SimulatedConvolutions, launchers, simulated_by_default
 
+# Of these the counts are held; of the others, which run the same kernels, only that they are clean.
+COUNTED = {"several-tiles", "temporal-clip", "temporal-mix-scalar", "many-channels", "temporal-wide", "rms-adaptive"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TAPS = {"spatial": (1, 3, 3), "temporal": (3, 1, 1)}
 
+WIDE = ConvCase("temporal-wide", C=16, Co=24, kernel="temporal", residual=True)
 # Beyond a block in every direction that is cut: lines and columns of pixels, channels in and out, parts of the weight's pixels.
 TILE_CASES = [
-    ConvCase("tiles", C=40, Co=136, T=1, H=17, W=19, groups=8, temb="frame", residual=True, mix="frame"),
+    ConvCase("tiles", C=40, Co=136, T=1, H=17, W=19, groups=8, temb="frame", residual=True),
+    ConvCase("mixed-tiles", C=8, Co=136, T=6, H=9, W=17, temb="frame", residual=True, mix="frame"),
     ConvCase("narrow-tiles", C=37, Co=134, T=1, H=19, W=9, groups=1, residual=True),
     ConvCase("long-lines", C=8, Co=8, T=1, H=2, W=200, act=None),
-    ConvCase("parts", C=8, Co=8, T=2, H=33, W=37, residual=True),
+    ConvCase("parts", C=8, Co=72, T=2, H=33, W=37, residual=True),
     ConvCase("parts-of-frames", C=8, Co=8, T=37, H=5, W=9, kernel="temporal", scope="clip", temb="frame"),
     ConvCase("many-frames", B=2, C=40, Co=24, T=131, H=1, W=1, kernel="temporal", groups=8, mix="frame", residual=True),
-    ConvCase("temporal-tiles", C=72, Co=136, T=17, H=3, W=7, kernel="temporal", groups=8, temb="frame", residual=True, mix="frame"),
+    ConvCase("temporal-tiles", C=72, Co=136, T=17, H=3, W=7, kernel="temporal", groups=8, residual=True, mix="frame"),
 ]
 
 
-@pytest.fixture
-def simulated(simulate):
-    """The public operator runs the CUDA kernels in the simulator."""
-    with simulated_by_default(simulate.launcher):
-        yield
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", CONV_CASES, ids=str)
-def test_forward_and_every_gradient(case, dtype, simulated):
-    check(case, DTYPES[dtype])
+@pytest.mark.parametrize("case", [*CONV_CASES, WIDE], ids=str)
+def test_forward_and_every_gradient(case, dtype, simulate):
+    run = simulate.launcher if case.name in COUNTED else clean_run((0, 1, 2))
+    with simulated_by_default(run):
+        check(case, DTYPES[dtype])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -62,10 +61,10 @@ def test_every_kernel_that_ships_was_run():
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", TAPS)
 @pytest.mark.parametrize("T, H, W", [(1, 1, 1), (2, 5, 9), (3, 17, 19), (5, 1, 133)])
-def test_statistics_of_out(T, H, W, kind, dtype):
+def test_statistics_of_out(T, H, W, kind, dtype, simulate):
     x, weight = torch.randn(1, T, H, W, 8).to(DTYPES[dtype]), torch.randn(130, 8, *TAPS[kind]).to(DTYPES[dtype]) / 5
     far = torch.linspace(-100, 100, 130)  # means of many deviations
-    out, stats = SimulatedConvolutions(clean_run()).forward(x, weight, far, *NONE, None, None, None, True)
+    out, stats = SimulatedConvolutions(simulate.launcher).forward(x, weight, far, *NONE, None, None, None, True)
     variance, mean = torch.var_mean(out.double(), dim=(2, 3), correction=0)
     torch.testing.assert_close(stats.double(), torch.stack((mean, variance), -1), rtol=1e-5, atol=1e-6)
 
@@ -201,13 +200,13 @@ def test_strides_past_2_to_the_31(kind):
     steps = (0, 2**20, FAR, 8, 1) if kind == "spatial" else (0, FAR, 2**10, 8, 1)
     x, residual, grad_out = (whole[2**8 * i :].as_strided(near.shape[1:], steps).copy_(near[i]) for i in range(3))
     weight = (torch.randn(8, 8, *TAPS[kind]) / 5).bfloat16()
+    convolutions = SimulatedConvolutions(clean_run())
     results = [
         (
-            convolutions.forward(x, weight, None, *NONE, None, residual, None, False)[0],
-            *convolutions.backward(grad_out, x, weight, weight[:, 0, 0, 0, 0], *NONE, None, None, True, True, False)[:3],
+            convolutions.forward(images[0], weight, None, *NONE, None, images[1], None, False)[0],
+            *convolutions.backward(images[2], images[0], weight, near[0, 0, 0, 0, 0], *NONE, None, None, True, True, False)[:3],
         )
-        for convolutions in [SimulatedConvolutions(clean_run())]
-        for x, residual, grad_out in ((x, residual, grad_out), near)
+        for images in ((x, residual, grad_out), near)
     ]
     assert all(torch.equal(a, b) for a, b in zip(*results))
 
@@ -231,21 +230,24 @@ def test_results_past_2_to_the_31(kind):
 
 
 @pytest.mark.parametrize("kind", TAPS)
-def test_weights_past_2_to_the_31(kind):
+@pytest.mark.parametrize("Ci, what", [(8, "out"), (32, "dweight")])
+def test_weights_past_2_to_the_31(Ci, what, kind):
     """The weight, as it lies and packed; its gradient, and the parts of that."""
-    Co = 2**31 // 24 + 5 if kind == "temporal" else 2**31 // 72 + 5
-    x, grad_out = torch.randn(1, 1, 2, 3, 8).bfloat16(), zeros(1, 1, 2, 3, Co, dtype=torch.bfloat16)
-    weight = zeros(Co, 8, *TAPS[kind], dtype=torch.bfloat16)
-    grad_out[..., -8:], weight[-8:] = torch.randn(1, 1, 2, 3, 8), torch.randn(8, 8, *TAPS[kind])
-    run = last_block_of("conv_kernel", "weight_pack", "dweight")
-    convolutions = SimulatedConvolutions(run, zeros)
-    out, _ = convolutions.forward(x, weight, None, *NONE, None, None, None, False)
-    dweight = convolutions.backward(grad_out, x, weight, None, *NONE, None, None, False, True, False)[1]
+    taps = torch.Size(TAPS[kind]).numel()
+    Co = 2**31 // (taps * Ci) + 5
+    x, grad_out = torch.randn(1, 1, 2, 3, Ci).bfloat16(), zeros(1, 1, 2, 3, Co, dtype=torch.bfloat16)
+    weight = zeros(Co, Ci, *TAPS[kind], dtype=torch.bfloat16)
+    grad_out[..., -8:], weight[-8:] = torch.randn(1, 1, 2, 3, 8), torch.randn(8, Ci, *TAPS[kind])
+    convolutions = SimulatedConvolutions(last_block_of("conv_kernel", "weight_pack", "dweight"), zeros)
     near = weight[-8:].double().requires_grad_()
     expected = norm_act_conv(x.double().movedim(-1, 1), near)
-    (expected_dweight,) = torch.autograd.grad(expected, near, grad_out[..., -8:].double().movedim(-1, 1))
-    nearly(out[..., -8:], expected.detach().movedim(1, -1))
-    nearly(dweight[-1:], expected_dweight[-1:])
+    if what == "out":
+        out, _ = convolutions.forward(x, weight, None, *NONE, None, None, None, False)
+        nearly(out[..., -8:], expected.detach().movedim(1, -1))
+    else:
+        dweight = convolutions.backward(grad_out, x, weight, None, *NONE, None, None, False, True, False)[1]
+        (expected,) = torch.autograd.grad(expected, near, grad_out[..., -8:].double().movedim(-1, 1))
+        nearly(dweight[-1:], expected[-1:])
 
 
 def both(run, grad_out, x, weight, outputs=ptxsim.empty):

@@ -5,6 +5,7 @@
 #include "conv/cuda/sm80/instantiations.h"
 #include "conv/cuda/to_planes.cuh"
 #include "norm/cuda/sm80/channel_stats.h"
+#include "norm/cuda/to_images.cuh"
 
 namespace vdiff {
 
@@ -104,12 +105,18 @@ class Backward {
   }
 
   void vectors() const {
-    ChannelStatsParams frames = plan_.frames;
-    frames.stats = floats(plan_.at_frames);
-    if (s_.B * s_.T > 0) launch_channel_stats(frames, scratch_ + plan_.at_frame_partials, stream_);
-    launch("conv_vectors_kernel", conv_vectors_kernel<>, plan_.vectors, stream_, reinterpret_cast<const float2*>(frames.stats),
-           mix(), static_cast<float*>(p_.dtemb), static_cast<float*>(p_.dbias), int(s_.B * s_.T), int(s_.Co),
-           float(s_.H * s_.W));
+    const ChannelStatsParams image = gradient_image(p_);
+    norms::NormCall call{};
+    call.x = norms::image(image, p_.grad, p_.stride_grad);
+    call.sums = floats(plan_.at_sums);
+    call.C = int(s_.Co), call.frames = int(s_.B * s_.T), call.frames_of_clip = int(s_.T), call.pixels = int(s_.H * s_.W);
+    call.cut = plan_.sums.cut;
+    norms::dispatch_served(p_.dtype, norms::is_aligned(image, {p_.grad}, {&p_.stride_grad}), [&](auto type, auto aligned) {
+      const auto kernel = conv_frame_sums_kernel<typename decltype(type)::type, decltype(aligned)::value != 0>;
+      launch("conv_frame_sums_kernel", kernel, plan_.sums.shape, stream_, call);
+    });
+    launch("conv_vectors_kernel", conv_vectors_kernel<>, plan_.vectors, stream_, call.sums, mix(), static_cast<float*>(p_.dtemb),
+           static_cast<float*>(p_.dbias), call.frames, call.cut.runs, call.C);
   }
 
   const NormActConvBackwardParams& p_;

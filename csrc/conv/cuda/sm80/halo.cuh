@@ -42,7 +42,7 @@ __device__ void copy_piece(char* to, const T* from, int count, int bytes) {
   }
 }
 
-// The channels from c on of a frame's pixel, where they lie in shared memory.
+// The channels from c on of a frame's pixel, where they lie in shared memory. Those behind the last stay zero: so does the table.
 template <bool kWide, class T>
 __device__ void prepare_piece(char* at, const Prologue& p, int frame, int c, int C) {
   constexpr int V = kPiece<T>;
@@ -62,7 +62,7 @@ __device__ void prepare_piece(char* at, const Prologue& p, int frame, int c, int
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float u = p.table ? (x.value[i] - mean[i]) * mul[i] + add[i] : x.value[i];
-      x.value[i] = kWide || c + i < C ? norms::activated(u, p.silu) : 0;
+      x.value[i] = norms::activated(u, p.silu);
     }
   }
   bits = packed(x);
