@@ -238,17 +238,28 @@ inline ChannelStatsParams gradient_image(const NormActConvBackwardParams& p) {
 
 constexpr int kSlices = 8;  // of the frames, whose sums are added up
 
+// How dx follows from the gradient of h: it is that; du comes with sums, in the product's epilogue, as far as the frames of a tile
+// share a norm; or the norm's backward is all its own.
+enum class Way { IsDh, ThroughDu, Apart };
+
+inline Way way_of(const NormActConvBackwardParams& p) {
+  if (p.norm.kind == NormKind::None) return p.norm.silu ? Way::ThroughDu : Way::IsDh;
+  const bool is_shared = p.norm.kind == NormKind::Group && (!p.sizes.temporal || p.norm.clip);
+  return is_shared ? Way::ThroughDu : Way::Apart;
+}
+
 struct BwdPlan {
+  bool has_operand;  // h is wanted, or the table of its norm
   OperandPlan operand;
   PackPlan pack, turned;  // the weight for y, and for the gradient of h
   ConvPlan dot;           // grad y, where mix wants a gradient
   ConvPlan dh;
-  bool is_dx;  // there is nothing between x and h
+  Way way;
   NormActBackwardParams norm;
   WeightPlan dweight;
   norms::Launch sums;  // of grad, over runs of the pixels of a frame: for the gradients of bias and temb
   LaunchShape dmix, vectors;
-  int64_t at_weight, at_turned, at_dots, at_dh, at_norm, at_parts, at_sums, scratch_bytes;
+  int64_t at_weight, at_turned, at_dots, at_dh, at_du_sums, at_norm, at_parts, at_sums, scratch_bytes;
 };
 
 inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
@@ -258,7 +269,10 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
   const PlaneShape shape = plane_shape(s);
   const int64_t floats = sizeof(float);
   const bool any = s.B * s.T * s.H * s.W > 0;
-  if (any && (p.dmix || p.dweight)) plan.operand = operand_plan(p, scratch);
+  plan.way = way_of(p);
+  const bool wants_table = p.need_x && plan.way == Way::ThroughDu;
+  plan.has_operand = any && (p.dmix || p.dweight || wants_table);
+  if (plan.has_operand) plan.operand = operand_plan(p, scratch);
   if (any && p.dmix) {
     plan.dot = conv_plan(shape, s.Co);
     if (!is_packed(p.weight, s, p.dtype)) plan.pack = pack_plan(s, p.dtype, shape.taps(), false);
@@ -266,13 +280,12 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
     plan.at_dots = scratch.take(plan.dot.grid.count() * plan.dot.tiles.lines * floats);
     plan.dmix = {s.B * s.T, kWarp, 0};
   }
-  plan.is_dx = p.norm.kind == NormKind::None && !p.norm.silu;
   if (p.need_x) {
     if (any) plan.dh = conv_plan(shape, s.Ci);
     plan.turned = pack_plan(s, p.dtype, shape.taps(), true);
     plan.at_turned = scratch.take(plan.turned.bytes);
-    if (!plan.is_dx) {
-      plan.at_dh = scratch.take(image_bytes(s, s.Ci, p.dtype));
+    const bool has_norm = p.norm.kind != NormKind::None;
+    if (has_norm) {
       NormActBackwardParams& norm = plan.norm;
       norm.x = p.x, norm.dx = p.dx;
       norm.dweight = p.dnorm_weight, norm.dbias = p.dnorm_bias, norm.dscale = p.dscale, norm.dshift = p.dshift;
@@ -281,8 +294,10 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
       norm.stride_x = p.stride_x;
       norm.norm = p.norm;
       norm.dtype = p.dtype;
-      plan.at_norm = scratch.take(norms::bwd_plan(norm).scratch_bytes);
+      plan.at_dh = scratch.take(image_bytes(s, s.Ci, p.dtype));
     }
+    if (has_norm && plan.way == Way::ThroughDu) plan.at_du_sums = scratch.take(plan.dh.grid.down * 2 * s.Ci * floats);
+    if (plan.way == Way::Apart) plan.at_norm = scratch.take(norms::bwd_plan(plan.norm).scratch_bytes);
   }
   if (p.dweight) {
     plan.dweight = weight_plan(shape, s, p.dtype);

@@ -20,9 +20,11 @@ struct ConvCall {
   const float* bias;  // (Co,), or null, like the next two
   const float* temb;  // (frames, Co)
   const float* mix;   // (frames,)
-  Planes other;       // the residual; of a dot, the gradient
+  Planes other;       // the residual; of a dot, the gradient; of du, x
   Planes out;
-  float* partials;  // stats: (planes, tiles, Co, 2); dot: (tiles of all planes, tiles of Co, lines of a tile)
+  Prologue back;      // of du: the norm and activation that the gradient goes back through
+  // Of all planes' tiles. Stats: (tiles, Co, 2); dot: (tiles, tiles of Co, lines of a tile); du: (tiles, 2, Co), null without norm.
+  float* partials;
   int Ci, Co;
   Tiling tiling;
   TileGrid grid;

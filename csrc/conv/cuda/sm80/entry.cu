@@ -48,10 +48,10 @@ class Backward {
 
   void run() const {
     Operand h{};
-    if (plan_.dot.shape.blocks > 0 || plan_.dweight.shape.blocks > 0) h = launch_operand(p_, plan_.operand, scratch_, stream_);
+    if (plan_.has_operand) h = launch_operand(p_, plan_.operand, scratch_, stream_);
     if (p_.dmix) mix_gradient(h);
     if (p_.dweight) weight_gradient(h);
-    if (p_.need_x) input_gradient();
+    if (p_.need_x) input_gradient(h);
     if (p_.dtemb || p_.dbias) vectors();
   }
 
@@ -90,18 +90,31 @@ class Backward {
   }
 
   // A convolution of dy with channels exchanged and taps turned around, then the norm's own backward.
-  void input_gradient() const {
+  void input_gradient(const Operand& h) const {
     ConvSizes turned = s_;
     turned.Ci = s_.Co, turned.Co = s_.Ci;
-    void* const dh = plan_.is_dx ? p_.dx : scratch_ + plan_.at_dh;
+    const bool has_norm = p_.norm.kind != NormKind::None;
+    void* const out = has_norm ? scratch_ + plan_.at_dh : p_.dx;
     const PackedWeight weight = packed_weight(p_.weight, s_, plan_.turned, true, p_.dtype, scratch_ + plan_.at_turned, stream_);
     ConvCall call = conv_call(turned, {grad(), of_grad()}, weight, plan_.dh);
-    call.out = contiguous_planes(turned, dh, s_.Ci, p_.dtype);
-    launch_conv(call, Result::Out, turned, plan_.dh, p_.dtype, stream_);
-    if (plan_.is_dx) return;
+    call.out = contiguous_planes(turned, out, s_.Ci, p_.dtype);
     NormActBackwardParams norm = plan_.norm;
-    norm.grad = dh;
-    launch_norm_act_bwd(norm, scratch_ + plan_.at_norm, stream_);
+    norm.grad = out;
+    if (plan_.way != Way::ThroughDu) {
+      launch_conv(call, Result::Out, turned, plan_.dh, p_.dtype, stream_);
+      if (plan_.way == Way::Apart) launch_norm_act_bwd(norm, scratch_ + plan_.at_norm, stream_);
+      return;
+    }
+    call.other = planes(s_, p_.x, p_.stride_x, s_.Ci, p_.dtype);
+    call.back = h.prologue;
+    call.partials = has_norm ? floats(plan_.at_du_sums) : nullptr;
+    dispatch_served(p_.dtype, [&](auto type) {
+      launch_conv_du<typename decltype(type)::type>(call, plane_shape(s_).across, plan_.dh.shape, stream_);
+    });
+    if (!has_norm) return;
+    const int64_t of_plane = plan_.dh.tiles.count(), of_clip = s_.temporal ? of_plane : s_.T * of_plane;
+    launch_norm_act_bwd_of_sums(
+        norm, {floats(plan_.operand.at_table), call.partials, p_.norm.clip ? of_clip : of_plane, of_clip}, stream_);
   }
 
   void vectors() const {

@@ -9,6 +9,9 @@ namespace vdiff::convolution {
 template <class T>
 void launch_conv(const ConvCall& call, Result result, int across, const LaunchShape& shape, cudaStream_t stream);
 
+template <class T>
+void launch_conv_du(const ConvCall& call, int across, const LaunchShape& shape, cudaStream_t stream);
+
 // parts: the plan's; dweight (Co, Ci, taps).
 template <class T>
 void launch_dweight(const WeightCall& call, const WeightPlan& plan, void* dweight, int across, cudaStream_t stream);
