@@ -28,6 +28,7 @@ ATTENTION = "tests/ops/attention/test_cuda_attention.py::test_"
 EXTENT = "tests/ops/attention/test_cuda_extent.py::test_"
 STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
 NORMS = "tests/ops/norm/test_cuda_norm_act.py::test_"
+CONV = "tests/ops/conv/test_cuda_conv.py::test_"
 GEGLU = "tests/ops/feedforward/test_cuda_geglu.py::test_"
 
 
@@ -47,6 +48,14 @@ class Mutation:
         if len(found) != 1:
             raise ValueError(f"{self.name}: its old text stands in {self.file} {len(found)} times, expected once:\n{self.old}")
         return found[0]
+
+
+def convolved(case: str, dtype: str = "bfloat16") -> str:
+    return f"{CONV}forward_and_every_gradient[norm_act_conv-{case}-{dtype}]"
+
+
+def conv_edge(case: str, dtype: str = "bfloat16") -> str:
+    return f"{CONV}edges_of_tiles[norm_act_conv-{case}-{dtype}]"
 
 
 def edge(case: str) -> str:
@@ -402,6 +411,76 @@ MUTATIONS = [
     ),
     Mutation("sums-of-clip", "norm_act_bwd.cuh", "(b * runs + run) * 2", "run * 2", (normed("group-frame"),)),
     Mutation("scale-of-weight", "norm_act_bwd.cuh", "dweight += factor * rSums", "dweight += rSums", (normed("one-group"),)),
+    # Of the convolutions: a tile with its halo.
+    Mutation(
+        "norm-of-the-padding", "halo.cuh", "if (there) prepare_piece<kWide, T>(sHalo", "prepare_piece<kWide, T>(sHalo",
+        (convolved("spatial-group"),),
+    ),
+    Mutation("line-of-halo", "halo.cuh", "at.line + down - 1,", "at.line + down,", (convolved("temporal-plain"),)),
+    Mutation("column-of-halo", "halo.cuh", "down * width - kAcross / 2", "down * width - 1", (convolved("temporal-plain"),)),
+    Mutation("elements-of-a-copy", "halo.cuh", "from + element, element < count)", "from + element, true)",
+             (conv_edge("narrow-tiles", "float32"),), "float32"),
+    Mutation("mix-of-frame", "halo.cuh", "1 - p.mix[frame]", "1 - p.mix[0]", (conv_edge("mixed-tiles"),)),
+    Mutation("row-of-table", "planes.h", "int64_t(frame / frames_of_row)", "int64_t(frame)", (convolved("temporal-clip"),)),
+    Mutation("step-of-lines", "planes.h", "return line * stride_line +", "return int(line * stride_line) +",
+             (f"{CONV}strides_past_2_to_the_31[spatial]",)),
+    Mutation("step-of-planes", "planes.h", "plane % planes_of_clip * stride_plane;",
+             "int(plane % planes_of_clip * stride_plane);",
+             (f"{CONV}results_past_2_to_the_31[spatial]",)),
+    Mutation("alignment-of-lines", "to_planes.cuh", "divides(s.H, stride.h)", "true",
+             (f"{CONV}every_image_has_its_own_strides[lines at odd steps-float16-spatial]",), "float16"),
+    # Their product.
+    Mutation("taps-transposed", "conv_product.cuh", "tap / kAcross * width + tap % kAcross;",
+             "tap % kAcross * width + tap / kAcross;",
+             (convolved("spatial-plain"),)),
+    Mutation("halo-in-use", "conv_product.cuh", "halo.copy(sNext,", "halo.copy(sHalo,", (conv_edge("tiles"),)),
+    Mutation("normalised-too-early", "conv_product.cuh", "if (tap == kTaps - 1 && chunk", "if (tap == 1 && chunk",
+             (conv_edge("temporal-tiles"),)),
+    Mutation("weight-of-the-next-tap", "conv_product.cuh", "tap + 2 - (wraps ? kTaps : 0)", "tap + 2",
+             (convolved("spatial-plain"),)),
+    Mutation("columns-beyond-the-plane", "conv_product.cuh", " && pixel.column < p.columns};", "};",
+             (convolved("several-tiles"),)),
+    Mutation("rows-beyond-the-tile", "conv_product.cuh", "{pixel.line, pixel.column, down < p.tiles.lines && ",
+             "{pixel.line, pixel.column, ", (conv_edge("tiles"),)),
+    Mutation("offset-of-weight", "conv_product.cuh", "tap % kAcross * p.weight.stride_tap_column + k)",
+             "int(tap % kAcross * p.weight.stride_tap_column) + k)", (f"{CONV}weights_past_2_to_the_31[8-out-spatial]",)),
+    # What follows it.
+    Mutation("residual-alone", "conv.cuh", "load_acc(pair) + factor * y[0]", "load_acc(pair) + y[0]",
+             (convolved("several-tiles"),)),
+    Mutation("temb-of-clip", "conv.cuh", "p.temb + int64_t(frame) * p.Co", "p.temb + int64_t(at.plane) * p.Co",
+             (convolved("temporal-clip"),)),
+    Mutation("apart-of-groups", "conv.cuh", " + pixels[i] * (deviation * deviation)", "",
+             (f"{CONV}statistics_of_out[3-17-19-spatial-bfloat16]",)),
+    Mutation("pixels-of-a-group", "conv.cuh", "pixels[group] = count;", "pixels[group] = 16;",
+             (f"{CONV}statistics_of_out[3-17-19-spatial-bfloat16]",)),
+    Mutation("dots-of-one-warp", "conv.cuh", "rows[0][i] + rows[1][i]", "rows[0][i]", (conv_edge("mixed-tiles"),)),
+    Mutation("deviation-of-du", "conv_du.cuh", "x * p.back.field(norms::kRstd, frame, p.Co)[c]", "x",
+             (convolved("spatial-group"),)),
+    Mutation("du-beyond-the-image", "conv_du.cuh", "          if (!there[half]) continue;\n", "", (convolved("spatial-group"),)),
+    Mutation("sums-of-a-tile", "conv_du.cuh", "int64_t(place.down) * 2 * p.Co + c", "int64_t(at.plane) * 2 * p.Co + c",
+             (conv_edge("tiles"),)),
+    Mutation("offset-of-turned-taps", "weight_pack.cuh", "kTaps - 1 - tap) * kTap", "tap) * kTap", (convolved("spatial-plain"),)),
+    Mutation("row-of-packed", "weight_pack.cuh", "(int64_t(tap) * rows + first_row + row) * K",
+             "((tap * rows) + first_row + row) * K",
+             (f"{CONV}weights_past_2_to_the_31[8-out-spatial]",)),
+    Mutation("end-of-packed", "weight_pack.cuh", " || first_k + k >= K", "", (convolved("spatial-plain"),)),
+    Mutation("width-of-last-tile", "conv_sums.cuh", "min(tiles.columns, columns - over * tiles.columns)", "tiles.columns",
+             (f"{CONV}statistics_of_out[5-1-133-spatial-bfloat16]",)),
+    Mutation("line-of-dots", "conv_sums.cuh", "line % p.tiles.lines;", "line;", (conv_edge("many-frames"),)),
+    Mutation("runs-of-a-frame", "conv_sums.cuh", "p.cut.runs + at.run) * p.C", "p.cut.runs) * p.C", (conv_edge("parts"),)),
+    Mutation("mix-of-bias", "conv_sums.cuh", "sum *= 1 - mix[frame];", "sum *= 1;", (convolved("several-tiles"),)),
+    # The gradient of their weight.
+    Mutation("part-of-pixels", "weight_gradient.cuh", "min(first + p.part, p.planes", "min(p.planes * t.tiles.count(), p.planes",
+             (conv_edge("parts"),)),
+    Mutation("gradient-beyond-the-tile", "weight_gradient.cuh", "row < pixels && line < t.lines", "line < t.lines",
+             (conv_edge("parts"),)),
+    Mutation("gradient-before-its-mix", "weight_gradient.cuh", "    gradient.prepare(sGradient, TilePlace(t, tile));\n", "",
+             (convolved("several-tiles"),)),
+    Mutation("halo-of-a-pixel", "weight_gradient.cuh", "i + t.tile_columns.quotient(i) * (kAcross - 1)", "i",
+             (convolved("spatial-plain"),)),
+    Mutation("row-of-parts", "weight_gradient.cuh", "(int64_t(part) * kTaps + tap) * p.Co + co) * p.columns",
+             "(part * kTaps + tap) * p.Co + co) * p.columns", (f"{CONV}weights_past_2_to_the_31[32-dweight-spatial]",)),
+    Mutation("sum-of-parts", "weight_gradient.cuh", "part < count && ci < Ci", "part < 1 && ci < Ci", (conv_edge("parts"),)),
     # Of GEGLU and the matrix product that it is on.
     Mutation("gate-of-the-other-half", "geglu_fwd.cuh", "a[0] * b[0] * cdf(b[0])", "a[0] * b[0] * cdf(a[0])", (gated("even"),)),
     Mutation(

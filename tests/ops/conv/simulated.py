@@ -14,10 +14,15 @@ def launchers():
     return launchers_of("conv", "norm")
 
 
-def simulated_by_default(run):
-    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
+def kernels_of(run):
+    """Those of each operator. run: `simulate.launcher`, or its like."""
     operators = SimulatedConvolutions(run)
-    return taken_by_auto({"norm_act_conv": served(operators.norms.channel_stats, operators.forward, operators.backward)})
+    return {"norm_act_conv": served(operators.norms.channel_stats, operators.forward, operators.backward)}
+
+
+def simulated_by_default(run):
+    """Auto takes the simulated CUDA kernels on the CPU."""
+    return taken_by_auto(kernels_of(run))
 
 
 class SimulatedConvolutions:

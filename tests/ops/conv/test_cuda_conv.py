@@ -18,11 +18,14 @@ from vdiff_kernels.verify.inputs import ConvCase
 from .simulated import SimulatedConvolutions, launchers, simulated_by_default
 
 # Of these the counts are held; of the others, which run the same kernels, only that they are clean.
-COUNTED = {"several-tiles", "temporal-clip", "temporal-mix-scalar", "many-channels", "temporal-wide", "rms-adaptive"}
+COUNTED = {"several-tiles", "spatial-wide", "temporal-clip", "temporal-mix-scalar", "many-channels", "temporal-wide"}
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 TAPS = {"spatial": (1, 3, 3), "temporal": (3, 1, 1)}
 
-WIDE = ConvCase("temporal-wide", C=16, Co=24, kernel="temporal", residual=True)
+WIDE = [
+    ConvCase("spatial-wide", C=16, Co=24, residual=True),
+    ConvCase("temporal-wide", C=16, Co=24, kernel="temporal", scope="clip", residual=True),
+]
 # Beyond a block in every direction that is cut: lines and columns of pixels, channels in and out, parts of the weight's pixels.
 TILE_CASES = [
     ConvCase("tiles", C=40, Co=136, T=1, H=17, W=19, groups=8, temb="frame", residual=True),
@@ -37,7 +40,7 @@ TILE_CASES = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("case", [*CONV_CASES, WIDE], ids=str)
+@pytest.mark.parametrize("case", [*CONV_CASES, *WIDE], ids=str)
 def test_forward_and_every_gradient(case, dtype, simulate):
     run = simulate.launcher if case.name in COUNTED else clean_run((0, 1, 2))
     with simulated_by_default(run):
@@ -83,6 +86,7 @@ LAYOUTS = {
     "an odd number of channels": ((B, T, H, W, C + 1), lambda whole: whole[..., 1:]),
     "an odd address": ((B * T * H * W * C + 1,), lambda whole: whole[1:].view(B, T, H, W, C)),
     "an even address": ((B * T * H * W * C + 2,), lambda whole: whole[2:].view(B, T, H, W, C)),
+    "lines at odd steps": ((B, T, H, W * C + 1), lambda whole: whole[..., 1:].unflatten(-1, (W, C))),
     "other order": ((H, W, T, B, C), lambda whole: whole.permute(3, 2, 0, 1, 4)),
     "one clip for all": ((1, T, H, W, C), lambda whole: whole.expand(B, T, H, W, C)),
     "one row for all": ((C,), lambda whole: whole.expand(B, T, H, W, C)),
