@@ -5,18 +5,23 @@
 
 namespace vdiff::convolution {
 
-// (taps, rows, K): rows along K of whole pieces.
+// (taps, rows, K): rows along K of whole pieces. In elements, from tap to tap as the product goes over them: to the next column, to
+// the next line's first, and to the next chunk's first of all.
 struct PackedWeight {
   const void* data;
-  int64_t stride_tap_line, stride_tap_column, stride_row;
+  int64_t stride_row, next_column, next_line, next_chunk;
+
+  PackedWeight(const void* data, int64_t row, int64_t tap_line, int64_t tap_column, int across, int chunk)
+      : data(data), stride_row(row), next_column(tap_column), next_line(tap_line - (across - 1) * tap_column),
+        next_chunk(chunk - 2 * tap_line - (across - 1) * tap_column) {}
 };
 
 enum class Result { Out, OutAndStats, Dot };
 
 struct ConvCall {
+  PackedWeight weight;
   Planes x;
   Prologue prologue;
-  PackedWeight weight;
   const float* bias;  // (Co,), or null, like the next two
   const float* temb;  // (frames, Co)
   const float* mix;   // (frames,)

@@ -32,19 +32,18 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_du_ker
   const TilePlace at(p.tiling, place.down);
   const TileRows pixels = {p.tiling, at};
   const int n = place.across * product::kTileColumns + product::warp_column();
-  const int frame = p.tiling.frame(at.plane, at.line);
   const Rows sRows(shared_memory + threadIdx.x / kWarp * Rows::kBytes);
   Sums& sSums = *reinterpret_cast<Sums*>(shared_memory + kRowsBytes);
-  // A number of the table, of the channel at `column` of the warp's; `without` a norm.
+  // The tile's row of the table; null without a norm.
+  const float* const gRow = p.back.table ? p.back.field(norms::kMean, p.tiling.frame(at.plane, at.line), p.Co) : nullptr;
   const auto field = [&](norms::Field which, int column, float without) {
-    return p.back.table && n + column < p.Co ? p.back.field(which, frame, p.Co)[n + column] : without;
+    return gRow && n + column < p.Co ? gRow[which * p.Co + n + column] : without;
   };
 #pragma unroll
   for (int m = 0; m < kM; ++m) {
     const int first = product::warp_row() + 16 * m;
     sRows.load(ImageRows<const T>{p.other, pixels, first, n}, p.Co - n, p.other.bytes);
     __syncwarp();
-    const bool there[2] = {pixels(first + product::row_of_pair(0)).there, pixels(first + product::row_of_pair(1)).there};
 #pragma unroll
     for (int i = 0; i < kN; ++i) {
       const int column = product::column_of_pair(i);
@@ -59,7 +58,7 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_du_ker
           const float centred = load_acc(sRows.pair(product::row_of_pair(half), column) + j) - mean;
           du[half][j] = rY[m][i][2 * half + j] * norms::slope(centred * mul + add, p.back.silu);
           // (2) sum_1 += du, sum_n += du (x - mean) rstd
-          if (!there[half]) continue;
+          if (!pixels(first + product::row_of_pair(half)).there) continue;
           sums[0][j] += du[half][j];
           sums[1][j] += du[half][j] * centred;
         }
@@ -83,7 +82,7 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_du_ker
   for (int i = 0; i < kGroups; ++i) one += sSums[i][column].x, x += sSums[i][column].y;
   float* const gSums = p.partials + int64_t(place.down) * 2 * p.Co + c;
   gSums[0] = one;
-  gSums[p.Co] = x * p.back.field(norms::kRstd, frame, p.Co)[c];
+  gSums[p.Co] = x * gRow[norms::kRstd * p.Co + c];
 }
 
 template <class T>

@@ -72,32 +72,55 @@ __device__ inline float sum_down(float value) {
   return value;
 }
 
+// A thread's part in copying the weight: of its rows, tap by tap and chunk by chunk.
+template <class T, int kAcross>
+class WeightCopies {
+  using Tile = product::OperandTile<T, true>;
+  static constexpr int kStep = kThreads / Tile::kPieces;  // from one row of a thread to its next
+  static constexpr int kOwn = product::kTileColumns / kStep;
+
+ public:
+  static constexpr int kBytes = product::kTileColumns * product::kChunkBytes;  // of a stage
+
+  __device__ WeightCopies(const ConvCall& p, int first_row) : p_(p), k_(threadIdx.x % Tile::kPieces * kPiece<T>), tap_(0) {
+    const int row = threadIdx.x / Tile::kPieces;
+    from_ = static_cast<const T*>(p.weight.data) + (first_row + row) * p.weight.stride_row + k_;
+    to_ = Tile::offset(row, threadIdx.x % Tile::kPieces);
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) there_[i] = first_row + row + i * kStep < p.Co;
+  }
+
+  __device__ void copy_next(char* sWeight) {
+    const uint32_t to = ptx::shared_address(sWeight) + to_;
+#pragma unroll
+    for (int i = 0; i < kOwn; ++i) {
+      ptx::copy_async<16>(to + i * kStep * Tile::kRowBytes, from_ + i * kStep * p_.weight.stride_row, there_[i] && k_ < p_.Ci);
+    }
+    const bool ends_line = (tap_ + 1) % kAcross == 0, ends_chunk = tap_ + 1 == 3 * kAcross;
+    from_ += ends_chunk ? p_.weight.next_chunk : ends_line ? p_.weight.next_line : p_.weight.next_column;
+    tap_ = ends_chunk ? 0 : tap_ + 1;
+    k_ += ends_chunk ? product::kChunk<T> : 0;
+  }
+
+ private:
+  const ConvCall& p_;
+  const T* from_;
+  int to_, k_, tap_;
+  bool there_[kOwn];
+};
+
 template <class T, int kAcross, bool kWide>
 __device__ void conv_product(product::Accumulators& rY, char* sHalos, const ConvCall& p) {
   using Rows = HaloRows;
-  using WeightRows = product::OperandTile<T, true>;
   constexpr int kTaps = 3 * kAcross, kK = product::kChunk<T>, kStages = product::kStages;
-  constexpr int kWeightBytes = product::kTileColumns * product::kChunkBytes;
-  constexpr int kStepRows = kThreads / WeightRows::kPieces;  // of the weight, copied at once
+  constexpr int kWeightBytes = WeightCopies<T, kAcross>::kBytes;
   char* const sWeights = sHalos + 2 * kHaloBytes;
   const TileGrid::Place place = p.grid.place(blockIdx.x);
   const Halo<T, kAcross, kWide> halo(p.tiling, place.down, p.x, p.prologue, p.Ci);
-  const int width = p.tiling.halo_columns.value();
   const int chunks = product::chunks_of<T>(p.Ci);
 
-  const int first_n = place.across * product::kTileColumns, piece = threadIdx.x % Rows::kPieces;
-  const int own_row = threadIdx.x / Rows::kPieces;
-  const T* const gWeight = static_cast<const T*>(p.weight.data) + (first_n + own_row) * p.weight.stride_row + piece * kPiece<T>;
-  const auto copy_weight = [&](int chunk, int tap, int stage) {
-    const int k = chunk * kK;
-    const T* const from = gWeight + (tap / kAcross * p.weight.stride_tap_line + tap % kAcross * p.weight.stride_tap_column + k);
-    const uint32_t to = ptx::shared_address(sWeights) + stage * kWeightBytes + WeightRows::offset(own_row, piece);
-#pragma unroll
-    for (int i = 0; i < product::kTileColumns / kStepRows; ++i) {
-      const bool there = chunk < chunks && k + piece * kPiece<T> < p.Ci && first_n + own_row + i * kStepRows < p.Co;
-      ptx::copy_async<16>(to + i * kStepRows * WeightRows::kRowBytes, from + i * kStepRows * p.weight.stride_row, there);
-    }
-  };
+  const int first_n = place.across * product::kTileColumns;
+  WeightCopies<T, kAcross> weight(p, first_n);
 
   // The lane's rows of h, as ldmatrix takes them; those that are no pixels are some pixel's.
   int rPixel[kM];
@@ -105,15 +128,16 @@ __device__ void conv_product(product::Accumulators& rY, char* sHalos, const Conv
   for (int m = 0; m < kM; ++m) {
     const int row = product::warp_row() + 16 * m + lane_id() % 16, down = p.tiling.tile_columns.quotient(row);
     rPixel[m] = down < p.tiling.tiles.lines ? row + down * (kAcross - 1) : 0;
+    if (sizeof(T) == 2) rPixel[m] = ptx::opaque(rPixel[m]);  // or it is found again for each tap; float has no register for it
   }
   const product::Fragments<T, true, false> of_weight(product::warp_column());
   const bool is_busy = first_n + product::warp_column() < p.Co &&
                        product::warp_row() < p.tiling.tiles.lines * p.tiling.tiles.columns;
 
   halo.copy(sHalos, 0);
-  copy_weight(0, 0, 0);
+  weight.copy_next(sWeights);
   ptx::copy_commit();
-  copy_weight(0, 1, 1);
+  weight.copy_next(sWeights + kWeightBytes);
   ptx::copy_commit();
   ptx::copy_wait<kStages - 2>();
   halo.prepare(sHalos, 0);
@@ -130,14 +154,13 @@ __device__ void conv_product(product::Accumulators& rY, char* sHalos, const Conv
       ptx::copy_wait<kStages - 2>();
       __syncthreads();
       // (2) begin to copy the weight two taps ahead, and the halo of the next chunk
-      const bool wraps = tap + 2 >= kTaps;
-      copy_weight(chunk + wraps, tap + 2 - (wraps ? kTaps : 0), stage == 0 ? kStages - 1 : stage - 1);
+      weight.copy_next(sWeights + (stage == 0 ? kStages - 1 : stage - 1) * kWeightBytes);
       if (tap == 0 && chunk + 1 < chunks) halo.copy(sNext, (chunk + 1) * kK);
       ptx::copy_commit();
       // (3) h = act(norm(x)) of that halo
       if (tap == kTaps - 1 && chunk + 1 < chunks) halo.prepare(sNext, (chunk + 1) * kK);
       // (4) y += h W
-      const int shift = tap / kAcross * width + tap % kAcross;
+      const int shift = tap / kAcross * p.tiling.halo_columns.value() + tap % kAcross;
       const char* const sWeight = sWeights + stage * kWeightBytes;
       stage = stage + 1 == kStages ? 0 : stage + 1;
       if (!is_busy) continue;

@@ -16,19 +16,19 @@ namespace {
 // The weight as the product reads it, packed into the scratch where it does not lie so.
 PackedWeight packed_weight(
     const ConvWeight& weight, const ConvSizes& s, const PackPlan& plan, bool turned, DType dtype, void* to, cudaStream_t stream) {
-  if (plan.shape.blocks == 0) return {weight.data, weight.stride_row, weight.stride_column, weight.stride_co};
+  const int across = plane_shape(s).across, chunk = product::kChunkBytes / int(element_bytes(dtype));
+  if (plan.shape.blocks == 0) {
+    return {weight.data, weight.stride_co, weight.stride_row, weight.stride_column, across, chunk};
+  }
   dispatch_served(dtype, [&](auto type) {
     launch_weight_pack<typename decltype(type)::type>(weight, s, plan, turned, to, stream);
   });
   const int64_t tap = (turned ? s.Ci : s.Co) * plan.K;
-  return {to, s.temporal ? tap : 3 * tap, tap, plan.K};
+  return {to, plan.K, across * tap, tap, across, chunk};
 }
 
 ConvCall conv_call(const ConvSizes& s, const Operand& operand, const PackedWeight& weight, const ConvPlan& plan) {
-  ConvCall call{};
-  call.x = operand.x;
-  call.prologue = operand.prologue;
-  call.weight = weight;
+  ConvCall call{weight, operand.x, operand.prologue};
   call.Ci = int(s.Ci), call.Co = int(s.Co);
   call.tiling = Tiling(plane_shape(s), plan.tiles);
   call.grid = plan.grid;

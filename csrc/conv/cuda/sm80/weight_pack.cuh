@@ -15,8 +15,8 @@ namespace vdiff::convolution {
 template <class T, int kAcross>
 __global__ void __launch_bounds__(kThreads) weight_pack_kernel(ConvWeight weight, T* packed, int Co, int Ci, int K, bool turned) {
   constexpr int kTaps = 3 * kAcross, kEdge = kPackEdge, kElements = kEdge * kEdge * kTaps;
-  // Taps, rows and columns each lie in banks of their own: rows are an odd number of words apart, taps two, of float four.
-  constexpr int kRow = kEdge + 4 / sizeof(T), kTap = kEdge * kRow + 4;
+  // Taps, rows and columns each lie in banks of their own: rows are an odd number of words apart, taps three, of float four.
+  constexpr int kRow = kEdge + 4 / sizeof(T), kTap = kEdge * kRow + (sizeof(T) == 4 ? 4 : 6);
   __shared__ T sWeight[kTaps * kTap];
   const int tiles_ci = (Ci + kEdge - 1) / kEdge;
   const int first_co = blockIdx.x / tiles_ci * kEdge, first_ci = blockIdx.x % tiles_ci * kEdge;
