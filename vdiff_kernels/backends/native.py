@@ -6,6 +6,7 @@ from .. import library
 from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
 from ..ops.feedforward.call import GegluCall
+from ..ops.linear.call import LinearCall
 from ..ops.norm.call import NormCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
@@ -14,7 +15,7 @@ from .backend import Availability, Backend, Variant, attention_variant, dtype_na
 
 LOAD_ERROR = library.load()
 
-MAX_PIXEL_CHANNELS = 4096  # kMaxChannels, of csrc/norm/cuda/plan.h.
+MAX_PIXEL_CHANNELS = 4096  # kMaxPixelChannels, of csrc/norm/cuda_kernels.h.
 MAX_TABLE = 1 << 18  # Entries of a bias whose gradient the whole layer sums: each of its tasks has a table of its own.
 
 
@@ -84,7 +85,8 @@ class Cuda(Native):
         reason = super().supports(call)
         if reason is None and call.main.dtype == torch.float64:
             return "it has no float64 kernels"
-        if reason is None and isinstance(call, NormCall) and call.norm.kind != "group" and call.x.shape[1] > MAX_PIXEL_CHANNELS:
+        norm = getattr(call, "norm", None)
+        if reason is None and norm is not None and norm.kind in ("layer", "rms") and _channels(call) > MAX_PIXEL_CHANNELS:
             return f"its norms of each pixel have at most {MAX_PIXEL_CHANNELS} channels"
         return reason
 
@@ -102,12 +104,18 @@ class Cuda(Native):
         if isinstance(call, GegluCall):
             is_odd = call.x.shape[-1] * call.x.dtype.itemsize % 16 != 0
             return Variant(call.operator, dtype, index, kinds=("odd",) if is_odd else ())
-        channels = call.x.shape[1]
-        if isinstance(call, NormCall):
-            kinds = call.norm.kind, *([call.act] if call.act else [])
-            if call.norm.kind == "group" and channels % 8 == 0:
+        channels = _channels(call)
+        if isinstance(call, (NormCall, LinearCall)):
+            kind = None if call.norm is None else call.norm.kind
+            kinds = tuple(filter(None, (kind, getattr(call, "act", None))))
+            if kind in (None, "group") and channels % 8 == 0:
                 channels = 0  # whole pieces: any number of them is computed alike
         return Variant(call.operator, dtype, index, D=channels, kinds=kinds)
 
     def digest(self):
         return f"library {library.digest()}"
+
+
+def _channels(call: Call) -> int:
+    """Of x, where a norm is over them."""
+    return call.x.shape[-1 if isinstance(call, LinearCall) else 1]

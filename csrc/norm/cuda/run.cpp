@@ -3,7 +3,7 @@
 #include "common/cuda/run.h"
 #include "norm/cuda/plan.h"
 #include "norm/cuda/sm80/channel_stats.h"
-#include "norm/cuda/sm80/norm_act.h"
+#include "norm/cuda_kernels.h"
 
 namespace vdiff {
 namespace {
@@ -24,8 +24,8 @@ void run(
   check_counts(op, params);
   check_dtype_of_gpu(op, "x", x);
   STD_TORCH_CHECK(
-      !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C,
-      "; expected at most ", norms::kMaxChannels, " of a layer or rms norm on a GPU");
+      params.C <= most_channels_of(params.norm.kind), op, ": x has C = ", params.C, "; expected at most ",
+      most_channels_of(params.norm.kind), " of a layer or rms norm on a GPU");
   run_with_scratch(x, params, scratch_bytes, launch);
 }
 

@@ -1,16 +1,15 @@
 """The CUDA GEGLU kernels as nvcc compiles them, simulated: forward and every gradient of the hostile cases within the budget,
 clean, the same for every interleaving, and no worse than their golden counts."""
 
-import numpy as np
 import pytest
 import torch
 
 from tests import ptxsim
+from tests.ops.simulated import far, last_block_of, nearly, zeros
 from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.fixtures import clean_run
 from tests.ptxsim.golden import Golden, owner_of
 from tests.ptxsim.launcher import plain_name
-from tests.ptxsim.module import tensors_of
 from vdiff_kernels.ops.feedforward.reference import geglu
 from vdiff_kernels.verify.cases import GEGLU_CASES
 from vdiff_kernels.verify.check import check
@@ -112,21 +111,6 @@ def test_nan_stays_in_its_row(dtype):
 # -------------------------------------------------------------------------------------------------------------- far out
 
 
-def last_block_of(*kernels):
-    """Runs the last block of each launch of these alone: without the others' results."""
-
-    def run(launchers, function, *arguments):
-        def one(kernel, grid, block, args, shared_bytes):
-            if any(name in kernel.name for name in kernels):
-                options = dict(memory=tensors_of(arguments), blocks=(grid[0] - 1, 1), seed=1)
-                kernel.launch(grid, block, args, shared_bytes, **options).assert_clean()
-
-        with launchers.simulated(one):
-            launchers.call(function, *arguments)
-
-    return run
-
-
 @pytest.mark.parametrize("M, C, E, result", [(33_600_000, 72, 32, "dx"), (16_400, 8, 65_536, "dweight")])
 def test_rows_past_2_to_the_31(M, C, E, result):
     """x, weight, grad_out and [da | db] end that far from where they begin; all but their last rows and columns are zeros."""
@@ -151,20 +135,6 @@ def test_results_past_2_to_the_31(M, C, E, result):
     index = ("fwd", "dx", "dweight").index(result)
     rows, columns = (4, 64) if result == "dweight" else (8, 64 if result == "dx" else 4)
     nearly(results[index][-rows:, -columns:], expected[index][-rows:, -columns:])
-
-
-def nearly(actual, expected):
-    assert expected.abs().max() > 0.01
-    torch.testing.assert_close(actual.double(), expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
-
-
-def far(rows, columns):
-    return zeros(rows, max(columns, 2**31 // rows + 9) // 8 * 8, dtype=torch.bfloat16)[:, :columns]
-
-
-def zeros(*shape, dtype=torch.float32):
-    """Pages that nobody touches take no memory, and no time."""
-    return torch.from_numpy(np.zeros(shape, np.uint16 if dtype == torch.bfloat16 else np.float32)).view(dtype)
 
 
 def exact(x, weight, bias):

@@ -8,7 +8,7 @@ from vdiff_kernels.ops.norm.schema import norm_kernels
 
 KINDS = ("none", "group", "layer", "rms")  # NormKind, of csrc/norm/params.h
 
-_NORM = "i??2xqd5Q"  # NormParams
+NORM_PARAMS = "i??2xqd5Q"  # NormParams
 
 
 def launchers():
@@ -45,11 +45,11 @@ class SimulatedNorms:
 
     def forward(self, x, *arguments):
         *norm, residual = arguments
-        values, tensors = self._norm(x, *norm)
+        values, tensors = self.values(x, *norm)
         out = self.empty(*x.shape, dtype=x.dtype)
         strides = (0, 0, 0, 0) if residual is None else residual.stride()[:4]
         params = ptxsim.Struct(
-            f"<3Q5q8q{_NORM}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
+            f"<3Q5q8q{NORM_PARAMS}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
             DTYPES.index(x.dtype),
         )  # fmt: skip
         self._launch("fwd", params, tensors)
@@ -57,19 +57,19 @@ class SimulatedNorms:
         return out
 
     def backward(self, grad_out, x, *norm):
-        values, tensors = self._norm(x, *norm)
+        values, tensors = self.values(x, *norm)
         dx = self.empty(*x.shape, dtype=x.dtype)
         given = [norm[i] for i in (1, 2, 6, 7)]
         found = [torch.empty(0) if t is None else self.empty(*t.shape) for t in given]
         params = ptxsim.Struct(
-            f"<7Q5q8q{_NORM}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
+            f"<7Q5q8q{NORM_PARAMS}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
             *x.shape, *grad_out.stride()[:4], *x.stride()[:4], *values, DTYPES.index(x.dtype), False,
         )  # fmt: skip
         self._launch("bwd", params, tensors)
         self._assert_written(dx, *found)
         return dx, *found
 
-    def _norm(self, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
+    def values(self, x, kind, weight, bias, groups, eps, scope, scale, shift, act, stats):
         """(the values of NormParams, the tensors that they point to)."""
         if kind == "group" and stats is None:
             stats = self.channel_stats(x)
