@@ -440,7 +440,7 @@ MUTATIONS = [
     ),
     Mutation(
         "rows-of-k-that-change", "tile_product.cuh",
-        "first_row + i + (Loader::kAlongK ? 0 : k)", "first_row + i", (projected("parts"),),
+        "first_row + i + (Loader::kAlongK ? 0 : k)", "first_row + i", (projected("parts-of-clips"),),
     ),
     Mutation(
         "columns-that-change", "tile_product.cuh",
@@ -458,12 +458,14 @@ MUTATIONS = [
         (projected("wide"),),
     ),
     Mutation(
-        "residual-of-rows-that-are-none", "norm_linear_fwd.cuh", "p.stride_residual, p.M - row}, columns", "p.stride_residual, 16}, columns",
-        (projected("sliced"),),
+        "residual-of-rows-that-are-none", "norm_linear_fwd.cuh",
+        "p.stride_residual, p.M - row}, columns", "p.stride_residual, 16}, columns", (projected("sliced"),),
     ),
     Mutation("run-of-pixel-sums", "norm_linear_bwd.cuh", "frame / T_ * runs + run", "frame / T_ * runs", (projected("parts"),)),
     Mutation("bias-of-dgate", "norm_linear_bwd.cuh", "if (p.bias) dgate += p.bias[co] * sum;", "", (projected("parts"),)),
-    Mutation("clip-of-sums", "norm_linear_bwd.cuh", "(int64_t(b) * p.tables + i) * p.Co", "int64_t(i) * p.Co", (projected("parts"),)),
+    Mutation(
+        "clip-of-sums", "norm_linear_bwd.cuh", "(int64_t(b) * p.tables + i) * p.Co", "int64_t(i) * p.Co", (projected("parts"),)
+    ),
     Mutation(
         "offset-of-projection", "norm_linear_fwd.cuh", "p.out + int64_t(row) * p.Co + column", "p.out + row * p.Co + column",
         (f"{LINEAR}rows_and_results_past_2_to_the_31[none]",),
