@@ -450,7 +450,7 @@ MUTATIONS = [
         "parts-of-the-first-clip", "product_parts.cuh",
         "number / p.parts_of_span * p.span + of_span", "of_span", (projected("parts"),),
     ),
-    Mutation("deviation-of-pixel", "numbers.cuh", "(values[j] - mean[j]) * of_pixel.y", "(values[j] - mean[j])",
+    Mutation("deviation-of-pixel", "numbers.cuh", "(values[j] - of_pixel.x) * of_pixel.y", "(values[j] - of_pixel.x)",
              (projected("layer"),)),
     Mutation("position-of-frame", "numbers.cuh", "int64_t(frame % T) * C", "int64_t(frame) * C", (projected("group-frame"),)),
     Mutation(

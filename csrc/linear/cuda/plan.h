@@ -36,8 +36,6 @@ struct NumbersPlan {
   int64_t positions;       // where that table begins
   LaunchShape positioned;  // no blocks: there is no pos_emb
   int64_t floats;          // of all
-
-  bool any() const { return floats > 0; }
 };
 
 template <class Params>

@@ -26,6 +26,7 @@ CASES = [
     LinearCase("parts", B=2, T=1, H=33, W=16, C=32, Co=8, groups=4, pos_emb=True, gate=True),
     LinearCase("parts-of-clips", norm="rms", B=2, T=3, H=15, W=16, C=40, Co=8, bias=False),
     LinearCase("odd-plain", norm=None, C=9, Co=5, W=2),
+    LinearCase("odd-group", C=6, groups=2, Co=5, W=2),
     LinearCase("wide-plain", norm=None, B=2, T=2, H=3, W=7, C=72, Co=40),
 ]
 

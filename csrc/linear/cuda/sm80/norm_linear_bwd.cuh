@@ -40,7 +40,7 @@ struct Gradients {
   const T* grad;   // (M, Co)
   const T* other;  // (M, C): x; or (Co, C): weight
   Gated<T> gate;
-  Normalised<T> norm;
+  Numbers norm;
   int M, C, Co;
   int64_t stride_grad, stride_other;
   int grad_bytes, other_bytes;  // of one copy
@@ -49,7 +49,7 @@ struct Gradients {
   bool is_wide() const { return grad_bytes == 16 && other_bytes == 16; }
 };
 
-template <class T, int kWide, int kNormed>
+template <class T, int kWide, int kOf>
 __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) norm_linear_dweight_kernel(Gradients<T> p) {
   extern __shared__ __align__(16) char shared_memory[];
   product::Accumulators rC = {};
@@ -61,8 +61,8 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) no
     const product::RowsOfK<T> x = {
         p.other + at.first * p.stride_other + at.column, p.stride_other, p.C - at.column, at.K, p.other_bytes};
     const int chunks = product::chunks_of<T>(at.K);
-    if constexpr (kNormed) {
-      const product::Changed<product::RowsOfK<T>, Normalised<T>> h = {{x}, p.norm, first, at.column};
+    if constexpr (kOf != kNothing) {
+      const product::Changed<product::RowsOfK<T>, Normalised<T, kOf>> h = {{x}, {p.norm}, first, at.column};
       product::tile_product<T, kWide>(rC, shared_memory, grad, h, chunks);
     } else {
       product::tile_product<T, kWide>(rC, shared_memory, grad, x, chunks);
@@ -199,16 +199,17 @@ void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* sc
   launch_pixel_sums<T>(p, plan.grad_sums, p.grad, p.stride_grad, p.Co, rest, stream);
   product::launch_sum<float>(plan.dbias, rest, p.dbias, stream);
   if (plan.dweight.shape.threads > 0) {
-    call.norm = launch_numbers<T>(p, plan.numbers, scratch, stream);
+    call.norm = launch_numbers(p, plan.numbers, scratch, stream);
     call.other = static_cast<const T*>(p.x);
     call.stride_other = p.stride_x;
     call.other_bytes = width(p.x, p.M(), p.stride_x, p.C);
     call.to = product::parts_of<T>(plan.dweight, p.dweight, parts, p.Co, p.C);
     if (p.gate != nullptr) call.to.parts = parts;
     product::dispatch_width(call.is_wide(), [&](auto wide) {
-      constexpr int kWide = decltype(wide)::value;
-      const auto kernel = plan.numbers.any() ? norm_linear_dweight_kernel<T, kWide, 1> : norm_linear_dweight_kernel<T, kWide, 0>;
-      launch("norm_linear_dweight_kernel", kernel, plan.dweight.shape, stream, call);
+      dispatch_numbers(call.norm.of, [&](auto of) {
+        const auto kernel = norm_linear_dweight_kernel<T, decltype(wide)::value, decltype(of)::value>;
+        launch("norm_linear_dweight_kernel", kernel, plan.dweight.shape, stream, call);
+      });
     });
     product::launch_sum<T>(plan.dweight_sum, parts, p.dweight, stream);
   }

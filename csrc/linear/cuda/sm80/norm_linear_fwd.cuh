@@ -27,7 +27,7 @@ struct Projection {
   const float* gate;
   const T* residual;
   T* out;
-  Normalised<T> norm;
+  Numbers norm;
   Divisor pixels;  // of a clip
   int M, C, Co;
   int64_t stride_x, stride_weight, stride_residual;
@@ -35,7 +35,7 @@ struct Projection {
   TileGrid tiles;
 };
 
-template <class T, int kWide, int kNormed>
+template <class T, int kWide, int kOf>
 __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) norm_linear_fwd_kernel(Projection<T> p) {
   extern __shared__ __align__(16) char shared_memory[];
   using Rows = product::WarpRows<T, product::kWarpColumns>;
@@ -49,8 +49,8 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) no
     const product::RowsAlongK<T> weight = {
         p.weight + column * p.stride_weight, p.stride_weight, p.Co - column, p.C, p.weight_bytes};
     const int chunks = product::chunks_of<T>(p.C);
-    if constexpr (kNormed) {
-      const product::Changed<product::RowsAlongK<T>, Normalised<T>> h = {{x}, p.norm, row, 0};
+    if constexpr (kOf != kNothing) {
+      const product::Changed<product::RowsAlongK<T>, Normalised<T, kOf>> h = {{x}, {p.norm}, row, 0};
       product::tile_product<T, kWide>(rC, shared_memory, h, weight, chunks);
     } else {
       product::tile_product<T, kWide>(rC, shared_memory, x, weight, chunks);
@@ -109,7 +109,7 @@ void launch_fwd(const NormLinearParams& p, const FwdPlan& plan, void* scratch, c
   call.gate = static_cast<const float*>(p.gate);
   call.residual = static_cast<const T*>(p.residual);
   call.out = static_cast<T*>(p.out);
-  call.norm = launch_numbers<T>(p, plan.numbers, scratch, stream);
+  call.norm = launch_numbers(p, plan.numbers, scratch, stream);
   call.pixels = Divisor(p.T * p.pixels());
   call.M = int(p.M()), call.C = int(p.C), call.Co = int(p.Co);
   call.stride_x = p.stride_x, call.stride_weight = p.stride_weight, call.stride_residual = p.stride_residual;
@@ -119,9 +119,10 @@ void launch_fwd(const NormLinearParams& p, const FwdPlan& plan, void* scratch, c
   call.out_bytes = width(p.out, p.M(), p.Co, p.Co);
   call.tiles = plan.tiles;
   product::dispatch_width(call.x_bytes == 16 && call.weight_bytes == 16, [&](auto wide) {
-    constexpr int kWide = decltype(wide)::value;
-    const auto kernel = plan.numbers.any() ? norm_linear_fwd_kernel<T, kWide, 1> : norm_linear_fwd_kernel<T, kWide, 0>;
-    launch("norm_linear_fwd_kernel", kernel, plan.shape, stream, call);
+    dispatch_numbers(call.norm.of, [&](auto of) {
+      const auto kernel = norm_linear_fwd_kernel<T, decltype(wide)::value, decltype(of)::value>;
+      launch("norm_linear_fwd_kernel", kernel, plan.shape, stream, call);
+    });
   });
 }
 

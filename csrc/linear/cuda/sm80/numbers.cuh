@@ -34,28 +34,36 @@ __device__ void change(char* part, const Body& body) {
   }
 }
 
-// x to h = (x - mean) mul + add, or (x - mean) rstd mul + add, mean and rstd the pixel's; rounded to T.
-template <class T>
-struct Normalised {
+// What x is normalised by: nothing; numbers of channels; and of layer and rms norms numbers of pixels, too.
+enum NumbersOf { kNothing, kChannels, kPixels };
+
+struct Numbers {
   const float* table;     // rows of mean, mul, add: of each channel
-  const float2* moments;  // (M,) mean and rstd of layer and rms norms, else null
+  const float2* moments;  // (M,) mean and rstd of each pixel, where they are kPixels'
   Divisor pixels;         // of a row
   int C, fields;
+  NumbersOf of;
+};
 
+// x to h = (x - mean) mul + add, or (x - mean) rstd mul + add, mean and rstd the pixel's; rounded to T.
+template <class T, int kOf>
+struct Normalised : Numbers {
   template <int kBytes>
   __device__ void apply(char* part, int pixel, int c) const {
     const float* const row = table + int64_t(pixels.quotient(pixel)) * fields * C + c;
-    const float2 of_pixel = moments == nullptr ? float2{0, 1} : moments[pixel];
+    float2 of_pixel;
+    if constexpr (kOf == kPixels) of_pixel = moments[pixel];
     change<T, kBytes>(part, [&](auto& values, int i) {
       constexpr int kCount = sizeof(values) / sizeof(float);
       float mean[kCount], mul[kCount], add[kCount];
-#pragma unroll
-      for (float& one : mean) one = of_pixel.x;
-      if (moments == nullptr) load<kCount>(mean, row + i);
       load<kCount>(mul, row + C + i);
       load<kCount>(add, row + 2 * C + i);
+      if constexpr (kOf == kChannels) load<kCount>(mean, row + i);
 #pragma unroll
-      for (int j = 0; j < kCount; ++j) values[j] = (values[j] - mean[j]) * of_pixel.y * mul[j] + add[j];
+      for (int j = 0; j < kCount; ++j) {
+        const float n = kOf == kPixels ? (values[j] - of_pixel.x) * of_pixel.y : values[j] - mean[j];
+        values[j] = n * mul[j] + add[j];
+      }
     });
   }
 
@@ -71,6 +79,12 @@ struct Normalised {
     }
   }
 };
+
+// body(IntTag<of>{})
+template <class Body>
+void dispatch_numbers(NumbersOf of, const Body& body) {
+  of == kNothing ? body(IntTag<kNothing>{}) : of == kChannels ? body(IntTag<kChannels>{}) : body(IntTag<kPixels>{});
+}
 
 // grad to gate * grad, rounded to T.
 template <class T>
@@ -104,8 +118,8 @@ __global__ void __launch_bounds__(kThreads)
 }
 
 // Makes the numbers, in the scratch, where there are any.
-template <class T, class Params>
-Normalised<T> launch_numbers(const Params& p, const NumbersPlan& plan, void* scratch, cudaStream_t stream) {
+template <class Params>
+Numbers launch_numbers(const Params& p, const NumbersPlan& plan, void* scratch, cudaStream_t stream) {
   auto* const table = static_cast<float*>(scratch);
   float* const moments = table + plan.norm.table_floats;
   float* const positions = table + plan.positions;
@@ -113,9 +127,13 @@ Normalised<T> launch_numbers(const Params& p, const NumbersPlan& plan, void* scr
   if (has_norm) launch_norm_numbers(norm_of(p), table, moments, stream);
   launch("positions_kernel", positions_kernel<>, plan.positioned, stream, has_norm ? table : nullptr,
          static_cast<const float*>(p.pos_emb), positions, int(p.B * p.T), int(p.C), plan.norm.frames_of_row, int(p.T));
-  const int64_t frames = has_positions ? 1 : plan.norm.frames_of_row;
-  return {has_positions ? positions : table, plan.norm.moments_floats > 0 ? reinterpret_cast<float2*>(moments) : nullptr,
-          Divisor(frames * p.pixels()), int(p.C), has_positions ? kPositionFields : kNormFields};
+  Numbers numbers = {};
+  numbers.of = plan.norm.moments_floats > 0 ? kPixels : plan.floats > 0 ? kChannels : kNothing;
+  numbers.table = has_positions ? positions : table;
+  numbers.moments = reinterpret_cast<const float2*>(moments);
+  numbers.pixels = Divisor((has_positions ? 1 : plan.norm.frames_of_row) * p.pixels());
+  numbers.C = int(p.C), numbers.fields = has_positions ? kPositionFields : kNormFields;
+  return numbers;
 }
 
 }  // namespace vdiff::linear
