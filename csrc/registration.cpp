@@ -5,6 +5,7 @@
 #include "attention/operators.h"
 #include "conv/operators.h"
 #include "feedforward/operators.h"
+#include "linear/operators.h"
 #include "norm/operators.h"
 
 STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CPU, m) {
@@ -38,5 +39,7 @@ STABLE_TORCH_LIBRARY_IMPL(vdiff_kernels, CUDA, m) {
   m.impl("norm_act_conv_native_backward", TORCH_BOX(&vdiff::norm_act_conv_backward));
   m.impl("geglu_native", TORCH_BOX(&vdiff::geglu));
   m.impl("geglu_native_backward", TORCH_BOX(&vdiff::geglu_backward));
+  m.impl("norm_linear_native", TORCH_BOX(&vdiff::norm_linear));
+  m.impl("norm_linear_native_backward", TORCH_BOX(&vdiff::norm_linear_backward));
 }
 #endif

@@ -30,6 +30,7 @@ STATISTICS = "tests/ops/norm/test_cuda_channel_stats.py::test_"
 NORMS = "tests/ops/norm/test_cuda_norm_act.py::test_"
 CONV = "tests/ops/conv/test_cuda_conv.py::test_"
 GEGLU = "tests/ops/feedforward/test_cuda_geglu.py::test_"
+LINEAR = "tests/ops/linear/test_cuda_norm_linear.py::test_"
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,10 @@ def edge(case: str) -> str:
 
 def gated(case: str, dtype: str = "bfloat16") -> str:
     return f"{GEGLU}forward_and_every_gradient[geglu-{case}-{dtype}]"
+
+
+def projected(case: str, dtype: str = "bfloat16") -> str:
+    return f"{LINEAR}forward_and_every_gradient[norm_linear-{case}-{dtype}]"
 
 
 def hostile(case: str, dtype: str = "bfloat16") -> str:
@@ -507,6 +512,50 @@ MUTATIONS = [
         "offset-of-k", "tile_product.cuh",
         "return {data + (k + i) * stride + column,", "return {data + int((k + i) * stride) + column,",
         (f"{GEGLU}rows_past_2_to_the_31",),
+    ),
+    # Of norm_linear, and of what it has in the product.
+    Mutation(
+        "changed-after-the-barrier", "tile_product.cuh",
+        "copy_b.arrived(sStages + stage * kStageBytes + kOfA, chunk * kChunk<T>);\n    __syncthreads();",
+        "(__syncthreads(), copy_b.arrived(sStages + stage * kStageBytes + kOfA, chunk * kChunk<T>));\n"
+        "    if constexpr (!kIsChanged<B>) __syncthreads();",
+        (projected("wide"),),
+    ),
+    Mutation(
+        "zeros-are-changed", "tile_product.cuh",
+        "if (!loader_.at(rows_[i], column_, k).there) continue;", "if (false) continue;", (projected("wide"),),
+    ),
+    Mutation(
+        "rows-of-k-that-change", "tile_product.cuh",
+        "first_row + i + (Loader::kAlongK ? 0 : k)", "first_row + i", (projected("parts-of-clips"),),
+    ),
+    Mutation(
+        "columns-that-change", "tile_product.cuh",
+        "first_column + at + (Loader::kAlongK ? k : 0)", "at + (Loader::kAlongK ? k : 0)", (projected("wide"),),
+    ),
+    Mutation(
+        "parts-of-the-first-clip", "product_parts.cuh",
+        "number / p.parts_of_span * p.span + of_span", "of_span", (projected("parts"),),
+    ),
+    Mutation("deviation-of-pixel", "numbers.cuh", "(values[j] - of_pixel.x) * of_pixel.y", "(values[j] - of_pixel.x)",
+             (projected("layer"),)),
+    Mutation("position-of-frame", "numbers.cuh", "int64_t(frame % T) * C", "int64_t(frame) * C", (projected("group-frame"),)),
+    Mutation(
+        "gate-of-the-tile", "norm_linear_fwd.cuh", "p.pixels.quotient(min(row + in_rows, p.M - 1))", "p.pixels.quotient(row)",
+        (projected("wide"),),
+    ),
+    Mutation(
+        "residual-of-rows-that-are-none", "norm_linear_fwd.cuh",
+        "p.stride_residual, p.M - row}, columns", "p.stride_residual, 16}, columns", (projected("sliced"),),
+    ),
+    Mutation("run-of-pixel-sums", "norm_linear_bwd.cuh", "frame / T_ * runs + run", "frame / T_ * runs", (projected("parts"),)),
+    Mutation("bias-of-dgate", "norm_linear_bwd.cuh", "if (p.bias) dgate += p.bias[co] * sum;", "", (projected("parts"),)),
+    Mutation(
+        "clip-of-sums", "norm_linear_bwd.cuh", "(int64_t(b) * p.tables + i) * p.Co", "int64_t(i) * p.Co", (projected("parts"),)
+    ),
+    Mutation(
+        "offset-of-projection", "norm_linear_fwd.cuh", "p.out + int64_t(row) * p.Co + column", "p.out + row * p.Co + column",
+        (f"{LINEAR}rows_and_results_past_2_to_the_31[none]",),
     ),
 ]  # fmt: skip
 

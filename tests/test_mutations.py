@@ -24,4 +24,5 @@ def test_a_copy_has_the_kernels_of_one_dtype(tmp_path, dtype, name):
     served = (csrc / "common" / "dispatch.h").read_text().partition("void dispatch_served")[2]
     assert re.findall(r"return body\(TypeTag<(\w+)>", served) == [name]
     units = {path.stem for path in csrc.rglob("instantiations/*.cu")}
-    assert units == {f"{kind}_{way}_{name.lower()}" for kind in ("short", "long", "geglu") for way in ("fwd", "bwd")}
+    kinds = "short", "long", "geglu", "norm_linear"
+    assert units == {f"{kind}_{way}_{name.lower()}" for kind in kinds for way in ("fwd", "bwd")}

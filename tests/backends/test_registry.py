@@ -189,7 +189,7 @@ def test_attention_over_pixels_goes_where_it_is_fastest(monkeypatch, dtype, opti
 
 def test_every_operator_has_a_definition_a_native_kernel_or_parts_and_cases():
     native = {name for name, row in registry.OPERATORS.items() if "native" in row.kernels}
-    assert registry.BACKENDS["cpu"].kernels.keys() == native
+    assert registry.BACKENDS["cpu"].kernels.keys() == native - {"norm_linear"}  # which is a GPU's alone
     for name, row in registry.OPERATORS.items():
         assert {"native", "triton"} <= row.kernels.keys() or row.parts, name
         assert set(row.parts) <= registry.OPERATORS.keys()

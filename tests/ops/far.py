@@ -29,3 +29,8 @@ def zeros(*shape, dtype=torch.float32):
 def nearly(actual, expected):
     assert expected.abs().max() > 0.01
     torch.testing.assert_close(actual.double(), expected, rtol=0.02, atol=0.02 * expected.abs().max().item())
+
+
+def far(rows, columns):
+    """(rows, columns) at steps that make it longer than 2^31 elements."""
+    return zeros(rows, max(columns, 2**31 // rows + 9) // 8 * 8, dtype=torch.bfloat16)[:, :columns]

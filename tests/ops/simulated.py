@@ -42,3 +42,12 @@ class Simulated(Backend):
 
     def supports(self, call):
         return None if call.operator in self.kernels else f"it has no {call.operator}"
+
+
+def float_vector(tensor):
+    """What the operators make of one that every kernel reads in float."""
+    return None if tensor is None else tensor.float().contiguous()
+
+
+def pointer(tensor):
+    return 0 if tensor is None else tensor

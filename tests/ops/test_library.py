@@ -6,10 +6,12 @@ from torch.library import opcheck
 
 from tests.ops.arguments import assert_as_the_fake_says, attention_inputs, calls_of, name_of
 from vdiff_kernels import library
+from vdiff_kernels.backends import registry
 from vdiff_kernels.ops.schema import KINDS
 
 OPS = torch.ops.vdiff_kernels
-CALLS = calls_of("native")
+ON_A_GPU_ALONE = {"norm_linear_native", "norm_linear_native_backward"}
+CALLS = [call for call in calls_of("native") if name_of(call) not in ON_A_GPU_ALONE]
 
 
 @pytest.mark.parametrize("call", CALLS, ids=name_of)
@@ -33,6 +35,12 @@ def test_every_operator_is_covered():
 @pytest.mark.parametrize("call", CALLS, ids=name_of)
 def test_every_operator_has_a_cpu_kernel(call):
     assert library.has_kernel(name_of(call), "CPU")
+
+
+def test_those_of_a_gpu_alone_are_not_said_to_run_on_a_cpu():
+    for name in ON_A_GPU_ALONE:
+        assert not library.has_kernel(name, "CPU")
+    assert "norm_linear" not in registry.BACKENDS["cpu"].kernels
 
 
 def test_the_raw_operator_refuses_a_strided_innermost_dimension():

@@ -7,6 +7,7 @@ from ..ops.attention.call import AttentionCall, LayerCall
 from ..ops.call import Call
 from ..ops.conv.call import ConvCall
 from ..ops.feedforward.call import GegluCall
+from ..ops.linear.call import LinearCall
 from ..ops.norm.call import NormCall
 from ..ops.schema import Kernels
 from ..ops.tensors import wants_grad
@@ -15,7 +16,7 @@ from .backend import Availability, Backend, Variant, attention_variant, dtype_na
 
 LOAD_ERROR = library.load()
 
-MAX_PIXEL_CHANNELS = 4096  # kMaxChannels, of csrc/norm/cuda/plan.h.
+MAX_PIXEL_CHANNELS = 4096  # kMaxPixelChannels, of csrc/norm/cuda_kernels.h.
 MAX_TABLE = 1 << 18  # Entries of a bias whose gradient the whole layer sums: each of its tasks has a table of its own.
 
 
@@ -85,8 +86,8 @@ class Cuda(Native):
         reason = super().supports(call)
         if reason is None and call.main.dtype == torch.float64:
             return "it has no float64 kernels"
-        is_by_pixel = isinstance(call, (NormCall, ConvCall)) and call.norm is not None and call.norm.kind != "group"
-        if reason is None and is_by_pixel and call.x.shape[1] > MAX_PIXEL_CHANNELS:
+        norm = getattr(call, "norm", None)
+        if reason is None and norm is not None and norm.kind != "group" and _channels(call) > MAX_PIXEL_CHANNELS:
             return f"its norms of each pixel have at most {MAX_PIXEL_CHANNELS} channels"
         return reason
 
@@ -97,25 +98,30 @@ class Cuda(Native):
         return None if capability is None else gpu.why_too_old(capability, "a GPU")
 
     def variant(self, call: Call):
-        dtype, index, kinds = dtype_name(call.main.dtype), call.main.device.index, ()
+        dtype, index = dtype_name(call.main.dtype), call.main.device.index
         if isinstance(call, AttentionCall):
             longest = max(call.lengths)
             return attention_variant(call, next((rows for rows in (8, 16, 32) if longest <= rows), 0))
         if isinstance(call, GegluCall):
             is_odd = call.x.shape[-1] * call.x.dtype.itemsize % 16 != 0
             return Variant(call.operator, dtype, index, kinds=("odd",) if is_odd else ())
-        channels = call.x.shape[1]
+        channels, norm = _channels(call), getattr(call, "norm", None)
+        kinds = () if norm is None else (norm.kind,)
+        if getattr(call, "act", None):
+            kinds = *kinds, call.act
         if isinstance(call, ConvCall):
-            norm = () if call.norm is None else (call.norm.kind,)
             is_odd = channels * call.x.dtype.itemsize % 16 != 0
-            kinds = *norm, *([call.act] if call.act else []), call.kind
-            kinds = *kinds, *([] if call.has_few_channels else ["many"]), *(["odd"] if is_odd else [])
+            kinds = *kinds, call.kind, *([] if call.has_few_channels else ["many"]), *(["odd"] if is_odd else [])
             return Variant(call.operator, dtype, index, kinds=kinds)
-        if isinstance(call, NormCall):
-            kinds = call.norm.kind, *([call.act] if call.act else [])
-            if call.norm.kind == "group" and channels % 8 == 0:
+        if isinstance(call, (NormCall, LinearCall)):
+            if (norm is None or norm.kind == "group") and channels % 8 == 0:
                 channels = 0  # whole pieces: any number of them is computed alike
         return Variant(call.operator, dtype, index, D=channels, kinds=kinds)
 
     def digest(self):
         return f"library {library.digest()}"
+
+
+def _channels(call: Call) -> int:
+    """Of x, where a norm is over them."""
+    return call.x.shape[-1 if isinstance(call, LinearCall) else 1]

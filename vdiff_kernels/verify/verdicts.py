@@ -84,7 +84,7 @@ def _case_of_pixels(variant: Variant) -> Case:
     if variant.operator == "norm_act":
         return NormCase("first-use", C=variant.D or 40, **options)
     if variant.operator == "norm_linear":
-        return LinearCase("first-use", C=40, Co=200, gate=True, **options)
+        return LinearCase("first-use", C=variant.D or 40, Co=200, pos_emb=True, gate=True, **options)
     kernel = "spatial" if "spatial" in kinds else "temporal"
     C, Co = (136, 130) if "many" in kinds else (40, 24)
     if "odd" in kinds:

@@ -23,14 +23,16 @@ struct Parts {
   int columns;
   int out_bytes, parts_bytes;  // of one copy
   TileGrid tiles;
-  int64_t part;
+  int64_t part, span;
+  int parts_of_span;
 };
 
 // parts: of the scratch.
 template <class T>
 Parts<T> parts_of(const ProductPlan& plan, void* out, float* parts, int64_t rows, int64_t columns) {
   return {static_cast<T*>(out), plan.sum.shape.blocks == 0 ? nullptr : parts, rows, int(columns),
-          copy_bytes(out, 2, columns, columns, sizeof(T)), columns % 4 == 0 ? 16 : 4, plan.tiles, plan.part};
+          copy_bytes(out, 2, columns, columns, sizeof(T)), columns % 4 == 0 ? 16 : 4, plan.tiles, plan.part, plan.span,
+          plan.parts_of_span};
 }
 
 // Where a block's tile begins, and its k.
@@ -40,16 +42,17 @@ struct PartPlace {
   int column, K;
 
   template <class T>
-  __device__ PartPlace(const Parts<T>& p, int64_t all_k, int block) : number(block / int(p.tiles.count())) {
+  __device__ PartPlace(const Parts<T>& p, int block) : number(block / int(p.tiles.count())) {
     const TileGrid::Place place = p.tiles.place(block - number * int(p.tiles.count()));
     row = int64_t(place.down) * kTileRows;
     column = place.across * kTileColumns;
-    first = number * p.part;
-    K = int(min(p.part, all_k - first));
+    const int of_span = number % p.parts_of_span;
+    first = number / p.parts_of_span * p.span + of_span * p.part;
+    K = int(min(p.part, p.span - of_span * p.part));
   }
 };
 
-// rC, the tile at a place, to rows of out, or to those of its part. row_of(i): which of its rows row i of the product is; -1: none.
+// rC, the tile at a place, to rows of out, or of its part. row_of(i): which of those row i of the product is; -1: none.
 template <class T, class RowOf>
 __device__ void store_part(
     const Accumulators& rC, char* shared, const Parts<T>& p, const PartPlace& at, const RowOf& row_of) {

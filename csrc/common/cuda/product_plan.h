@@ -41,21 +41,24 @@ inline int64_t whole_chunks(int64_t k) { return ceil_div(k, kChunk<Half>) * kChu
 // A product of (tile_rows, K) by (K, columns), of which `rows` rows are a result; K is cut into parts where its tiles are few.
 struct ProductPlan {
   TileGrid tiles;
-  int64_t part;  // k of a part
+  int64_t part, span;  // k of a part, and of a span, of which there are several where no part may go from one to the next
+  int parts_of_span;
   LaunchShape shape;
-  SumPlan sum;  // of the parts
+  SumPlan sum;  // of the parts; no blocks where there is but one
 };
 
-inline ProductPlan product_plan(int64_t tile_rows, int64_t rows, int64_t columns, int64_t K) {
+inline ProductPlan product_plan(int64_t tile_rows, int64_t rows, int64_t columns, int64_t span, int64_t spans = 1) {
   constexpr int64_t kManyBlocks = 256, kSmallestPart = 256;
   ProductPlan plan{};
   plan.tiles = tiles_of(tile_rows, columns);
-  const int64_t wanted = ceil_div(kManyBlocks, max_of<int64_t>(1, plan.tiles.count()));
-  const int64_t parts = max_of<int64_t>(1, min_of(wanted, K / kSmallestPart));
-  plan.part = max_of(kSmallestPart, whole_chunks(ceil_div(K, parts)));
-  const int64_t there = max_of<int64_t>(1, ceil_div(K, plan.part));
-  plan.shape = shape_of(plan.tiles.count() * there);
-  if (there > 1) plan.sum = sum_plan(there, rows * columns);
+  const int64_t wanted = ceil_div(kManyBlocks, max_of<int64_t>(1, plan.tiles.count() * spans));
+  const int64_t parts = max_of<int64_t>(1, min_of(wanted, span / kSmallestPart));
+  plan.part = max_of(kSmallestPart, whole_chunks(ceil_div(span, parts)));
+  plan.span = span;
+  plan.parts_of_span = int(max_of<int64_t>(1, ceil_div(span, plan.part)));
+  const int64_t all = plan.parts_of_span * spans;
+  plan.shape = shape_of(plan.tiles.count() * all);
+  if (all > 1) plan.sum = sum_plan(all, rows * columns);
   return plan;
 }
 

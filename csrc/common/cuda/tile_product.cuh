@@ -6,7 +6,7 @@
 //   smem   3 stages of (128 + 128) rows of 64 bytes: 48 KiB. A stage is a chunk of 32 k, of float 16
 //
 //   for each chunk of k, while the next two are on their way:
-//     wait for it; barrier                    (1)  which also says that everyone is done with the chunk before
+//     wait for it; change it; barrier         (1)  which also says that everyone is done with the chunk before
 //     begin to copy the chunk two ahead to where that one was            (2)
 //     C += A B, both from shared memory                                  (3)
 //
@@ -18,6 +18,9 @@
 //   Row row(i)       what a thread keeps of row i of the tile; by value, asked once where rows are moved by 16 bytes
 //   Source at(row, column, k)   the elements from `column` on in the chunk that begins at k
 //   bytes            what one copy may move: 16, 4, or one element. A part of so many bytes is there as a whole, or not at all
+//
+// Of a Changed loader the elements are changed where they lie, once they have arrived: by the thread that copied them, after its
+// own wait and before the barrier, so that this takes no barrier more. What is not there stays zeros.
 //
 // kWide: both are moved by 16 bytes. The ways to move less take registers, of which the main loop has none to spare.
 #pragma once
@@ -97,6 +100,23 @@ struct RowsOfK {
   }
 };
 
+// A loader of a part of a matrix whose elements change on their way: change.apply<kBytes>(part, row, column) does that to so many
+// bytes in shared memory, which begin at an element of the matrix.
+template <class Loader, class Change>
+struct Changed : Loader {
+  Change change;
+  int first_row, first_column;  // of the matrix, where the tile and k begin
+
+  template <int kBytes>
+  __device__ void arrived(char* part, int i, int at, int k) const {
+    change.template apply<kBytes>(part, first_row + i + (Loader::kAlongK ? 0 : k), first_column + at + (Loader::kAlongK ? k : 0));
+  }
+};
+template <class Loader>
+constexpr bool kIsChanged = false;
+template <class Loader, class Change>
+constexpr bool kIsChanged<Changed<Loader, Change>> = true;
+
 // A thread's part in copying an operand's tile, by cp.async but for single halves.
 template <class T, bool kWide, class Loader>
 class OperandCopies {
@@ -130,21 +150,52 @@ class OperandCopies {
     }
   }
 
+  // Before the barrier: what this thread has copied of a chunk that has arrived is changed.
+  __device__ void arrived(char* sTile, int k) const {
+    if (kWide || loader_.bytes == 16) {
+#pragma unroll
+      for (int i = 0; i < kOwn; ++i) {
+        if (!loader_.at(rows_[i], column_, k).there) continue;
+        char* const part = sTile + to_ + i * kStep * Tile::kRowBytes;
+        loader_.template arrived<16>(part, threadIdx.x / Tile::kPieces + i * kStep, column_, k);
+      }
+    } else if (sizeof(T) == 4 || loader_.bytes == 4) {
+      arrived_by<4>(sTile, k);
+    } else {
+      arrived_by<sizeof(T)>(sTile, k);
+    }
+    __syncwarp();  // of lanes that have parted
+  }
+
  private:
-  template <int kBytes>
-  __device__ void by(char* sTile, int k) const {
+  // body(to, from, row, column): for each of this thread's units of so many bytes.
+  template <int kBytes, class Body>
+  __device__ void for_units(char* sTile, int k, const Body& body) const {
     constexpr int kUnits = Tile::kRowBytes / kBytes;
 #pragma unroll 4
     for (int i = 0; i < Tile::kRows * kUnits / kThreads; ++i) {
       const int unit = i * kThreads + threadIdx.x, row = unit / kUnits, byte = unit % kUnits * kBytes;
-      const Source<T> from = loader_.at(loader_.row(row), byte / int(sizeof(T)), k);
-      char* const to = sTile + Tile::offset(row, byte / 16) + byte % 16;
+      const int column = byte / int(sizeof(T));
+      body(sTile + Tile::offset(row, byte / 16) + byte % 16, loader_.at(loader_.row(row), column, k), row, column);
+    }
+  }
+
+  template <int kBytes>
+  __device__ void by(char* sTile, int k) const {
+    for_units<kBytes>(sTile, k, [](char* to, const Source<T>& from, int, int) {
       if constexpr (kBytes >= 4) {
         ptx::copy_async<kBytes>(ptx::shared_address(to), from.data, from.there);
       } else {
         *reinterpret_cast<T*>(to) = from.there ? *from.data : T{};
       }
-    }
+    });
+  }
+
+  template <int kBytes>
+  __device__ void arrived_by(char* sTile, int k) const {
+    for_units<kBytes>(sTile, k, [=](char* to, const Source<T>& from, int row, int column) {
+      if (from.there) loader_.template arrived<kBytes>(to, row, column, k);
+    });
   }
 
   const Loader& loader_;
@@ -261,8 +312,10 @@ __device__ void tile_product(Accumulators& rC, char* sStages, const A& a, const 
   int stage = 0;
 #pragma unroll 1
   for (int chunk = 0; chunk < chunks; ++chunk) {
-    // (1) wait for it; barrier
+    // (1) wait for it; change it; barrier
     ptx::copy_wait<kStages - 2>();
+    if constexpr (kIsChanged<A>) copy_a.arrived(sStages + stage * kStageBytes, chunk * kChunk<T>);
+    if constexpr (kIsChanged<B>) copy_b.arrived(sStages + stage * kStageBytes + kOfA, chunk * kChunk<T>);
     __syncthreads();
     // (2) begin to copy the chunk two ahead
     copy(chunk + kStages - 1, stage == 0 ? kStages - 1 : stage - 1);

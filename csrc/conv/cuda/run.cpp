@@ -1,8 +1,8 @@
 #include "conv/cuda/run.h"
 
 #include "common/cuda/run.h"
-#include "conv/cuda/plan.h"
 #include "conv/cuda/sm80/entry.h"
+#include "norm/cuda/run.h"
 
 namespace vdiff {
 namespace {
@@ -18,9 +18,7 @@ void check_served(const char* op, const Tensor& x, const Params& p) {
   STD_TORCH_CHECK(
       max_of(s.Ci, s.Co) * 9 <= kMost, op, ": the weight has ", s.Co, " channels out and ", s.Ci, " in; expected at most ",
       kMost / 9, " on a GPU");
-  STD_TORCH_CHECK(
-      !norms::is_by_pixel(p.norm.kind) || s.Ci <= norms::kMaxChannels, op, ": x has C = ", s.Ci, "; expected at most ",
-      norms::kMaxChannels, " of a layer or rms norm on a GPU");
+  check_norm_channels_of_gpu(op, s.Ci, p.norm.kind);
 }
 
 }  // namespace

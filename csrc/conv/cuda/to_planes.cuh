@@ -2,7 +2,7 @@
 #pragma once
 
 #include "conv/cuda/planes.h"
-#include "norm/cuda/sm80/norm_act.h"
+#include "norm/cuda_kernels.h"
 #include "norm/cuda/sm80/norm_table.h"
 
 namespace vdiff::convolution {

@@ -4,6 +4,7 @@
 
 #include "common/cuda/launch_shape.h"
 #include "common/dispatch.h"
+#include "norm/cuda_kernels.h"
 #include "norm/params.h"
 
 namespace vdiff {
@@ -50,7 +51,7 @@ namespace norms {
 
 constexpr int kThreads = 256;
 constexpr int kFwdPieces = 5;            // of a pixel that a thread of its team holds
-constexpr int64_t kMaxChannels = 4096;   // of a layer or rms norm: of kThreads threads, in any dtype and direction
+constexpr int64_t kMaxChannels = kMaxPixelChannels;  // of kThreads threads, in any dtype and direction
 constexpr int kFwdPixels = 8;            // of a run that a thread goes over
 constexpr int kSumPixels = 16;           // the same, where it sums them
 constexpr int kRunPixels = 256;          // of a run that a block has with all of their channels, backward

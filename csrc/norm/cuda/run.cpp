@@ -3,7 +3,7 @@
 #include "common/cuda/run.h"
 #include "norm/cuda/plan.h"
 #include "norm/cuda/sm80/channel_stats.h"
-#include "norm/cuda/sm80/norm_act.h"
+#include "norm/cuda_kernels.h"
 
 namespace vdiff {
 namespace {
@@ -23,13 +23,17 @@ void run(
     void (*launch)(const Params&, void*, void*)) {
   check_counts(op, params);
   check_dtype_of_gpu(op, "x", x);
-  STD_TORCH_CHECK(
-      !norms::is_by_pixel(params.norm.kind) || params.C <= norms::kMaxChannels, op, ": x has C = ", params.C,
-      "; expected at most ", norms::kMaxChannels, " of a layer or rms norm on a GPU");
+  check_norm_channels_of_gpu(op, params.C, params.norm.kind);
   run_with_scratch(x, params, scratch_bytes, launch);
 }
 
 }  // namespace
+
+void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind) {
+  STD_TORCH_CHECK(
+      !norms::is_by_pixel(kind) || C <= kMaxPixelChannels, op, ": x has C = ", C, "; expected at most ", kMaxPixelChannels,
+      " of a layer or rms norm on a GPU");
+}
 
 void channel_stats_cuda(const char* op, const Tensor& x, const ChannelStatsParams& params) {
   check_counts(op, params);

@@ -3,8 +3,8 @@
 import torch
 
 from tests import ptxsim
-from tests.ops.norm.simulated import NORM, SimulatedNorms
-from tests.ops.simulated import DTYPES, STREAM, launchers_of, taken_by_auto
+from tests.ops.norm.simulated import NORM_PARAMS, SimulatedNorms
+from tests.ops.simulated import DTYPES, STREAM, float_vector, launchers_of, pointer, taken_by_auto
 from vdiff_kernels.ops.conv.schema import served
 
 _WEIGHT, _SIZES = "Q4q", "6q?7x"  # ConvWeight, ConvSizes
@@ -39,11 +39,11 @@ class SimulatedConvolutions:
     def forward(self, x, weight, bias, *arguments):
         *norm, temb, residual, mix, return_stats = arguments
         norm_fields, tensors = self.norms.values_of(x, *norm)
-        bias, temb, mix = vectors = [_vector(t) for t in (bias, temb, mix)]
+        bias, temb, mix = vectors = [float_vector(t) for t in (bias, temb, mix)]
         out = self.empty(*x.shape[:4], weight.shape[0], dtype=x.dtype)
         stats = self.empty(*x.shape[:2], weight.shape[0], 2) if return_stats else torch.empty(0)
         params = ptxsim.Struct(
-            f"<Q{_WEIGHT}6Q{_SIZES}8q{NORM}i4x", x, *_weight(weight), *map(_pointer, (bias, temb, residual, mix)), out,
+            f"<Q{_WEIGHT}6Q{_SIZES}8q{NORM_PARAMS}i4x", x, *_weight(weight), *map(pointer, (bias, temb, residual, mix)), out,
             stats if return_stats else 0, *_sizes(x, weight), *x.stride()[:4],
             *((0, 0, 0, 0) if residual is None else residual.stride()[:4]), *norm_fields, DTYPES.index(x.dtype),
         )  # fmt: skip
@@ -53,7 +53,7 @@ class SimulatedConvolutions:
     def backward(self, grad_out, x, weight, bias, *arguments):
         *norm, temb, mix, need_x, need_weight, need_mix = arguments
         norm_fields, tensors = self.norms.values_of(x, *norm)
-        bias, temb, mix = vectors = [_vector(t) for t in (bias, temb, mix)]
+        bias, temb, mix = vectors = [float_vector(t) for t in (bias, temb, mix)]
         wanted = [
             (need_x, x.shape, x.dtype), (need_weight, weight.shape, x.dtype), (bias is not None, weight.shape[:1], torch.float32),
             *((need_x and norm[i] is not None, () if norm[i] is None else norm[i].shape, torch.float32) for i in (1, 2, 6, 7)),
@@ -62,7 +62,7 @@ class SimulatedConvolutions:
         found = [self.empty(*shape, dtype=dtype) if is_wanted else torch.empty(0) for is_wanted, shape, dtype in wanted]
         pointers = [gradient if is_wanted else 0 for gradient, (is_wanted, *_) in zip(found, wanted)]
         params = ptxsim.Struct(
-            f"<QQ{_WEIGHT}3Q?7x9Q{_SIZES}8q{NORM}i4x", grad_out, x, *_weight(weight), *map(_pointer, (bias, temb, mix)), need_x,
+            f"<QQ{_WEIGHT}3Q?7x9Q{_SIZES}8q{NORM_PARAMS}i4x", grad_out, x, *_weight(weight), *map(pointer, (bias, temb, mix)), need_x,
             *pointers, *_sizes(x, weight), *grad_out.stride()[:4], *x.stride()[:4], *norm_fields, DTYPES.index(x.dtype),
         )  # fmt: skip
         self._launch("bwd", params, (*tensors, *vectors), found)
@@ -86,11 +86,3 @@ def _weight(weight):
 
 def _sizes(x, weight):
     return *x.shape, weight.shape[0], weight.shape[2] == 3
-
-
-def _vector(tensor):
-    return None if tensor is None else tensor.float().contiguous()
-
-
-def _pointer(tensor):
-    return 0 if tensor is None else tensor

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from tests import ptxsim
-from tests.ops.far import last_block_of, nearly, zeros
+from tests.ops.far import far, last_block_of, nearly, zeros
 from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.fixtures import clean_run
 from tests.ptxsim.golden import Golden, owner_of
@@ -135,10 +135,6 @@ def test_results_past_2_to_the_31(M, C, E, result):
     index = ("fwd", "dx", "dweight").index(result)
     rows, columns = (4, 64) if result == "dweight" else (8, 64 if result == "dx" else 4)
     nearly(results[index][-rows:, -columns:], expected[index][-rows:, -columns:])
-
-
-def far(rows, columns):
-    return zeros(rows, max(columns, 2**31 // rows + 9) // 8 * 8, dtype=torch.bfloat16)[:, :columns]
 
 
 def exact(x, weight, bias):

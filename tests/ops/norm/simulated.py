@@ -8,7 +8,7 @@ from vdiff_kernels.ops.norm.schema import norm_kernels, stats_kernels
 
 KINDS = ("none", "group", "layer", "rms")  # NormKind, of csrc/norm/params.h
 
-NORM = "i??2xqd5Q"  # NormParams
+NORM_PARAMS = "i??2xqd5Q"  # NormParams
 
 
 def launchers():
@@ -57,7 +57,7 @@ class SimulatedNorms:
         out = self.empty(*x.shape, dtype=x.dtype)
         strides = (0, 0, 0, 0) if residual is None else residual.stride()[:4]
         params = ptxsim.Struct(
-            f"<3Q5q8q{NORM}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
+            f"<3Q5q8q{NORM_PARAMS}i4x", x, 0 if residual is None else residual, out, *x.shape, *x.stride()[:4], *strides, *values,
             DTYPES.index(x.dtype),
         )  # fmt: skip
         self._launch("fwd", params, tensors)
@@ -70,7 +70,7 @@ class SimulatedNorms:
         given = [norm[i] for i in (1, 2, 6, 7)]
         found = [torch.empty(0) if t is None else self.empty(*t.shape) for t in given]
         params = ptxsim.Struct(
-            f"<7Q5q8q{NORM}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
+            f"<7Q5q8q{NORM_PARAMS}i?3x", grad_out, x, dx, *(0 if t is None else gradient for t, gradient in zip(given, found)),
             *x.shape, *grad_out.stride()[:4], *x.stride()[:4], *values, DTYPES.index(x.dtype), False,
         )  # fmt: skip
         self._launch("bwd", params, tensors)

@@ -53,10 +53,13 @@ def test_edges_of_tiles(case, dtype):
         check(case, DTYPES[dtype])
 
 
+GOLDEN = "cuda_norm_act", "cuda_channel_stats", "cuda_norm_linear"  # the last of them of the moments of pixels
+
+
 def test_every_kernel_that_ships_was_run():
-    """By a test of this file, or of the statistics: its golden counts are no others'."""
+    """By a test of this file, of the statistics or of linear layers: its golden counts are no others'."""
     shipped = {plain_name(name) for unit in launchers().units for name in unit.kernel_names}
-    golden = [case for name in ("cuda_norm_act", "cuda_channel_stats") for case in Golden(name).cases]
+    golden = [case for name in GOLDEN for case in Golden(name).cases]
     ran = {case.removeprefix(owner_of(case)).strip().partition(" (")[0] for case in golden}
     assert shipped <= ran, f"never run: {sorted(shipped - ran)}"
 

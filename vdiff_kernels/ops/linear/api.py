@@ -33,8 +33,9 @@ def norm_linear(
         residual: (B, T, H, W, Co), x's dtype.
         backend: None (auto), "reference", "composed", "cpu", "cuda" or "triton".
 
-    Returns (B, T, H, W, Co) in x's dtype. "triton" makes one product of it, whose tiles are normalised as they are read, and
-    saves x and the norm's statistics; every other backend runs norm_act, then PyTorch's linear.
+    Returns (B, T, H, W, Co) in x's dtype. "triton" and "cuda" make one product of it, whose tiles are normalised as they are
+    read, and save x and the norm's statistics; every other backend runs norm_act, then PyTorch's linear. "cuda" copies images
+    whose pixels do not lie at even steps.
 
     Raises ValueError or TypeError, naming the argument, before anything runs.
     Source: the projections of Ho et al. 2022 (arXiv 2204.03458), section 3; the gate of Peebles and Xie 2023 (DiT).

@@ -1,11 +1,9 @@
 """A linear layer with what stands around it, as kernels take it: schemas, fake kernels, and the call taken apart."""
 
 from ..norm.schema import NORM, kept_stats, norm_arguments
-from ..schema import Kernels, absent, contiguous, define, defined, named, shape_of, sums
+from ..schema import KINDS, Kernels, absent, contiguous, define, defined, named, shape_of, sums
 from ..tensors import like_parameter, unit_stride
 from .call import LinearCall
-
-KINDS = ("triton",)
 
 # x (B, T, H, W, C); weight (Co, C); pos_emb (T, C); gate (B, Co); residual and out (B, T, H, W, Co). The norm has no activation.
 
@@ -14,7 +12,6 @@ KINDS = ("triton",)
     "norm_linear",
     f"Tensor x, Tensor weight, Tensor? bias, {NORM}, Tensor? pos_emb, Tensor? gate, Tensor? residual",
     "Tensor",
-    KINDS,
 )
 def _(x, weight, bias, kind, nw, nb, groups, eps, scope, scale, shift, act, stats, pos_emb, gate, residual):
     return x.new_empty((*x.shape[:4], weight.shape[0]))
@@ -27,7 +24,6 @@ def _(x, weight, bias, kind, nw, nb, groups, eps, scope, scale, shift, act, stat
     "bool need_x, bool need_weight",
     "(Tensor dx, Tensor dweight, Tensor dbias, Tensor dgate, Tensor dpos_emb, Tensor dnorm_weight, Tensor dnorm_bias, "
     "Tensor dscale, Tensor dshift)",
-    KINDS,
 )
 def _(
     grad_out, x, weight, bias, kind, norm_weight, norm_bias, groups, eps, scope, scale, shift, act, stats, pos_emb, gate,
@@ -48,7 +44,11 @@ def _(
 
 def linear_kernels(kind: str) -> Kernels:
     names = "norm_linear", "norm_linear_backward"
-    channel_stats, forward, backward = defined(kind, "channel_stats", *names)
+    return served(*defined(kind, "channel_stats", *names), tuple(named(name, kind) for name in names))
+
+
+def served(channel_stats, forward, backward, schemas: tuple[str, ...] = ()) -> Kernels:
+    """channel_stats, forward, backward: with the arguments of the schemas."""
 
     def run(call: LinearCall, save: bool):
         stats = kept_stats(channel_stats, call.x, call.norm, None, save)
@@ -73,8 +73,7 @@ def linear_kernels(kind: str) -> Kernels:
             *(gradient if need_x else None for gradient in found),
         )
 
-    return Kernels(run, differentiate, tuple(named(name, kind) for name in names))
+    return Kernels(run, differentiate, schemas)
 
 
-NATIVE: dict[str, Kernels] = {}
-TRITON = {"norm_linear": linear_kernels("triton")}
+NATIVE, TRITON = ({"norm_linear": linear_kernels(kind)} for kind in KINDS)

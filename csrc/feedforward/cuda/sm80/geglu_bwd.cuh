@@ -166,14 +166,14 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
   const int width = 2 * p.halves.half;
   product::Accumulators rC = {};
   {
-    const product::PartPlace at(p.to, width, blockIdx.x);
+    const product::PartPlace at(p.to, blockIdx.x);
     const product::RowsAlongK<T> dab = {p.dab + at.row * width + at.first, width, p.M - at.row, at.K, 16};
     const WeightOfK<T> weight = {
         p.other + at.column, p.stride_other, int(at.first), p.halves, p.to.columns - at.column, p.other_bytes};
     product::tile_product<T, kWide>(rC, shared_memory, dab, weight, product::chunks_of<T>(at.K));
   }
   product::finish();
-  const product::PartPlace at(p.to, width, ptx::opaque(blockIdx.x));
+  const product::PartPlace at(p.to, ptx::opaque(blockIdx.x));
   product::store_part(rC, shared_memory, p.to, at, [=](int64_t row) { return row < p.M ? row : -1; });
 }
 
@@ -183,14 +183,14 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) ge
   const int width = 2 * p.halves.half;
   product::Accumulators rC = {};
   {
-    const product::PartPlace at(p.to, p.M, blockIdx.x);
+    const product::PartPlace at(p.to, blockIdx.x);
     const product::RowsOfK<T> dab = {p.dab + at.first * width + at.row, width, width - int(at.row), at.K, 16};
     const product::RowsOfK<T> x = {
         p.other + at.first * p.stride_other + at.column, p.stride_other, p.to.columns - at.column, at.K, p.other_bytes};
     product::tile_product<T, kWide>(rC, shared_memory, dab, x, product::chunks_of<T>(at.K));
   }
   product::finish();
-  const product::PartPlace at(p.to, p.M, ptx::opaque(blockIdx.x));
+  const product::PartPlace at(p.to, ptx::opaque(blockIdx.x));
   product::store_part(rC, shared_memory, p.to, at, [=](int64_t column) {
     const bool there = column < width && p.halves.there(int(column));
     return there ? int64_t(p.halves.row(int(column))) : -1;

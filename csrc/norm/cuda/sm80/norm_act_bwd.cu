@@ -1,7 +1,7 @@
 #include "norm/cuda/sm80/norm_act_bwd.cuh"
 
 #include "common/cuda/launch.cuh"
-#include "norm/cuda/sm80/norm_act.h"
+#include "norm/cuda_kernels.h"
 #include "norm/cuda/sm80/norm_table.h"
 #include "norm/cuda/to_images.cuh"
 

@@ -1,9 +1,12 @@
-// The CUDA kernels of norm_act, as the torch side calls them. No torch, no STL.
+// The CUDA kernels of this folder that others launch, too. No torch, no STL.
 #pragma once
 
 #include "norm/params.h"
 
 namespace vdiff {
+
+// Of a pixel that is normalised by itself: what one block holds of it.
+constexpr int64_t kMaxPixelChannels = 4096;
 
 // Bytes of scratch that the plan of p has, at an address that 16 divides.
 int64_t norm_act_fwd_scratch(const NormActParams& p);
@@ -23,5 +26,19 @@ struct KnownSums {
 
 // p.grad: du.
 void launch_norm_act_bwd_of_sums(const NormActBackwardParams& p, const KnownSums& known, void* stream);
+
+// What a product takes of the norm of its operand, which it applies itself: a table (rows, kNormFields, C), a row for the frames
+// that share one, of which the first fields are mean, mul and add, h = (x - mean) * mul + add; and, of layer and rms norms, mean
+// and rstd by pixel, h = (x - mean) * rstd * mul + add.
+constexpr int kNormFields = 6;
+
+struct NormNumbers {
+  int64_t table_floats, moments_floats;  // whole pieces of 16 bytes; 0: there are none
+  int frames_of_row;
+};
+
+// out and residual are not looked at; nor is x but by the launches.
+NormNumbers norm_numbers(const NormActParams& p);
+void launch_norm_numbers(const NormActParams& p, float* table, float* moments, void* stream);
 
 }  // namespace vdiff

@@ -1,0 +1,3 @@
+#include "linear/cuda/sm80/norm_linear_bwd.cuh"
+
+template void vdiff::linear::launch_bwd<vdiff::Half>(const NormLinearBackwardParams&, const BwdPlan&, void*, cudaStream_t);
