@@ -6,11 +6,14 @@
 //   grid   (sequences * ceil(L / rows), 1, 1)  x alone; tiles of one sequence beside each other, for they share keys in L2
 //   block  32 * warps threads                  a warp has 16 queries: rows = 16 * warps, 64 where shared memory lets it
 //   tile   16 * warps queries x kTileColumns keys: 64, float and D > 128: 32, both: 16
-//   smem   (rows + 2 * kTileColumns) * (D up to a multiple of 16, + 8) * 2 B (struct LongFwdMemory); float: twice, + the weights;
-//          + 4.5 KiB for a bias: D = 64: 27 KiB, with a bias 31.5
+//   class  of half types one for D up to 48, 64, 80, 128, 160 and 256, where rows of all but the last have the pitch of the class
+//          and products are unrolled over its columns, as far as there are any; float: 64, 128, 256
+//   smem   (rows + 2 * kTileColumns) * (class, of 256 and float D up to a multiple of 16, + 8) * 2 B (struct LongFwdMemory); float:
+//          (.., + 4) * 4 B + the weights; + 4.5 KiB for a bias: D = 64: 27 KiB, with a bias 31.5
 //   bytes  4 L D elements a sequence from and to global memory where k and v stay in L2; k and v pass once for each tile of queries
 //   flops  4 L S D a sequence                  compute-bound from L of some hundreds on
-//   async  v of a tile is on its way while its scores are computed, k of the next while p v is: two barriers a tile
+//   async  v of a tile is on its way while its scores are computed, k of the next, and what its scores read of a float bias, while
+//          p v is: two barriers a tile
 //   acc    fp32; float runs by FFMA from shared memory, by the same tiles
 //
 //   for each tile of keys:
@@ -58,7 +61,8 @@ __global__ void __launch_bounds__(kLongWarps* kWarp, kClass <= 64 ? 3 : 2)
   // What the first product needs of a tile of keys.
   const auto load_keys = [&](int first) {
     mover.load_next(p.k, {first, p.S, kKeys}, sK, keys);
-    if (p.bias.data != nullptr) windowed = load_bias_part<kKeys, false>(p, score_rows.place.n, queries, first, shared.bias);
+    if (p.bias.data == nullptr) return;
+    windowed = load_bias_part<kKeys, false, true>(p, score_rows.place.n, queries, first, shared.bias);
   };
   mover.load(p.q, queries, shared.sQ);
   load_keys(0);

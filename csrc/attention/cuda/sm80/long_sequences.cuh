@@ -27,9 +27,9 @@ struct Span {
   }
 };
 
-// Fills it for `rows` and the columns from `first_column` on, float tables by cp.async. Returns whether it has a window. The block
-// must synchronise before and after.
-template <int kColumns, bool kTransposed>
+// Fills it for `rows` and the columns from `first_column` on; kAsync: of a float table by cp.async. Returns whether it has a window.
+// The block must synchronise before and after.
+template <int kColumns, bool kTransposed, bool kAsync = false>
 __device__ bool load_bias_part(
     const SequenceAttention& p, int64_t n, const RowRange& rows, int first_column, const BiasPart<kColumns>& part) {
   const RowLine& row_line = kTransposed ? p.bias.key : p.bias.query;
@@ -49,7 +49,7 @@ __device__ bool load_bias_part(
   }
   if (windowed) {
     const int64_t from = n * p.bias.stride_n + low;
-    if (p.bias.dtype == DType::Float32) {
+    if (kAsync && p.bias.dtype == DType::Float32) {
       const float* const window = static_cast<const float*>(p.bias.data) + from;
       for (int e = threadIdx.x; e < entries; e += blockDim.x) {
         ptx::copy_async<4>(ptx::shared_address(part.window() + e), window + e, true);
