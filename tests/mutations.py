@@ -196,6 +196,39 @@ MUTATIONS = [
         (hostile("spatial_attention-text-context"),),
     ),
     Mutation(
+        "rows-of-first-tile", "row_copies.cuh",
+        "    stream.from += range.rows * rows.row.step;\n", "", (hostile("spatial_attention-text-context"),),
+    ),
+    Mutation(
+        "bent-lines-as-straight", "row_copies.cuh",
+        "const bool one_step = length", "const bool one_step = true || length", (f"{ATTENTION}lines_that_are_padded",),
+    ),
+    Mutation(
+        "columns-of-another-class", "blocks.h", "? 80 : 96)", "? 80 : 128)", (f"{ATTENTION}the_fewest_columns_of_a_class[96]",)
+    ),
+    Mutation(
+        "bias-of-first-keys", "long_fwd.cuh",
+        "(p, score_rows.place.n, queries, first, shared.bias)", "(p, score_rows.place.n, queries, 0, shared.bias)",
+        (edge("spatial_attention-long-context"),),
+    ),
+    Mutation(
+        "bias-while-it-is-read", "long_fwd.cuh",
+        "    ptx::copy_wait<0>();\n    __syncthreads();  // v is there; nobody reads k any more\n"
+        "    if (first + kKeys < end) load_keys(first + kKeys);\n",
+        "    if (first + kKeys < end) load_keys(first + kKeys);\n"
+        "    ptx::copy_wait<0>();\n    __syncthreads();  // v is there; nobody reads k any more\n",
+        (edge("spatial_attention-long-context"),),
+    ),
+    Mutation(
+        "scale-of-lse", "long_fwd.cuh",
+        "(scaled_late ? p.scale : 1.0f)", "1.0f", (hostile("spatial_attention-text-context"),),
+    ),
+    Mutation(
+        "scaled-late-with-any-sign", "long_fwd.cuh",
+        "p.bias.data == nullptr && p.scale > 0;", "p.bias.data == nullptr;",
+        (f"{ATTENTION}a_scale_that_is_not_positive[-0.5]",),
+    ),
+    Mutation(
         "v-before-it-is-there", "short_fwd.cuh",
         "    ptx::copy_wait<0>();\n", "", (hostile("temporal_attention-eight-rel"),),
     ),

@@ -100,6 +100,17 @@ void dispatch_class(int64_t D, const Body& body) {
   return body(IntTag<256>{});
 }
 
+// The same for forward: half types have one for each of the usual head dims.
+template <class T, class Body>
+void dispatch_fwd_class(int64_t D, const Body& body) {
+  if constexpr (sizeof(T) == 2) {
+    if (D <= 48) return body(IntTag<48>{});
+    if (64 < D && D <= 80) return body(IntTag<80>{});
+    if (128 < D && D <= 160) return body(IntTag<160>{});
+  }
+  dispatch_class(D, body);
+}
+
 // The same for dk and dv, where a block may have but a part of the columns, and for the bias' gradient, which accumulates none.
 template <class T, class Body>
 void dispatch_dkdv_class(int64_t D, const Body& body) {
@@ -229,7 +240,7 @@ void plan_short_fwd(const Sizes& s, FwdPlan& plan) {
 
 template <class T>
 void plan_long_fwd(const Sizes& s, FwdPlan& plan) {
-  dispatch_class(s.D, [&](auto tag) {
+  dispatch_fwd_class<T>(s.D, [&](auto tag) {
     constexpr int kClass = decltype(tag)::value;
     using Memory = LongFwdMemory<T, kClass>;
     const auto bytes = [&](int warps, int) { return bytes_of<Memory>(warps, s.D, s.bias); };

@@ -45,6 +45,43 @@ __device__ void rows_by_rows(float (&rC)[kN][4], const T* sA, const T* sB, int l
   }
 }
 
+// The left operands of products of 16 rows, a fragment for each 16 columns, which a warp keeps.
+template <int kAllColumns>
+using Fragments = uint32_t[kAllColumns / kColumns][4];
+
+template <int kChunks, class T>
+__device__ void load_fragments(uint32_t (&rA)[kChunks][4], const SharedTile<T>& sA, int columns) {
+  const int r = lane_id() % 8, matrix = lane_id() / 8;
+  const uint32_t a = ptx::shared_address(sA.row(r + matrix % 2 * 8) + matrix / 2 * 8);
+  __syncwarp();
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if (c * kColumns < columns) ptx::load_matrices(rA[c], a + c * kColumns * uint32_t(sizeof(T)));
+  }
+}
+
+// rC = a b^T of fragments. There are `columns`, at least kLeast. Synchronises the warp first, as scores does.
+template <int kLeast, int kN, int kChunks, class T>
+__device__ void fragments_by_rows(
+    float (&rC)[kN][4], const uint32_t (&rA)[kChunks][4], const SharedTile<T>& sB, int columns) {
+  const int r = lane_id() % 8, matrix = lane_id() / 8;
+  const uint32_t b = ptx::shared_address(sB.row(r + matrix / 2 * 8) + matrix % 2 * 8);
+  __syncwarp();
+#pragma unroll
+  for (int n = 0; n < kN; ++n) rC[n][0] = rC[n][1] = rC[n][2] = rC[n][3] = 0;
+#pragma unroll
+  for (int c = 0; c < kChunks; ++c) {
+    if (c * kColumns >= kLeast && c * kColumns >= columns) continue;
+#pragma unroll
+    for (int n = 0; n < kN; n += 2) {
+      uint32_t rB[4];
+      ptx::load_matrices(rB, b + uint32_t((n * 8 * sB.ld + c * kColumns) * sizeof(T)));
+      ptx::multiply<T>(rC[n], rA[c], rB[0], rB[1]);
+      ptx::multiply<T>(rC[n + 1], rA[c], rB[2], rB[3]);
+    }
+  }
+}
+
 // Four products are summed by themselves: a chain of D additions would lose more than eager PyTorch's does.
 __device__ inline float dot(float4 a, float4 b) { return fmaf(a.w, b.w, fmaf(a.z, b.z, fmaf(a.y, b.y, a.x * b.x))); }
 

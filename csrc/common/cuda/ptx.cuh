@@ -105,6 +105,10 @@ __device__ inline int opaque(int x) {
   return x;
 }
 
+// x, in a loop: what follows from it is computed in every turn, not kept in a register from before the loop on. turn: 0 or more, and
+// changes with the turns, which is all that ptxas is told of it.
+__device__ inline int opaque(int x, int turn) { return x + (opaque(turn) >> 31); }
+
 // 2^x within two ulp; 0 for -infinity.
 __device__ inline float exp2_approx(float x) {
   float y;

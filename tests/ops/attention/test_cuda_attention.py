@@ -142,6 +142,23 @@ def test_warps_with_several_units_keep_their_heads_apart(clean):
     check(TemporalCase("many-heads", T=2, H=49, W=56, N=3, D=8, bias="rel"), torch.bfloat16)
 
 
+@pytest.mark.parametrize("D", [16, 56, 72, 96, 112, 144, 200])
+def test_the_fewest_columns_of_a_class(D, clean):
+    """Forward of long sequences has classes of head dims, and a head need not fill its class."""
+    check(TemporalCase("class", T=66, H=1, W=1, N=1, D=D), torch.bfloat16)
+
+
+def test_lines_that_are_padded(clean):
+    """By whole pixels, so that rows are moved by 16 bytes, yet lie at no even steps."""
+    padded = torch.randn(3, 1, 1, 5, 20, 1, 16).bfloat16()[..., :15, :, :].unbind()
+    assert torch.equal(vdiff.spatial_attention(*padded), vdiff.spatial_attention(*(t.contiguous() for t in padded)))
+
+
+@pytest.mark.parametrize("scale", [-0.5, 0.0])
+def test_a_scale_that_is_not_positive(scale, clean):
+    check(TemporalCase("scale", T=40, H=1, W=1, N=1, D=8, causal=True, scale=scale), torch.bfloat16)
+
+
 @pytest.mark.parametrize("T", [5, 40])
 def test_a_mask_of_any_strides(T, clean):
     """The public operator makes the mask contiguous; the kernels take any."""

@@ -77,7 +77,7 @@ constexpr int kWarpRows = 16;
 
 // Columns of the scores at a time. kClass: columns of D that a thread's accumulators hold.
 template <class T, int kClass>
-constexpr int kTileColumns = (sizeof(T) == 4 ? 32 : 64) / (kClass == 256 ? 2 : 1);
+constexpr int kTileColumns = (sizeof(T) == 4 ? 32 : 64) / (kClass > 128 ? 2 : 1);
 
 template <class T, int kClass>
 using LongShape = Shape<kWarpRows, kTileColumns<T, kClass>>;
@@ -99,6 +99,17 @@ struct BiasPart {
   VDIFF_HOST_DEVICE int64_t* table_offsets() const { return reinterpret_cast<int64_t*>(base); }
 };
 
+// Forward of half types has a class for each of the usual head dims, and there the rows of a class have the same pitch, so that
+// what is read of a tile lies at constant offsets. kLeastColumns: the fewest, of multiples of 16, that a class is taken for.
+template <class T, int kClass>
+constexpr bool kFixedPitch = sizeof(T) == 2 && kClass < 256;
+
+template <class T, int kClass>
+constexpr int kLeastColumns = kClass == 256 ? (sizeof(T) == 4 ? 144 : 176)
+                              : kClass == 128 ? (sizeof(T) == 4 ? 80 : 96)
+                              : kClass == 160 ? 144
+                              : kFixedPitch<T, kClass> && kClass >= 64 ? kClass : kColumns;
+
 template <class T, int kClass>
 struct LongFwdMemory {
   using S = LongShape<T, kClass>;
@@ -110,7 +121,7 @@ struct LongFwdMemory {
 
   VDIFF_HOST_DEVICE LongFwdMemory(char* base, int warps, int64_t D, bool with_bias)
       : weights(reinterpret_cast<float*>(base)),
-        sQ{reinterpret_cast<T*>(weights + warps * kWeightsFloats<S, T>), row_elements<T>(D)},
+        sQ{reinterpret_cast<T*>(weights + warps * kWeightsFloats<S, T>), row_elements<T>(kFixedPitch<T, kClass> ? kClass : D)},
         sK{sQ.row(kWarpRows * warps), sQ.ld},
         sV{sK.row(kKeys), sQ.ld},
         bias{reinterpret_cast<char*>(sV.row(kKeys))},

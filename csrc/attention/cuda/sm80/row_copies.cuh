@@ -15,11 +15,12 @@ struct SequenceIndex {
   int index[3], n;
 };
 
-// sequence: heads innermost.
-__device__ inline SequenceIndex sequence_index(const SequenceAttention& p, int64_t sequence) {
-  const int64_t place = p.by_heads.quotient(sequence);
-  const int64_t line = p.by_size[2].quotient(place);
-  const int64_t first = p.by_size[1].quotient(line);
+// sequence: heads innermost. Of 64 bits, it is divided as such.
+template <class Index>
+__device__ SequenceIndex sequence_index(const SequenceAttention& p, Index sequence) {
+  const Index place = p.by_heads.quotient(sequence);
+  const Index line = p.by_size[2].quotient(place);
+  const Index first = p.by_size[1].quotient(line);
   return {{int(first), int(line - first * p.size[1]), int(place - line * p.size[2])}, int(sequence - place * p.N)};
 }
 
@@ -122,6 +123,36 @@ class Mover {
     });
   }
 
+  // Tiles of rows of one sequence, one after the other: where the thread's piece of the next one lies.
+  struct Stream {
+    const T* from;
+    bool straight;
+  };
+
+  __device__ Stream stream(const SequenceRows& rows, int64_t length) const {
+    const RowLine& line = rows.row;
+    const bool one_step = length <= line.length.value() || line.line_step == line.length.value() * line.step;
+    const T* const gX = static_cast<const T*>(rows.data) + offset_of(rows, own_.place) + own_.column;
+    return {gX + row_ * line.step, one_step && p.vector_bytes == 16 && span_ <= kWarp};
+  }
+
+  // The stream's next rows. Where all lie at even steps, as they mostly do, the address goes on; elsewhere each is looked for.
+  __device__ void load_next(const SequenceRows& rows, const RowRange& range, const SharedTile<T>& sX, Stream& stream) const {
+    if (!stream.straight) return anew(range.first).load(rows, range, sX);
+    const T* from = stream.from;
+    const int step = ptx::opaque(step_, range.first), to = ptx::opaque(row_ * sX.ld + own_.column, range.first);
+    const int64_t by = step * rows.row.step;
+    uint32_t address = ptx::shared_address(sX.data) + to * uint32_t(sizeof(T));
+    const int end = range.there();
+#pragma unroll 1
+    for (int i = row_; i < range.rows; i += step) {
+      ptx::copy_async<16>(address, from, i < end);
+      address += step * sX.ld * uint32_t(sizeof(T));
+      from += by;
+    }
+    stream.from += range.rows * rows.row.step;
+  }
+
   // The rows from those of sX; those that are not there are left alone.
   __device__ void store(const SequenceRows& rows, const RowRange& range, const SharedTile<T>& sX) const {
     with_vector_bytes([&](auto bytes) {
@@ -141,6 +172,13 @@ class Mover {
         }
       });
     });
+  }
+
+  // The same, computed where it is used, so that a loop before there need not keep it in registers. Of one sequence and all columns.
+  __device__ Mover anew(int turn = 0) const {
+    Mover mover({ptx::opaque(team_.rank, turn), team_.size}, p, 1);
+    mover.go_to(own_.place);
+    return mover;
   }
 
   // Zeros in the columns from D on that products go over.
