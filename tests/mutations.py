@@ -468,8 +468,8 @@ MUTATIONS = [
     Mutation("alignment-of-lines", "to_planes.cuh", "divides(s.H, stride.h)", "true",
              (f"{CONV}every_image_has_its_own_strides[lines at odd steps-float16-spatial]",), "float16"),
     # Their product.
-    Mutation("taps-transposed", "conv_product.cuh", "tap / kAcross * width + tap % kAcross;",
-             "tap % kAcross * width + tap / kAcross;",
+    Mutation("taps-transposed", "conv_product.cuh", "tap / kAcross * p.tiling.halo_columns.value() + tap % kAcross;",
+             "tap % kAcross * p.tiling.halo_columns.value() + tap / kAcross;",
              (convolved("spatial-plain"),)),
     Mutation("halo-in-use", "conv_product.cuh", "halo.copy(sNext,", "halo.copy(sHalo,", (conv_edge("tiles"),)),
     Mutation("normalised-too-early", "conv_product.cuh", "if (tap == kTaps - 1 && chunk", "if (tap == 1 && chunk",
@@ -507,7 +507,7 @@ MUTATIONS = [
     Mutation("width-of-last-tile", "conv_sums.cuh", "min(tiles.columns, columns - over * tiles.columns)", "tiles.columns",
              (f"{CONV}statistics_of_out[5-1-133-spatial-bfloat16]",)),
     Mutation("line-of-dots", "conv_sums.cuh", "line % p.tiles.lines;", "line;", (conv_edge("many-frames"),)),
-    Mutation("runs-of-a-frame", "conv_sums.cuh", "p.cut.runs + at.run) * p.C", "p.cut.runs) * p.C", (conv_edge("parts"),)),
+    Mutation("runs-of-a-frame", "conv_sums.cuh", "int64_t(run) * frames_of_clip", "run", (conv_edge("parts"),)),
     Mutation("mix-of-bias", "conv_sums.cuh", "sum *= 1 - mix[frame];", "sum *= 1;", (convolved("several-tiles"),)),
     # The gradient of their weight.
     Mutation("part-of-pixels", "weight_gradient.cuh", "min(first + p.part, p.planes", "min(p.planes * t.tiles.count(), p.planes",
@@ -581,7 +581,7 @@ MUTATIONS = [
         "residual-of-rows-that-are-none", "norm_linear_fwd.cuh",
         "p.stride_residual, p.M - row}, columns", "p.stride_residual, 16}, columns", (projected("sliced"),),
     ),
-    Mutation("run-of-pixel-sums", "norm_linear_bwd.cuh", "frame / T_ * runs + run", "frame / T_ * runs", (projected("parts"),)),
+    Mutation("run-of-pixel-sums", "pixel_sums.cuh", "frame / frames_of_clip * runs + run", "frame / frames_of_clip * runs", (projected("parts"),)),
     Mutation("bias-of-dgate", "norm_linear_bwd.cuh", "if (p.bias) dgate += p.bias[co] * sum;", "", (projected("parts"),)),
     Mutation(
         "clip-of-sums", "norm_linear_bwd.cuh", "(int64_t(b) * p.tables + i) * p.Co", "int64_t(i) * p.Co", (projected("parts"),)

@@ -25,4 +25,5 @@ def test_a_copy_has_the_kernels_of_one_dtype(tmp_path, dtype, name):
     assert re.findall(r"return body\(TypeTag<(\w+)>", served) == [name]
     units = {path.stem for path in csrc.rglob("instantiations/*.cu")}
     kinds = "short", "long", "geglu", "norm_linear"
-    assert units == {f"{kind}_{way}_{name.lower()}" for kind in kinds for way in ("fwd", "bwd")}
+    stems = [f"{kind}_{way}" for kind in kinds for way in ("fwd", "bwd")] + ["conv", "conv_du", "dweight"]
+        assert units == {f"{stem}_{name.lower()}" for stem in stems}

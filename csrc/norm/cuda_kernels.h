@@ -5,6 +5,22 @@
 
 namespace vdiff {
 
+// Into how many chunks a frame is cut: 1 or more.
+int64_t channel_stats_chunks(const ChannelStatsParams& p);
+
+// partials (B*T, chunks, C, 2) acc: scratch, unused where there is one chunk. stream is a cudaStream_t, as of all below.
+void launch_channel_stats(const ChannelStatsParams& p, void* partials, void* stream);
+
+namespace norms {
+
+// A norm's table (rows, kFields, C) fp32: a row is of the frames that share one, and has of each channel
+//   group        h = act((x - mean) * mul + add),   mul = rstd * weight * (1 + scale), add = bias * (1 + scale) + shift
+//   layer, rms   h = act((x - m) * r * mul + add),  m, r of each pixel; rstd is 1
+//   backward     dx = du * mul - of_one - (x - mean) * of_x,  of a group; du = dh * act'
+enum Field { kMean, kMul, kAdd, kRstd, kOfOne, kOfX, kFields };
+
+}  // namespace norms
+
 // Of a pixel that is normalised by itself: what one block holds of it.
 constexpr int64_t kMaxPixelChannels = 4096;
 
@@ -12,7 +28,7 @@ constexpr int64_t kMaxPixelChannels = 4096;
 int64_t norm_act_fwd_scratch(const NormActParams& p);
 int64_t norm_act_bwd_scratch(const NormActBackwardParams& p);
 
-// The launches of that plan. stream is a cudaStream_t.
+// The launches of that plan.
 void launch_norm_act_fwd(const NormActParams& p, void* scratch, void* stream);
 void launch_norm_act_bwd(const NormActBackwardParams& p, void* scratch, void* stream);
 
@@ -27,17 +43,13 @@ struct KnownSums {
 // p.grad: du.
 void launch_norm_act_bwd_of_sums(const NormActBackwardParams& p, const KnownSums& known, void* stream);
 
-// What a product takes of the norm of its operand, which it applies itself: a table (rows, kNormFields, C), a row for the frames
-// that share one, of which the first fields are mean, mul and add, h = (x - mean) * mul + add; and, of layer and rms norms, mean
-// and rstd by pixel, h = (x - mean) * rstd * mul + add.
-constexpr int kNormFields = 6;
-
+// The norm of x, as what applies it elsewhere takes it: a table, and of layer and rms norms mean and rstd of each pixel.
 struct NormNumbers {
   int64_t table_floats, moments_floats;  // whole pieces of 16 bytes; 0: there are none
   int frames_of_row;
 };
 
-// out and residual are not looked at; nor is x but by the launches.
+// out and residual are not looked at; nor is x but by the launch.
 NormNumbers norm_numbers(const NormActParams& p);
 void launch_norm_numbers(const NormActParams& p, float* table, float* moments, void* stream);
 

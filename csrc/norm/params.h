@@ -4,17 +4,10 @@
 
 #include <cstdint>
 
+#include "common/image_strides.h"
 #include "common/scalar.h"
 
 namespace vdiff {
-
-// Where pixel (b, t, h, w) of a (B, T, H, W, C) tensor starts: its outer strides.
-struct ImageStrides {
-  int64_t b, t, h, w;
-  [[gnu::always_inline]] int64_t at(int64_t i_b, int64_t i_t, int64_t i_h, int64_t i_w) const {
-    return i_b * b + i_t * t + i_h * h + i_w * w;
-  }
-};
 
 struct ChannelStatsParams {
   const void* x;  // (B, T, H, W, C) of dtype, unit stride over C
@@ -25,6 +18,9 @@ struct ChannelStatsParams {
 };
 
 enum class NormKind { None, Group, Layer, Rms };
+
+// Whether each pixel is normalised by itself.
+inline bool is_by_pixel(NormKind kind) { return kind == NormKind::Layer || kind == NormKind::Rms; }
 
 // h = act(norm(x)), as kernels take it. Vectors are contiguous acc; null where absent.
 struct NormParams {

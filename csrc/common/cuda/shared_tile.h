@@ -16,8 +16,10 @@ namespace vdiff {
 
 // ------------------------------------------------------------------------------------------------------------ shared memory
 
+// Rows come in pieces: what one thread moves and computes at a time.
+constexpr int kPieceBytes = 16;
 template <class T>
-constexpr int kPiece = 16 / sizeof(T);  // elements of 16 bytes
+constexpr int kPiece = kPieceBytes / sizeof(T);  // elements
 
 constexpr int kColumns = 16;  // columns come in chunks of 16: what a product goes by
 

@@ -2,9 +2,10 @@
 // are the same on every GPU, and none is asked. No CUDA header, no torch, no STL.
 #pragma once
 
+#include "common/cuda/pixel_sums_plan.h"
 #include "common/cuda/tile_shape.h"
 #include "conv/params.h"
-#include "norm/cuda/plan.h"
+#include "norm/cuda_kernels.h"
 
 namespace vdiff::convolution {
 
@@ -124,7 +125,7 @@ constexpr int kSumThreads = 256;
 
 // In front of a product: what h = act(norm(x)) takes, and the weight as it is read.
 struct OperandPlan {
-  norms::TablePlan table;  // of a group norm
+  NormNumbers norm;        // of a group norm, or of none
   bool is_activated;       // h is in memory: what normalises each pixel by itself comes first, in launches of its own
   int64_t at_table, at_norm, at_activated;
 };
@@ -152,19 +153,19 @@ inline int64_t image_bytes(const ConvSizes& s, int64_t channels, DType dtype) {
 template <class Params>
 OperandPlan operand_plan(const Params& p, Scratch& scratch) {
   OperandPlan plan{};
-  plan.is_activated = norms::is_by_pixel(p.norm.kind);
+  plan.is_activated = is_by_pixel(p.norm.kind);
   if (plan.is_activated) {
-    plan.at_norm = scratch.take(norms::fwd_plan(activation(p, nullptr)).scratch_bytes);
+    plan.at_norm = scratch.take(norm_act_fwd_scratch(activation(p, nullptr)));
     plan.at_activated = scratch.take(image_bytes(p.sizes, p.sizes.Ci, p.dtype));
   } else {
-    plan.table = norms::table_plan(p.norm, p.sizes.B, p.sizes.T, p.sizes.Ci);
-    plan.at_table = scratch.take(plan.table.floats * int64_t(sizeof(float)));
+    plan.norm = norm_numbers(activation(p, nullptr));
+    plan.at_table = scratch.take(plan.norm.table_floats * int64_t(sizeof(float)));
   }
   return plan;
 }
 
 inline int64_t statistics_bytes(const ChannelStatsParams& p) {
-  const int64_t chunks = statistics::plan_of(p).chunks;
+  const int64_t chunks = channel_stats_chunks(p);
   return chunks > 1 ? p.B * p.T * chunks * p.C * 2 * int64_t(sizeof(float)) : 0;
 }
 
@@ -230,12 +231,6 @@ inline WeightPlan weight_plan(const PlaneShape& shape, const ConvSizes& s, DType
   return plan;
 }
 
-// grad, as the norms' plans and kernels take an image.
-inline ChannelStatsParams gradient_image(const NormActConvBackwardParams& p) {
-  const ConvSizes& s = p.sizes;
-  return {p.grad, nullptr, s.B, s.T, s.H, s.W, s.Co, p.stride_grad, p.dtype};
-}
-
 constexpr int kSlices = 8;  // of the frames, whose sums are added up
 
 // How dx follows from the gradient of h: it is that; du comes with sums, in the product's epilogue, as far as the frames of a tile
@@ -257,7 +252,7 @@ struct BwdPlan {
   Way way;
   NormActBackwardParams norm;
   WeightPlan dweight;
-  norms::Launch sums;  // of grad, over runs of the pixels of a frame: for the gradients of bias and temb
+  PixelSumsPlan sums;  // of grad, for the gradients of bias and temb
   LaunchShape dmix, vectors;
   int64_t at_weight, at_turned, at_dots, at_dh, at_du_sums, at_norm, at_parts, at_sums, scratch_bytes;
 };
@@ -297,15 +292,15 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
       plan.at_dh = scratch.take(image_bytes(s, s.Ci, p.dtype));
     }
     if (has_norm && plan.way == Way::ThroughDu) plan.at_du_sums = scratch.take(plan.dh.grid.down * 2 * s.Ci * floats);
-    if (plan.way == Way::Apart) plan.at_norm = scratch.take(norms::bwd_plan(plan.norm).scratch_bytes);
+    if (plan.way == Way::Apart) plan.at_norm = scratch.take(norm_act_bwd_scratch(plan.norm));
   }
   if (p.dweight) {
     plan.dweight = weight_plan(shape, s, p.dtype);
     plan.at_parts = scratch.take(plan.dweight.parts * shape.taps() * s.Co * plan.dweight.columns * floats);
   }
   if (p.dtemb || p.dbias) {
-    plan.sums = norms::by_channel(gradient_image(p), norms::kSumPixels);
-    plan.at_sums = scratch.take(s.B * s.T * plan.sums.cut.runs * s.Co * floats);
+    plan.sums = pixel_sums_plan(s, s.Co, p.dtype);
+    plan.at_sums = scratch.take(plan.sums.floats * floats);
     plan.vectors = {ceil_div(s.Co, kWarp), kSlices * kWarp, 0};
   }
   plan.scratch_bytes = scratch.bytes;

@@ -23,7 +23,7 @@ struct Planes {
 
 // What becomes of x before the taps see it: act(norm(x)), or (1 - mix) x.
 struct Prologue {
-  const float* table;  // of a group norm (norm/cuda/plan.h: Field); null: there is none
+  const float* table;  // of a group norm (norm/cuda_kernels.h: Field); null: there is none
   const float* mix;    // (frames,), or null
   int frames_of_row;   // of the table
   bool silu;

@@ -2,8 +2,6 @@
 #pragma once
 
 #include "conv/cuda/planes.h"
-#include "norm/cuda_kernels.h"
-#include "norm/cuda/sm80/norm_table.h"
 
 namespace vdiff::convolution {
 
@@ -59,9 +57,9 @@ Operand launch_operand(const Params& p, const OperandPlan& plan, char* scratch, 
     return {contiguous_planes(s, h, s.Ci, p.dtype), {}};
   }
   auto* const table = reinterpret_cast<float*>(scratch + plan.at_table);
-  norms::launch_norm_table(p.norm, int(s.Ci), plan.table, table, stream);
-  const bool has_norm = plan.table.shape.blocks > 0;
-  return {planes(s, p.x, p.stride_x, s.Ci, p.dtype), {has_norm ? table : nullptr, nullptr, plan.table.frames_of_row, p.norm.silu}};
+  launch_norm_numbers(activation(p, nullptr), table, nullptr, stream);
+  const bool has_norm = plan.norm.table_floats > 0;
+  return {planes(s, p.x, p.stride_x, s.Ci, p.dtype), {has_norm ? table : nullptr, nullptr, plan.norm.frames_of_row, p.norm.silu}};
 }
 
 }  // namespace vdiff::convolution

@@ -2,6 +2,7 @@
 // what scratch there is. No CUDA header, no torch, no STL.
 #pragma once
 
+#include "common/cuda/pixel_sums_plan.h"
 #include "common/cuda/product_plan.h"
 #include "linear/params.h"
 #include "norm/cuda_kernels.h"
@@ -14,8 +15,12 @@ using product::TileGrid;
 
 constexpr int kPositionFields = 3;  // of the table that has pos_emb in it: mean, mul, add
 constexpr int kThreads = 256;       // of the kernels beside the products
-constexpr int kSumPieces = 8;       // of 16 bytes, whose sums over pixels a block has
-constexpr int kSumPixels = 512;     // of a run
+
+// Of rows at even steps.
+template <class Params>
+ImageStrides image_strides(const Params& p, int64_t stride) {
+  return {p.T * p.H * p.W * stride, p.H * p.W * stride, p.W * stride, stride};
+}
 
 // The norm of x, and of what it is.
 template <class Params>
@@ -23,7 +28,7 @@ NormActParams norm_of(const Params& p) {
   NormActParams norm = {};
   norm.x = p.x;
   norm.B = p.B, norm.T = p.T, norm.H = p.H, norm.W = p.W, norm.C = p.C;
-  norm.stride_x = {p.T * p.H * p.W * p.stride_x, p.H * p.W * p.stride_x, p.W * p.stride_x, p.stride_x};
+  norm.stride_x = image_strides(p, p.stride_x);
   norm.norm = p.norm;
   norm.dtype = p.dtype;
   return norm;
@@ -68,23 +73,6 @@ inline FwdPlan fwd_plan(const NormLinearParams& p) {
 
 // ----------------------------------------------------------------------------------------------------------------- backward
 
-// Sums over the pixels of each frame and channel: tables (B, runs, T, columns), a run of them a block.
-struct PixelSumsPlan {
-  int64_t runs, tiles;
-  LaunchShape shape;  // no blocks: none is wanted
-  int64_t floats;
-};
-
-template <class Params>
-PixelSumsPlan pixel_sums_plan(const Params& p, int64_t columns) {
-  PixelSumsPlan plan{};
-  plan.runs = ceil_div(p.pixels(), kSumPixels);
-  plan.tiles = ceil_div(columns * element_bytes(p.dtype), 16 * kSumPieces);
-  plan.shape = {p.B * p.T * plan.runs * plan.tiles, kThreads, 0};
-  plan.floats = p.B * plan.runs * p.T * columns;
-  return plan;
-}
-
 // In the scratch: the numbers; dh, where a norm's backward takes it; then what is used up before the next is made: sums of grad
 // and the parts of dweight; the parts of dx, or dpos_emb's sums; the norm's own.
 struct BwdPlan {
@@ -116,7 +104,7 @@ inline NormActBackwardParams norm_backward_of(const NormLinearBackwardParams& p,
   norm.dx = p.dx;
   norm.dweight = p.dnorm_weight, norm.dbias = p.dnorm_bias, norm.dscale = p.dscale, norm.dshift = p.dshift;
   norm.B = p.B, norm.T = p.T, norm.H = p.H, norm.W = p.W, norm.C = p.C;
-  norm.stride_grad = {p.T * p.H * p.W * p.C, p.H * p.W * p.C, p.W * p.C, p.C};
+  norm.stride_grad = image_strides(p, p.C);
   norm.stride_x = forward.stride_x;
   norm.norm = p.norm;
   norm.dtype = p.dtype;
@@ -130,7 +118,7 @@ inline BwdPlan bwd_plan(const NormLinearBackwardParams& p) {
   const auto whole_pieces = [](int64_t bytes) { return ceil_div(bytes, 16) * 16; };
   int64_t used_up = 0;
   if (p.dbias != nullptr) {
-    plan.grad_sums = pixel_sums_plan(p, p.Co);
+    plan.grad_sums = pixel_sums_plan(p, p.Co, p.dtype);
     if (!has_gate) plan.dbias = product::sum_plan(p.B * plan.grad_sums.runs * p.T, p.Co);
   }
   if (p.dweight != nullptr || has_gate) {
@@ -150,7 +138,7 @@ inline BwdPlan bwd_plan(const NormLinearBackwardParams& p) {
     plan.dx = product::product_plan(p.M(), p.M(), p.C, p.Co);
     if (normed) plan.rest += whole_pieces(p.M() * p.C * element_bytes(p.dtype));
     if (p.dpos_emb != nullptr) {
-      plan.dh_sums = pixel_sums_plan(p, p.C);
+      plan.dh_sums = pixel_sums_plan(p, p.C, p.dtype);
       plan.dpos_emb = product::sum_plan(p.B * plan.dh_sums.runs, p.T * p.C);
     }
     used_up = max_of(used_up, plan.dx.sum.tables * plan.dx.sum.entries * float_bytes);

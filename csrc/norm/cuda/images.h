@@ -1,23 +1,11 @@
-// norm_act as the CUDA kernels see it: images as frames of pixels, and the norm as a table (plan.h: Field). For .cu files.
+// norm_act as the CUDA kernels see it: images, and the norm as a table (cuda_kernels.h: Field). For .cu files.
 // No torch.
 #pragma once
 
-#include "common/cuda/row_line.h"
+#include "common/cuda/image.h"
 #include "norm/cuda/plan.h"
 
 namespace vdiff::norms {
-
-// A (B, T, H, W, C) tensor, as frames of pixels.
-struct Image {
-  const void* data;  // null: there is none
-  int64_t stride_b, stride_t;
-  RowLine pixels;
-
-  template <class T>
-  __device__ const T* frame(int i, int frames_of_clip) const {
-    return static_cast<const T*>(data) + i / frames_of_clip * stride_b + i % frames_of_clip * stride_t;
-  }
-};
 
 struct NormCall {
   Image x, other;      // other: the residual, forward; the gradient of h, backward

@@ -3,14 +3,13 @@
 #pragma once
 
 #include "common/cuda/launch_shape.h"
+#include "common/cuda/shared_tile.h"
 #include "common/dispatch.h"
 #include "norm/cuda_kernels.h"
 #include "norm/params.h"
 
 namespace vdiff {
 
-// Channels come in pieces: what one thread moves and computes at a time.
-constexpr int kPieceBytes = 16;
 inline int64_t pieces_of(int64_t C, DType dtype) { return ceil_div(C * element_bytes(dtype), kPieceBytes); }
 
 // The pieces of a row that neighbouring threads have: a power of two, up to a line of memory.
@@ -62,12 +61,6 @@ constexpr int kSlices = 16;              // into which the runs are cut whose su
 template <int kElementBytes>
 constexpr int kBwdPieces = kElementBytes == 2 ? 3 : 4;
 
-// The table (rows, kFields, C) fp32: a row is of the frames that share a norm, and has of each channel
-//   group        h = act((x - mean) * mul + add),   mul = rstd * weight * (1 + scale), add = bias * (1 + scale) + shift
-//   layer, rms   h = act((x - m) * r * mul + add),  m, r of each pixel; rstd is 1
-//   backward     dx = du * mul - of_one - (x - mean) * of_x,  of a group; du = dh * act'
-enum Field { kMean, kMul, kAdd, kRstd, kOfOne, kOfX, kFields };
-
 // A cut of frames into blocks: of a run of pixels, and of a tile of pieces of their channels.
 struct Cut {
   int tiles, columns;  // so many tiles, of `columns` pieces; of a pixel's team, `columns` threads
@@ -101,8 +94,6 @@ struct BwdPlan {
   LaunchShape parameters;  // no blocks: none is wanted
   int64_t scratch_bytes;
 };
-
-inline bool is_by_pixel(NormKind kind) { return kind == NormKind::Layer || kind == NormKind::Rms; }
 
 inline TablePlan table_plan(const NormParams& norm, int64_t B, int64_t T, int64_t C) {
   TablePlan plan{};

@@ -2,7 +2,6 @@
 
 #include "common/cuda/run.h"
 #include "norm/cuda/plan.h"
-#include "norm/cuda/sm80/channel_stats.h"
 #include "norm/cuda_kernels.h"
 
 namespace vdiff {
@@ -31,7 +30,7 @@ void run(
 
 void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind) {
   STD_TORCH_CHECK(
-      !norms::is_by_pixel(kind) || C <= kMaxPixelChannels, op, ": x has C = ", C, "; expected at most ", kMaxPixelChannels,
+      !is_by_pixel(kind) || C <= kMaxPixelChannels, op, ": x has C = ", C, "; expected at most ", kMaxPixelChannels,
       " of a layer or rms norm on a GPU");
 }
 

@@ -1,31 +1,14 @@
 // From the operators' params to what the kernels of norm_act take, on the host.
 #pragma once
 
-#include <initializer_list>
-
 #include "norm/cuda/images.h"
 #include "norm/cuda/plan.h"
 
 namespace vdiff::norms {
 
-// A tensor whose rows follow one another evenly is one long row.
-template <class Params>
-Image image(const Params& p, const void* data, const ImageStrides& stride) {
-  const bool even = p.H == 1 || stride.h == p.W * stride.w;
-  return {data, stride.b, stride.t, even ? RowLine(p.H * p.W, stride.w, 0) : RowLine(p.W, stride.w, stride.h)};
-}
-
-// Whether 16 divides the address of each pixel, and the bytes of its channels.
 template <class Params>
 bool is_aligned(const Params& p, std::initializer_list<const void*> data, std::initializer_list<const ImageStrides*> strides) {
-  const int64_t bytes = element_bytes(p.dtype);
-  bool fits = p.C * bytes % kPieceBytes == 0;
-  for (const void* one : data) fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;
-  const auto divides = [&](int64_t size, int64_t stride) { return size <= 1 || stride * bytes % kPieceBytes == 0; };
-  for (const ImageStrides* s : strides) {
-    fits = fits && divides(p.B, s->b) && divides(p.T, s->t) && divides(p.H, s->h) && divides(p.W, s->w);
-  }
-  return fits;
+  return vdiff::is_aligned(p, p.C, p.dtype, data, strides);
 }
 
 // All but the other image, and what is cut.

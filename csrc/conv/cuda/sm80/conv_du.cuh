@@ -56,7 +56,7 @@ __global__ void __launch_bounds__(kThreads, product::kBlocks<kWide>) conv_du_ker
         for (int half = 0; half < 2; ++half) {
           // (1) du = dh act'(u), u = (x - mean) mul + add
           const float centred = load_acc(sRows.pair(product::row_of_pair(half), column) + j) - mean;
-          du[half][j] = rY[m][i][2 * half + j] * norms::slope(centred * mul + add, p.back.silu);
+          du[half][j] = rY[m][i][2 * half + j] * slope(centred * mul + add, p.back.silu);
           // (2) sum_1 += du, sum_n += du (x - mean) rstd
           if (!pixels(first + product::row_of_pair(half)).there) continue;
           sums[0][j] += du[half][j];

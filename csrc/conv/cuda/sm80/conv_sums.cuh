@@ -10,24 +10,17 @@
 //
 //   grid   (B*T, 1, 1)                     a warp a frame
 //
-// conv_frame_sums: of grad, over a run of the pixels of a frame
-//
-//   grid   (B*T * runs * tiles, 1, 1)      as norm_act_sums; smem kThreads * V floats: 8 KiB, float 4 KiB
-//   bytes  grad read once; 4 bytes a channel of a run of 512 pixels written
-//
-//   sum += grad; rows of a channel added pairwise                  (3)
-//
-// conv_vectors: those of a frame, and of all frames
+// conv_vectors: of grad over a frame (of common/cuda's pixel_sums), and over all frames
 //
 //   grid   (ceil(Co / 32), 1, 1)           kSlices warps, a lane a channel: a warp has every kSlices'th frame
 //
-//   dtemb = (1 - mix) sum over runs                                (4)
-//   dbias = sum of dtemb over frames                               (5)
+//   dtemb = (1 - mix) sum over runs                                (3)
+//   dbias = sum of dtemb over frames                               (4)
 #pragma once
 
 #include "common/cuda/launch.cuh"
+#include "common/cuda/team.cuh"
 #include "conv/cuda/planes.h"
-#include "norm/cuda/sm80/norm_places.cuh"
 
 namespace vdiff::convolution {
 
@@ -79,42 +72,23 @@ __global__ void __launch_bounds__(kWarp) conv_dmix_kernel(const float* dots, flo
   if (lane_id() == 0) dmix[frame] = -sum;
 }
 
-// p.x: grad. sums (frames, runs, C)
-template <class T, bool kAligned>
-__global__ void __launch_bounds__(norms::kThreads) conv_frame_sums_kernel(norms::NormCall p) {
-  constexpr int V = kPiece<T>;
-  __shared__ float shared[norms::kThreads * V];
-  const norms::ChannelPlace<T> at(p);
-  float rSums[V] = {};
-  // (3) sum += grad; rows of a channel added pairwise
-  if (at.channels > 0) {
-    norms::for_pixels<T, kAligned>(p, at, false, [&](int, const Piece<T>& grad, const Piece<T>&) {
-#pragma unroll
-      for (int i = 0; i < V; ++i) rSums[i] += grad.value[i];
-    });
-  }
-  sum_of_rows(rSums, p.cut.columns, shared);
-  if (at.row != 0 || at.channels <= 0) return;
-  float* const gSums = p.sums + (int64_t(at.frame) * p.cut.runs + at.run) * p.C + at.c;
-  store_floats<V, kAligned>(gSums, rSums, at.channels);
-}
-
-// sums (frames, runs, Co); dtemb (frames, Co), dbias (Co,): null where not wanted.
+// sums (B, runs, T, Co); dtemb (frames, Co), dbias (Co,): null where not wanted.
 template <int = 0>
 __global__ void __launch_bounds__(kSlices* kWarp)
-    conv_vectors_kernel(const float* sums, const float* mix, float* dtemb, float* dbias, int frames, int runs, int Co) {
+    conv_vectors_kernel(const float* sums, const float* mix, float* dtemb, float* dbias, int frames, int frames_of_clip, int runs, int Co) {
   __shared__ float shared[kSlices * kWarp];
   const int slice = threadIdx.x / kWarp, c = blockIdx.x * kWarp + lane_id();
   float rSum[1] = {};
   for (int frame = slice; frame < frames && c < Co; frame += kSlices) {
-    // (4) dtemb = (1 - mix) sum over runs
+    // (3) dtemb = (1 - mix) sum over runs
     float sum = 0;
-    for (int run = 0; run < runs; ++run) sum += sums[(int64_t(frame) * runs + run) * Co + c];
+    const int64_t first = int64_t(frame / frames_of_clip) * runs * frames_of_clip + frame % frames_of_clip;
+    for (int run = 0; run < runs; ++run) sum += sums[(first + int64_t(run) * frames_of_clip) * Co + c];
     if (mix) sum *= 1 - mix[frame];
     if (dtemb) dtemb[int64_t(frame) * Co + c] = sum;
     rSum[0] += sum;
   }
-  // (5) dbias = sum of dtemb over frames
+  // (4) dbias = sum of dtemb over frames
   sum_of_rows(rSum, kWarp, shared);
   if (dbias && slice == 0 && c < Co) dbias[c] = rSum[0];
 }

@@ -1,11 +1,10 @@
 #include "conv/cuda/sm80/entry.h"
 
 #include "common/cuda/launch.cuh"
+#include "common/cuda/pixel_sums.cuh"
 #include "conv/cuda/sm80/conv_sums.cuh"
 #include "conv/cuda/sm80/instantiations.h"
 #include "conv/cuda/to_planes.cuh"
-#include "norm/cuda/sm80/channel_stats.h"
-#include "norm/cuda/to_images.cuh"
 
 namespace vdiff {
 
@@ -118,18 +117,13 @@ class Backward {
   }
 
   void vectors() const {
-    const ChannelStatsParams image = gradient_image(p_);
-    norms::NormCall call{};
-    call.x = norms::image(image, p_.grad, p_.stride_grad);
-    call.sums = floats(plan_.at_sums);
-    call.C = int(s_.Co), call.frames = int(s_.B * s_.T), call.frames_of_clip = int(s_.T), call.pixels = int(s_.H * s_.W);
-    call.cut = plan_.sums.cut;
-    norms::dispatch_served(p_.dtype, norms::is_aligned(image, {p_.grad}, {&p_.stride_grad}), [&](auto type, auto aligned) {
-      const auto kernel = conv_frame_sums_kernel<typename decltype(type)::type, decltype(aligned)::value != 0>;
-      launch("conv_frame_sums_kernel", kernel, plan_.sums.shape, stream_, call);
+    dispatch_served(p_.dtype, [&](auto type) {
+      launch_pixel_sums<typename decltype(type)::type>(
+          s_, plan_.sums, p_.grad, p_.stride_grad, s_.Co, p_.dtype, floats(plan_.at_sums), stream_);
     });
-    launch("conv_vectors_kernel", conv_vectors_kernel<>, plan_.vectors, stream_, call.sums, mix(), static_cast<float*>(p_.dtemb),
-           static_cast<float*>(p_.dbias), call.frames, call.cut.runs, call.C);
+    launch("conv_vectors_kernel", conv_vectors_kernel<>, plan_.vectors, stream_, floats(plan_.at_sums), mix(),
+           static_cast<float*>(p_.dtemb), static_cast<float*>(p_.dbias), int(s_.B * s_.T), int(s_.T), int(plan_.sums.runs),
+           int(s_.Co));
   }
 
   const NormActConvBackwardParams& p_;

@@ -2,9 +2,10 @@
 // A thread normalises the very pieces that it copied, once they are there, and so waits for no other.
 #pragma once
 
+#include "common/cuda/activation.cuh"
+#include "common/cuda/pieces.cuh"
 #include "common/cuda/tile_product.cuh"
 #include "conv/cuda/planes.h"
-#include "norm/cuda/sm80/norm_places.cuh"
 
 namespace vdiff::convolution {
 
@@ -62,7 +63,7 @@ __device__ void prepare_piece(char* at, const Prologue& p, int frame, int c, int
 #pragma unroll
     for (int i = 0; i < V; ++i) {
       const float u = p.table ? (x.value[i] - mean[i]) * mul[i] + add[i] : x.value[i];
-      x.value[i] = norms::activated(u, p.silu);
+      x.value[i] = activated(u, p.silu);
     }
   }
   bits = packed(x);

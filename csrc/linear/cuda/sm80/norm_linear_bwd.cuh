@@ -14,10 +14,7 @@
 // norm_linear_dh: g weight
 //   grid, block, smem, flops the same         bytes  grad, weight and gate read, dh written: dx, where there is no norm
 //
-// pixel_sums: of grad, and of dh, each channel's sum over a run of a frame's pixels
-//   grid   (B*T * runs * tiles of 8 pieces of channels, 1, 1)
-//   block  256 threads: 32 rows of 8 pieces, of 16 bytes      smem  256 pieces in float: 8 KiB, float 4 KiB
-//   bytes  read once, 4 a channel of a run (512 pixels) written                flops  1 an element: memory-bound
+// pixel_sums (common/cuda): of grad, and of dh
 //
 // norm_linear_gates: where there is a gate
 //   grid   (Co, 1, 1)                         block 256 threads, which have the channels of an output
@@ -27,6 +24,7 @@
 //   limits M, C, Co < 2^30, checked by run.cpp; offsets are 64-bit
 #pragma once
 
+#include "common/cuda/pixel_sums.cuh"
 #include "common/cuda/product_parts.cuh"
 #include "linear/cuda/sm80/instantiations.h"
 #include "linear/cuda/sm80/numbers.cuh"
@@ -97,29 +95,7 @@ __global__ void __launch_bounds__(product::kThreads, product::kBlocks<kWide>) no
   product::store_part(rC, shared_memory, p.to, at, [=](int64_t row) { return row < p.M ? row : -1; });
 }
 
-// -------------------------------------------------------------------------------------------------------------------- sums
-
-// x: rows of pixels, frame by frame. sums (B, runs, T, columns).
-template <class T, int kAligned>
-__global__ void __launch_bounds__(kThreads)
-    pixel_sums_kernel(const T* x, int64_t stride, int columns, int pixels, int runs, int tiles, int T_, float* sums) {
-  constexpr int V = kPiece<T>, kRows = kThreads / kSumPieces;
-  __shared__ float shared[kThreads * V];
-  const int tile = blockIdx.x % tiles, frame_run = blockIdx.x / tiles, run = frame_run % runs, frame = frame_run / runs;
-  const int c = (tile * kSumPieces + threadIdx.x % kSumPieces) * V, row = threadIdx.x / kSumPieces;
-  const int end = min(pixels, (run + 1) * kSumPixels);
-  const T* const first = x + int64_t(frame) * pixels * stride + c;
-  float rSums[V] = {};
-  for (int pixel = run * kSumPixels + row; pixel < end && c < columns; pixel += kRows) {
-    const Piece<T> piece = unpacked<T>(load_bits<T, kAligned>(first + pixel * stride, columns - c));
-#pragma unroll
-    for (int i = 0; i < V; ++i) rSums[i] += piece.value[i];
-  }
-  sum_of_rows(rSums, kSumPieces, shared);
-  if (row != 0 || c >= columns) return;
-  const int64_t table = int64_t(frame / T_ * runs + run) * T_ + frame % T_;
-  store_floats<V, kAligned>(sums + table * columns + c, rSums, columns - c);
-}
+// ------------------------------------------------------------------------------------------------------------------- gates
 
 template <class T>
 struct GateGradients {
@@ -171,17 +147,6 @@ __global__ void __launch_bounds__(kThreads) norm_linear_gates_kernel(GateGradien
 // ------------------------------------------------------------------------------------------------------------------- launch
 
 template <class T>
-void launch_pixel_sums(
-    const NormLinearBackwardParams& p, const PixelSumsPlan& plan, const void* x, int64_t stride, int64_t columns, float* sums,
-    cudaStream_t stream) {
-  const bool aligned = product::copy_bytes(x, 2, stride, columns, sizeof(T)) == 16;
-  product::dispatch_width(aligned && columns % 4 == 0, [&](auto wide) {
-    launch("pixel_sums_kernel", pixel_sums_kernel<T, decltype(wide)::value>, plan.shape, stream, static_cast<const T*>(x), stride,
-           int(columns), int(p.pixels()), int(plan.runs), int(plan.tiles), int(p.T), sums);
-  });
-}
-
-template <class T>
 void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* scratch, cudaStream_t stream) {
   char* const bytes = static_cast<char*>(scratch);
   auto* const rest = reinterpret_cast<float*>(bytes + plan.rest);
@@ -196,7 +161,7 @@ void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* sc
   call.grad_bytes = width(p.grad, p.M(), p.stride_grad, p.Co);
 
   float* const parts = rest + ceil_div(plan.grad_sums.floats, 4) * 4;
-  launch_pixel_sums<T>(p, plan.grad_sums, p.grad, p.stride_grad, p.Co, rest, stream);
+  launch_pixel_sums<T>(p, plan.grad_sums, p.grad, image_strides(p, p.stride_grad), p.Co, p.dtype, rest, stream);
   product::launch_sum<float>(plan.dbias, rest, p.dbias, stream);
   if (plan.dweight.shape.threads > 0) {
     call.norm = launch_numbers(p, plan.numbers, scratch, stream);
@@ -237,7 +202,7 @@ void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* sc
     launch("norm_linear_dh_kernel", kernel, plan.dx.shape, stream, call);
   });
   product::launch_sum<T>(plan.dx.sum, rest, dh, stream);
-  launch_pixel_sums<T>(p, plan.dh_sums, dh, p.C, p.C, rest, stream);
+  launch_pixel_sums<T>(p, plan.dh_sums, dh, image_strides(p, p.C), p.C, p.dtype, rest, stream);
   product::launch_sum<float>(plan.dpos_emb, rest, p.dpos_emb, stream);
   if (is_normed(p.norm.kind)) launch_norm_act_bwd(norm_backward_of(p, dh), rest, stream);
 }

@@ -111,7 +111,7 @@ __global__ void __launch_bounds__(kThreads)
   if (index >= int64_t(frames) * C) return;
   const int frame = int(divide(index, C)), c = int(index - int64_t(frame) * C);
   float* const to = out + int64_t(frame) * kPositionFields * C + c;
-  const float* const from = norm_table + int64_t(frame / frames_of_row) * kNormFields * C + c;
+  const float* const from = norm_table + int64_t(frame / frames_of_row) * norms::kFields * C + c;
   to[0] = norm_table == nullptr ? 0 : from[0];
   to[C] = norm_table == nullptr ? 1 : from[C];
   to[2 * C] = (norm_table == nullptr ? 0 : from[2 * C]) + pos_emb[int64_t(frame % T) * C + c];
@@ -132,7 +132,7 @@ Numbers launch_numbers(const Params& p, const NumbersPlan& plan, void* scratch, 
   numbers.table = has_positions ? positions : table;
   numbers.moments = reinterpret_cast<const float2*>(moments);
   numbers.pixels = Divisor((has_positions ? 1 : plan.norm.frames_of_row) * p.pixels());
-  numbers.C = int(p.C), numbers.fields = has_positions ? kPositionFields : kNormFields;
+  numbers.C = int(p.C), numbers.fields = has_positions ? kPositionFields : norms::kFields;
   return numbers;
 }
 

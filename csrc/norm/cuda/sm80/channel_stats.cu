@@ -2,8 +2,8 @@
 
 #include "common/cuda/launch.cuh"
 #include "common/dispatch.h"
-#include "norm/cuda/sm80/channel_stats.h"
 #include "norm/cuda/to_images.cuh"
+#include "norm/cuda_kernels.h"
 
 namespace vdiff {
 
@@ -15,7 +15,7 @@ void launch_channel_stats(const ChannelStatsParams& p, void* partials, void* str
   const auto cuda_stream = static_cast<cudaStream_t>(stream);
   const Plan plan = plan_of(p);
   StatsCall call{};
-  call.x = norms::image(p, p.x, p.stride_x);
+  call.x = image(p, p.x, p.stride_x);
   call.stats = p.stats;
   call.partials = partials;
   call.C = int(p.C), call.frames = int(p.B * p.T), call.frames_of_clip = int(p.T), call.pixels = int(p.H * p.W);

@@ -85,7 +85,7 @@ __device__ void merge(Moments<T>& a, const Moments<T>& b) {
 }
 
 struct StatsCall {
-  norms::Image x;  // its data is there
+  Image x;  // its data is there
   void* stats;     // (B, T, C, 2) acc
   void* partials;  // (B*T, chunks, C, 2) acc: mean - pivot and biased variance of each chunk; unused where chunks is 1
   int C, frames, frames_of_clip, pixels, columns, tiles, chunks;

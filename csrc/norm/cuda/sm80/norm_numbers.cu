@@ -9,8 +9,6 @@ namespace vdiff {
 
 using namespace norms;
 
-static_assert(kNormFields == kFields && kMean == 0 && kMul == 1 && kAdd == 2);
-
 NormNumbers norm_numbers(const NormActParams& p) {
   const TablePlan table = table_plan(p.norm, p.B, p.T, p.C);
   const int64_t moments = is_by_pixel(p.norm.kind) ? ceil_div(p.B * p.T * p.H * p.W, 2) * 4 : 0;

@@ -1,6 +1,7 @@
-// What the kernels of norm_act share: which pixels and channels are whose, and the activation.
+// What the kernels of norm_act share: which pixels and channels are whose.
 #pragma once
 
+#include "common/cuda/activation.cuh"
 #include "common/cuda/pieces.cuh"
 #include "common/cuda/team.cuh"
 #include "norm/cuda/images.h"
@@ -62,20 +63,6 @@ __device__ void load_field(float (&to)[kCount], const NormCall& p, Field field, 
   } else {
     load_floats<kCount, kAligned>(to, p.field(field, frame) + c, p.C - c);
   }
-}
-
-__device__ inline float sigmoid(float u) {
-  constexpr float kLog2E = 1.4426950408889634f;
-  return ptx::reciprocal_approx(1 + ptx::exp2_approx(-kLog2E * u));
-}
-
-__device__ inline float activated(float u, bool silu) { return silu ? u * sigmoid(u) : u; }
-
-// The derivative of `activated` at u.
-__device__ inline float slope(float u, bool silu) {
-  if (!silu) return 1;
-  const float s = sigmoid(u);
-  return s * (1 + u * (1 - s));
 }
 
 // body(j, c) for each piece j of a thread, with its first channel; all threads of a team go as far as any of them has channels.
