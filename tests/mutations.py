@@ -349,20 +349,20 @@ MUTATIONS = [
         "end-of-run", "norm_places.cuh", "end = min(p.pixels, run * p.cut.run + p.cut.run);",
         "end = run * p.cut.run + p.cut.run;", (normed("group-frame"),),
     ),
-    Mutation("frame-of-clip", "images.h", "i % frames_of_clip * stride_t", "i * stride_t", (normed("group-frame"),)),
+    Mutation("frame-of-clip", "image.h", "i % frames_of_clip * stride_t", "i * stride_t", (normed("group-frame"),)),
     Mutation("row-of-frame", "images.h", "frame / frames_of_row", "frame", (normed("group-clip"),)),
     Mutation(
-        "far-frame", "images.h", "i % frames_of_clip * stride_t", "i % frames_of_clip * int(stride_t)",
+        "far-frame", "image.h", "i % frames_of_clip * stride_t", "i % frames_of_clip * int(stride_t)",
         (f"{NORMS}steps_past_2_to_the_31[t-group]",),
     ),
     Mutation(
-        "odd-address", "to_images.cuh", "fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;", "(void)one;",
+        "odd-address", "image.h", "fits = fits && reinterpret_cast<uintptr_t>(one) % kPieceBytes == 0;", "(void)one;",
         (layout("an odd address", "group"),),
     ),
-    Mutation("odd-rows", "to_images.cuh", " && divides(p.W, s->w);", ";", (layout("odd pixels", "none"),)),
-    Mutation("odd-channels", "to_images.cuh", "p.C * bytes % kPieceBytes == 0", "true", PARTS_OF_PIECES),
+    Mutation("odd-rows", "image.h", " && divides(s.W, at->w);", ";", (layout("odd pixels", "none"),)),
+    Mutation("odd-channels", "image.h", "channels * bytes % kPieceBytes == 0", "true", PARTS_OF_PIECES),
     Mutation(
-        "uneven-rows", "to_images.cuh", "p.H == 1 || stride.h == p.W * stride.w", "true", (layout("part of the pixels", "layer"),)
+        "uneven-rows", "image.h", "s.H == 1 || stride.h == s.W * stride.w", "true", (layout("part of the pixels", "layer"),)
     ),
     Mutation("warps-of-a-team", "team.cuh", "team.size <= kWarp", "true", (norm_edge("layer-warps"),)),
     Mutation(

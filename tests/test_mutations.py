@@ -26,4 +26,4 @@ def test_a_copy_has_the_kernels_of_one_dtype(tmp_path, dtype, name):
     units = {path.stem for path in csrc.rglob("instantiations/*.cu")}
     kinds = "short", "long", "geglu", "norm_linear"
     stems = [f"{kind}_{way}" for kind in kinds for way in ("fwd", "bwd")] + ["conv", "conv_du", "dweight"]
-        assert units == {f"{stem}_{name.lower()}" for stem in stems}
+    assert units == {f"{stem}_{name.lower()}" for stem in stems}

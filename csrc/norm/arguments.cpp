@@ -1,5 +1,6 @@
 #include "norm/arguments.h"
 
+#include "norm/cuda_kernels.h"
 #include "norm/operators.h"
 
 namespace vdiff {
@@ -16,6 +17,12 @@ void check_image_like(
   check_dtype(op, name, image, "x", x);
   check_device(op, name, image, "x", x);
   check_unit_stride(op, name, image);
+}
+
+void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind) {
+  STD_TORCH_CHECK(
+      !is_by_pixel(kind) || C <= kMaxPixelChannels, op, ": x has C = ", C, "; expected at most ", kMaxPixelChannels,
+      " of a layer or rms norm on a GPU");
 }
 
 ImageStrides image_strides(const Tensor& image) {

@@ -37,6 +37,9 @@ void check_image(const char* op, const char* name, const Tensor& image);
 void check_image_like(
     const char* op, const char* name, const Tensor& image, const Tensor& x, std::initializer_list<int64_t> shape);
 
+// A GPU's block holds a pixel that is normalised by itself: of a layer or rms norm, C is at most kMaxPixelChannels.
+void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind);
+
 ImageStrides image_strides(const Tensor& image);
 
 // Of x (B, T, H, W, C), into stats (B, T, C, 2).

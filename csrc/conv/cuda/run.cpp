@@ -2,7 +2,7 @@
 
 #include "common/cuda/run.h"
 #include "conv/cuda/sm80/entry.h"
-#include "norm/cuda/run.h"
+#include "norm/arguments.h"
 
 namespace vdiff {
 namespace {

@@ -1,6 +1,7 @@
 #include "norm/cuda/run.h"
 
 #include "common/cuda/run.h"
+#include "norm/arguments.h"
 #include "norm/cuda/plan.h"
 #include "norm/cuda_kernels.h"
 
@@ -27,12 +28,6 @@ void run(
 }
 
 }  // namespace
-
-void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind) {
-  STD_TORCH_CHECK(
-      !is_by_pixel(kind) || C <= kMaxPixelChannels, op, ": x has C = ", C, "; expected at most ", kMaxPixelChannels,
-      " of a layer or rms norm on a GPU");
-}
 
 void channel_stats_cuda(const char* op, const Tensor& x, const ChannelStatsParams& params) {
   check_counts(op, params);

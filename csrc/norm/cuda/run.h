@@ -11,7 +11,4 @@ void channel_stats_cuda(const char* op, const Tensor& x, const ChannelStatsParam
 void norm_act_cuda(const char* op, const Tensor& x, const NormActParams& params);
 void norm_act_cuda(const char* op, const Tensor& x, const NormActBackwardParams& params);
 
-// Raises where a norm of each pixel by itself has more channels than a block holds of one.
-void check_norm_channels_of_gpu(const char* op, int64_t C, NormKind kind);
-
 }  // namespace vdiff
