@@ -142,10 +142,11 @@ def test_warps_with_several_units_keep_their_heads_apart(clean):
     check(TemporalCase("many-heads", T=2, H=49, W=56, N=3, D=8, bias="rel"), torch.bfloat16)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
 @pytest.mark.parametrize("D", [16, 56, 72, 96, 112, 144, 200])
-def test_the_fewest_columns_of_a_class(D, clean):
+def test_the_fewest_columns_of_a_class(D, dtype, simulated):
     """Forward of long sequences has classes of head dims, and a head need not fill its class."""
-    check(TemporalCase("class", T=66, H=1, W=1, N=1, D=D), torch.bfloat16)
+    check(TemporalCase("class", T=66, H=1, W=1, N=1, D=D), dtype)
 
 
 def test_lines_that_are_padded(clean):
