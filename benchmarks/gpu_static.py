@@ -24,7 +24,7 @@ from vdiff_kernels.ops.attention.call import AttentionCall
 from vdiff_kernels.ops.feedforward.call import GegluCall
 from vdiff_kernels.ops.norm.call import NormCall
 
-from .static_subjects import Subject, attention, conv, directions, geglu, norm, simulated, statistics
+from .static_subjects import Subject, attention, conv, directions, geglu, linear, norm, simulated, statistics
 
 SECTOR = 32
 BARS = {"unique": 1.02, "request": 1.05, "wavefronts": 1.10}
@@ -52,6 +52,7 @@ BFLOAT16 = {
     "norm_act_conv 1x3x3 T1 32x32 C64": conv(1, 32, 64, 1, 3, 3),
     "norm_act_conv 1x3x3 T1 16x16 C320": conv(1, 16, 320, 1, 3, 3),
     "norm_act_conv 3x1x1 T4 16x16 C320": conv(4, 16, 320, 3, 1, 1),
+    "norm_linear T1 32x32 C320 to 960, layer": linear(1, 32, 320, 960),
     "geglu M512 C320 E1280": geglu(512, 320),
 }
 FLOAT32 = {
@@ -62,6 +63,7 @@ FLOAT32 = {
     "norm_act T1 32x32 C320, layer, silu": norm(1, 32, 320, "layer"),
     "norm_act_conv 1x3x3 T1 16x16 C64": conv(1, 16, 64, 1, 3, 3),
     "norm_act_conv 3x1x1 T4 16x16 C64": conv(4, 16, 64, 3, 1, 1),
+    "norm_linear T1 16x16 C320 to 960, layer": linear(1, 16, 320, 960),
     "geglu M256 C320 E1280": geglu(256, 320),
 }
 CALLS = {

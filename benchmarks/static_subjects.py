@@ -10,6 +10,7 @@ from torch import Tensor
 from tests.ops.attention import simulated as attention_kernels
 from tests.ops.conv import simulated as conv_kernels
 from tests.ops.feedforward import simulated as feedforward_kernels
+from tests.ops.linear import simulated as linear_kernels
 from tests.ops.norm import simulated as norm_kernels
 from vdiff_kernels.bench.rivals import Frames, Pixels, eager, efficient
 from vdiff_kernels.bench.rooflines import work
@@ -21,7 +22,8 @@ from vdiff_kernels.ops.linear.call import LinearCall
 from vdiff_kernels.ops.norm.call import Norm, NormCall, StatsCall
 from vdiff_kernels.ops.schema import Kernels
 
-FAMILIES = (attention_kernels, norm_kernels, conv_kernels, feedforward_kernels)  # whose CUDA kernels there are, simulated
+# Those whose CUDA kernels there are, simulated.
+FAMILIES = (attention_kernels, norm_kernels, conv_kernels, linear_kernels, feedforward_kernels)
 
 
 def simulated(run) -> dict[str, Kernels]:

@@ -581,7 +581,10 @@ MUTATIONS = [
         "residual-of-rows-that-are-none", "norm_linear_fwd.cuh",
         "p.stride_residual, p.M - row}, columns", "p.stride_residual, 16}, columns", (projected("sliced"),),
     ),
-    Mutation("run-of-pixel-sums", "pixel_sums.cuh", "frame / frames_of_clip * runs + run", "frame / frames_of_clip * runs", (projected("parts"),)),
+    Mutation(
+        "run-of-pixel-sums", "pixel_sums.cuh", "frame / frames_of_clip * runs + run", "frame / frames_of_clip * runs",
+        (projected("parts"),),
+    ),
     Mutation("bias-of-dgate", "norm_linear_bwd.cuh", "if (p.bias) dgate += p.bias[co] * sum;", "", (projected("parts"),)),
     Mutation(
         "clip-of-sums", "norm_linear_bwd.cuh", "(int64_t(b) * p.tables + i) * p.Co", "int64_t(i) * p.Co", (projected("parts"),)

@@ -12,14 +12,18 @@ def launchers():
     return launchers_of("linear", "norm")
 
 
+def kernels_of(run):
+    """Those of each operator. run: `simulate.launcher`, or its like."""
+    operators = SimulatedLinear(run)
+    return {"norm_linear": served(operators.norms.channel_stats, operators.forward, operators.backward)}
+
+
 def simulated_by_default(run):
-    """Auto takes the simulated CUDA kernels on the CPU. run: `simulate.launcher`, or its like."""
-    operators = SimulatedKernels(run)
-    kernels = served(operators.norms.channel_stats, operators.norm_linear, operators.norm_linear_backward)
-    return taken_by_auto({"norm_linear": kernels})
+    """Auto takes the simulated CUDA kernels on the CPU."""
+    return taken_by_auto(kernels_of(run))
 
 
-class SimulatedKernels:
+class SimulatedLinear:
     """The compiled library's operators, with the arguments of their schemas (vdiff_kernels/ops/linear/schema.py).
 
     run: `simulate.launcher`, `clean_run(..)`, or their like. outputs: makes them; those of ptxsim are held to be written whole.
@@ -29,7 +33,7 @@ class SimulatedKernels:
     def __init__(self, run, outputs=ptxsim.empty):
         self.run, self.empty, self.norms, self.reports = run, outputs, SimulatedNorms(run, outputs), []
 
-    def norm_linear(self, x, weight, bias, *arguments):
+    def forward(self, x, weight, bias, *arguments):
         *norm, pos_emb, gate, residual = arguments
         Co, vectors = weight.shape[0], [float_vector(t) for t in (bias, pos_emb, gate)]
         norm_values, held = self.norms.values_of(x, *norm)
@@ -43,7 +47,7 @@ class SimulatedKernels:
         self._launch("fwd", params, held, (out,))
         return out
 
-    def norm_linear_backward(self, grad_out, x, weight, bias, *arguments):
+    def backward(self, grad_out, x, weight, bias, *arguments):
         *norm, pos_emb, gate, need_x, need_weight = arguments
         vectors = [float_vector(t) for t in (bias, pos_emb, gate)]
         norm_values, held = self.norms.values_of(x, *norm)

@@ -15,7 +15,7 @@ from vdiff_kernels.verify.cases import LINEAR_CASES
 from vdiff_kernels.verify.check import check
 from vdiff_kernels.verify.inputs import LinearCase
 
-from .simulated import SimulatedKernels, launchers, simulated_by_default
+from .simulated import SimulatedLinear, launchers, simulated_by_default
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 CASES = [
@@ -82,10 +82,10 @@ def test_what_is_not_there_is_not_launched():
 
 
 def kernels_of(run, norm, x, weight, grad_out, need):
-    kernels = SimulatedKernels(run)
-    kernels.norm_linear(x, weight, None, *norm, None, None, None)
+    kernels = SimulatedLinear(run)
+    kernels.forward(x, weight, None, *norm, None, None, None)
     reports = list(kernels.reports)
-    kernels.norm_linear_backward(grad_out, x, weight, None, *norm, None, None, *need)
+    kernels.backward(grad_out, x, weight, None, *norm, None, None, *need)
     return [plain_name(report.kernel).partition("<")[0] for report in (*reports, *kernels.reports)]
 
 
@@ -97,8 +97,8 @@ def test_memory_is_touched_once(kind):
     norm, reference = (kind, *LAYER[1:]), Norm(kind)
     if kind == "group":
         norm, reference = ("group", None, None, 32, *LAYER[4:]), Norm("group", groups=32)
-    kernels = SimulatedKernels(clean_run(0))
-    out = kernels.norm_linear(x, weight, bias, *norm, None, None, None)
+    kernels = SimulatedLinear(clean_run(0))
+    out = kernels.forward(x, weight, bias, *norm, None, None, None)
     expected = norm_linear(x.double(), weight.double(), bias.double(), norm=reference)
     torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
     counts = kernels.reports[-1].counts
@@ -146,10 +146,10 @@ def test_nothing_of_a_dimension(B, T, H, C, Co, norm):
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_nan_stays_in_its_pixel(dtype, norm):
     x, weight, bias = torch.randn(1, 1, 1, 40, 24).to(DTYPES[dtype]), torch.randn(48, 24).to(DTYPES[dtype]), torch.randn(48)
-    kernels = SimulatedKernels(clean_run())
-    clean = kernels.norm_linear(x, weight, bias, *norm, None, None, None)[0, 0, 0]
+    kernels = SimulatedLinear(clean_run())
+    clean = kernels.forward(x, weight, bias, *norm, None, None, None)[0, 0, 0]
     x[..., 17, :] = torch.nan
-    spoiled = kernels.norm_linear(x, weight, bias, *norm, None, None, None)[0, 0, 0]
+    spoiled = kernels.forward(x, weight, bias, *norm, None, None, None)[0, 0, 0]
     assert spoiled[17].isnan().all()
     assert torch.equal(spoiled[torch.arange(40) != 17], clean[torch.arange(40) != 17])
 
@@ -166,13 +166,13 @@ def test_rows_and_results_past_2_to_the_31(norm):
     x[last], residual[last], grad_out[last] = torch.randn(8, C), torch.randn(8, Co), torch.randn(8, Co)
     weight[:] = torch.randn(Co, C) / C**0.5
     run = last_block_of("moments", "norm_linear_fwd", "norm_linear_dh", "norm_table")
-    kernels = SimulatedKernels(run, zeros)
-    out = kernels.norm_linear(x, weight, None, *norm, None, None, residual)
+    kernels = SimulatedLinear(run, zeros)
+    out = kernels.forward(x, weight, None, *norm, None, None, residual)
     leaf = x[last].double().requires_grad_()
     expected = norm_linear(leaf, weight.double(), norm=None if norm is NONE else Norm("layer"), residual=residual[last].double())
     nearly(out[last], expected.detach())
     if norm is NONE:
-        dx, *_ = kernels.norm_linear_backward(grad_out, x, weight, None, *norm, None, None, True, False)
+        dx, *_ = kernels.backward(grad_out, x, weight, None, *norm, None, None, True, False)
         nearly(dx[last], torch.autograd.grad(expected, leaf, grad_out[last].double())[0])
 
 
@@ -187,8 +187,8 @@ def test_dweight_past_2_to_the_31(M, C, Co, with_gate):
     if with_gate:
         gate = torch.zeros(1, Co)
         gate[:, -8:] = torch.randn(8)
-    kernels = SimulatedKernels(last_block_of("norm_linear_dweight", "norm_linear_gates"), zeros)
-    dweight = kernels.norm_linear_backward(grad_out, x, weight, None, *NONE, None, gate, False, True)[1]
+    kernels = SimulatedLinear(last_block_of("norm_linear_dweight", "norm_linear_gates"), zeros)
+    dweight = kernels.backward(grad_out, x, weight, None, *NONE, None, gate, False, True)[1]
     expected = grad_out[last][..., -8:].double().flatten(0, 3).T @ x[last].double().flatten(0, 3)
     # Of channels those of the last tile alone have been summed; of a gate's outputs the last alone.
     rows, columns = (1 if with_gate else 8), C % 128 or C
@@ -203,6 +203,6 @@ def images(M, C):
 
 def both(run, norm, grad_out, x, weight, bias=None, pos_emb=None, gate=None, residual=None):
     """(out, dx, dweight, dbias, dgate, dpos_emb, ...)"""
-    kernels = SimulatedKernels(run)
-    out = kernels.norm_linear(x, weight, bias, *norm, pos_emb, gate, residual)
-    return out, *kernels.norm_linear_backward(grad_out, x, weight, bias, *norm, pos_emb, gate, True, True)
+    kernels = SimulatedLinear(run)
+    out = kernels.forward(x, weight, bias, *norm, pos_emb, gate, residual)
+    return out, *kernels.backward(grad_out, x, weight, bias, *norm, pos_emb, gate, True, True)
