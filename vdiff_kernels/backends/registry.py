@@ -303,7 +303,8 @@ ON_A_GPU = (
     ),
     Preference(
         "other convolutions, projections and gated feed-forward layers", lambda call: True,
-        "triton", "fewer passes over memory than PyTorch's library by count, whose own product or Triton's bounds it (docs/triton.md)",
+        "triton", "fewer passes over memory by count than PyTorch's library, whose own product or Triton's bounds it "
+        "(docs/triton.md)",
     ),
 )  # fmt: skip
 

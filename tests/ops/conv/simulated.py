@@ -62,8 +62,8 @@ class SimulatedConvolutions:
         found = [self.empty(*shape, dtype=dtype) if is_wanted else torch.empty(0) for is_wanted, shape, dtype in wanted]
         pointers = [gradient if is_wanted else 0 for gradient, (is_wanted, *_) in zip(found, wanted)]
         params = ptxsim.Struct(
-            f"<QQ{_WEIGHT}3Q?7x9Q{_SIZES}8q{NORM_PARAMS}i4x", grad_out, x, *_weight(weight), *map(pointer, (bias, temb, mix)), need_x,
-            *pointers, *_sizes(x, weight), *grad_out.stride()[:4], *x.stride()[:4], *norm_fields, DTYPES.index(x.dtype),
+            f"<QQ{_WEIGHT}3Q?7x9Q{_SIZES}8q{NORM_PARAMS}i4x", grad_out, x, *_weight(weight), *map(pointer, (bias, temb, mix)),
+            need_x, *pointers, *_sizes(x, weight), *grad_out.stride()[:4], *x.stride()[:4], *norm_fields, DTYPES.index(x.dtype),
         )  # fmt: skip
         self._launch("bwd", params, (*tensors, *vectors), found)
         return tuple(found)
