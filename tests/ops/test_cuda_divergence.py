@@ -17,8 +17,7 @@ FAMILIES = sorted({file.partition("/")[0] for file in FILES} - {"common"})
 
 @functools.cache
 def units() -> dict[str, Unit]:
-    every = (unit for family in FAMILIES for unit in launchers_of(family).units)
-    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in every}
+    return {unit.source.relative_to(CSRC).as_posix(): unit for unit in launchers_of(*FAMILIES).units}
 
 
 @pytest.mark.parametrize("source", sorted(FILES))

@@ -5,7 +5,6 @@ import pytest
 import torch
 
 from tests.ops.far import far, last_block_of, nearly, zeros
-from tests.ptxsim.divergence import reached_apart
 from tests.ptxsim.fixtures import clean_run
 from tests.ptxsim.golden import Golden, owner_of
 from tests.ptxsim.launcher import plain_name
@@ -50,13 +49,6 @@ def test_every_kernel_that_ships_was_run():
     shipped = {plain_name(name) for unit in units for name in unit.kernel_names}
     ran = {case.removeprefix(owner_of(case)).strip() for case in Golden("cuda_norm_linear").cases}
     assert shipped <= ran, f"never run: {sorted(shipped - ran)}"
-
-
-def test_no_aligned_instruction_is_reached_apart():
-    for unit in launchers().units:
-        if "linear" in unit.source.parts:
-            found = [apart for kernel in unit.module.kernels.values() for apart in reached_apart(kernel)]
-            assert not found, "\n".join(sorted({*map(str, found)}))
 
 
 # ------------------------------------------------------------------------------------------------------------------- by hand

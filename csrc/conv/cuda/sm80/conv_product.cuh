@@ -131,8 +131,9 @@ __device__ void conv_product(product::Accumulators& rY, char* sHalos, const Conv
     if (sizeof(T) == 2) rPixel[m] = ptx::opaque(rPixel[m]);  // or it is found again for each tap; float has no register for it
   }
   const product::Fragments<T, true, false> of_weight(product::warp_column());
-  const bool is_busy = first_n + product::warp_column() < p.Co &&
-                       product::warp_row() < p.tiling.tiles.lines * p.tiling.tiles.columns;
+  // Of a whole warp, as a vote makes plain.
+  const bool is_busy = __all_sync(~0u, first_n + product::warp_column() < p.Co &&
+                                           product::warp_row() < p.tiling.tiles.lines * p.tiling.tiles.columns);
 
   halo.copy(sHalos, 0);
   weight.copy_next(sWeights);
@@ -159,6 +160,7 @@ __device__ void conv_product(product::Accumulators& rY, char* sHalos, const Conv
       ptx::copy_commit();
       // (3) h = act(norm(x)) of that halo
       if (tap == kTaps - 1 && chunk + 1 < chunks) halo.prepare(sNext, (chunk + 1) * kK);
+      __syncwarp();  // of lanes that have parted
       // (4) y += h W
       const int shift = tap / kAcross * p.tiling.halo_columns.value() + tap % kAcross;
       const char* const sWeight = sWeights + stage * kWeightBytes;

@@ -124,7 +124,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_dweight_kernel(WeightCall p)
   };
   const product::Fragments<T, false, true> of_gradient(product::warp_row());
   const int warp_ci = first_ci + threadIdx.x / (kWarp * product::kWarpsDown) * kN * 8;
-  const bool is_busy = first_co + product::warp_row() < p.Co && warp_ci < p.Ci;
+  const bool is_busy = __all_sync(~0u, first_co + product::warp_row() < p.Co && warp_ci < p.Ci);  // of a whole warp
 
   float rW[kTaps][kM][kN][4] = {};
   copy(first);
@@ -139,6 +139,7 @@ __global__ void __launch_bounds__(kThreads, 1) conv_dweight_kernel(WeightCall p)
     __syncthreads();
     // (2) begin to copy the next
     copy(tile + 1);
+    __syncwarp();  // of lanes that have parted
     // (3) dW += dy^T h
     if (!is_busy) continue;
     constexpr int kK = GradientRows<T, kWide>::kRowsOfAStep;
