@@ -207,6 +207,20 @@ def test_what_nvcc_does_not_emit_is_refused(opcode):
         apply(opcode, *columns(32, 2 if "mul" in opcode else 3))
 
 
+@pytest.mark.parametrize("half", ["lo", "hi"])
+@pytest.mark.parametrize("of_a", "us")
+@pytest.mark.parametrize("of_b", "us")
+def test_dp2a(of_a, of_b, half):
+    a, b, c = columns(32, 3)
+    first = 2 * (half == "hi")
+
+    def dot(a, b, c):
+        pairs = [(signed(a >> 16 * k, 16, of_a == "s"), signed(b >> 8 * (first + k), 8, of_b == "s")) for k in range(2)]
+        return c + sum(x * y for x, y in pairs)
+
+    same(apply(f"dp2a.{half}.{of_a}32.{of_b}32", a, b, c), [dot(*map(int, row)) for row in zip(a, b, c)], a, b, c)
+
+
 @pytest.mark.parametrize("of_a", "us")
 @pytest.mark.parametrize("of_b", "us")
 def test_dp4a(of_a, of_b):

@@ -79,6 +79,21 @@ TILE_CASES = [
     TemporalCase("sliced-table", T=5, H=1, W=1, N=2, D=8, bias="rel_sliced"),
     SpatialCase("sliced-table", T=1, H=3, W=4, N=2, D=8, bias="rel_sliced"),
 ]
+# Of the head dims that CUDA kernels of short sequences are compiled for, with what hides keys, and layouts.
+STEADY_CASES = [
+    TemporalCase("steady-eight", B=2, T=7, H=2, W=3, N=4, D=40, bias="rel", focus="clips"),
+    TemporalCase("steady-eight-wide", T=8, S=5, H=1, W=2, N=2, D=80, bias="dense"),
+    TemporalCase("steady-sixteen", T=14, H=3, W=2, N=3, D=64, bias="rel", causal=True),
+    TemporalCase("steady-pair", B=2, T=16, H=1, W=3, N=4, D=40, bias="dense", focus="frames"),
+    TemporalCase("steady-odd-heads", T=16, H=1, W=3, N=3, D=40),
+    TemporalCase("steady-rotary", T=12, H=2, W=2, N=2, D=32, bias="rel", rotary=20),
+    TemporalCase("steady-rows", T=25, S=31, H=1, W=3, N=2, D=64, bias="rel"),
+    TemporalCase("steady-most-rows", T=32, H=2, W=1, N=2, D=32, bias="rel_sliced", causal=True, focus="frames"),
+    TemporalCase("steady-layouts", B=2, T=10, H=2, W=2, N=2, D=80, layout=("padded_heads", "padded_lines", "sliced")),
+    SpatialCase("steady-pixels", B=2, T=2, H=3, W=4, N=2, D=64, bias="rel"),
+    SpatialCase("steady-padded-lines", T=2, H=3, W=4, N=1, D=32, layout="padded_lines"),
+    SpatialCase("steady-context", B=3, T=2, H=2, W=3, N=2, D=40, context="shared", S=7, key_mask="padding"),
+]
 # At the edges of the CPU kernels' blocks: too long for a simulated GPU.
 BLOCK_CASES = [
     # Queries are taken in blocks of up to 3 vectors, at most 96 at once; more than 128 keys in blocks of 64.
@@ -182,6 +197,6 @@ LINEAR_CASES = [
     LinearCase("no-batch", B=0, gate=True, residual=True),
 ]
 CASES = [
-    *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
+    *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *STEADY_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
     *PSEUDO3D_CASES, *LINEAR_CASES, *GEGLU_CASES,
 ]  # fmt: skip

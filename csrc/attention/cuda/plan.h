@@ -132,6 +132,29 @@ struct ShortPlan {
   int64_t warp_bytes;  // of its shared memory
 };
 
+// body(IntTag<kRows>{}, IntTag<D>{}) with the same rows and a head dim that a steady kernel has; nothing where it has none.
+template <class T, class Body>
+void dispatch_steady(int64_t longest, int64_t D, const Body& body) {
+  if constexpr (sizeof(T) == 2) {
+    dispatch_rows(longest, [&](auto rows) {
+      constexpr int kRows = decltype(rows)::value;
+      if (D == 32) return body(rows, IntTag<32>{});
+      if (D == 64) return body(rows, IntTag<64>{});
+      if constexpr (kRows < 32) {
+        if (D == 40) return body(rows, IntTag<40>{});
+        if (D == 80) return body(rows, IntTag<80>{});
+      }
+    });
+  }
+}
+
+// What a steady kernel is told of its cut: a warp has the same heads at places that are `step` apart.
+struct SteadyPlan {
+  int places, units;  // of all; neighbouring heads at a place, in units
+  int step;
+  int warps;  // of a block
+};
+
 // What a kernel of long sequences is told of its cut.
 struct LongPlan {
   int64_t tiles;   // of rows, of one sequence
@@ -157,6 +180,7 @@ struct FwdPlan {
   Kernels kernels;
   RotaryPlan rotary;
   Launch<ShortPlan> short_fwd;
+  Launch<SteadyPlan> steady_fwd;  // instance 0: none serves these sizes
   Launch<LongPlan> long_fwd;
   int64_t scratch_bytes;
 };
@@ -238,6 +262,28 @@ void plan_short_fwd(const Sizes& s, FwdPlan& plan) {
   });
 }
 
+// Where strides allow it, too, it is taken instead.
+template <class T>
+void plan_steady_fwd(const Sizes& s, FwdPlan& plan) {
+  constexpr int64_t kManyWarps = 2048;    // about as many as a large GPU runs at once
+  constexpr int kMostPlaces = 8;          // of a warp: several, so that one's copies are under way while another is computed
+  constexpr int64_t kBlockBytes = 56 << 10;
+  dispatch_steady<T>(max_of(s.L, s.S), s.D, [&](auto rows, auto columns) {
+    constexpr int kRows = decltype(rows)::value, kD = decltype(columns)::value, kCount = kSteadyCount<kRows, kD>;
+    if (s.N % kCount != 0 || s.sequences() > INT32_MAX) return;
+    const int64_t warp_bytes = 2 * bytes_of<ShortFwdMemory<T, kRows>>(kCount, kD);
+    SteadyPlan cut{};
+    cut.places = int(s.sequences() / s.N);
+    cut.units = int(s.N / kCount);
+    cut.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / warp_bytes)));
+    const int64_t all = int64_t(cut.places) * cut.units;
+    const int64_t of_warp = max_of<int64_t>(1, min_of<int64_t>(kMostPlaces, all / kManyWarps));
+    cut.step = int(ceil_div(cut.places, of_warp));
+    const int64_t in_all = int64_t(cut.step) * cut.units;
+    plan.steady_fwd = {kRows, cut, {ceil_div(in_all, cut.warps), cut.warps * kWarp, cut.warps * warp_bytes}};
+  });
+}
+
 template <class T>
 void plan_long_fwd(const Sizes& s, FwdPlan& plan) {
   dispatch_fwd_class<T>(s.D, [&](auto tag) {
@@ -259,6 +305,7 @@ inline FwdPlan fwd_plan(const Sizes& s) {
   dispatch_served(s.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     is_short ? plan_short_fwd<T>(s, plan) : plan_long_fwd<T>(s, plan);
+    if (is_short) plan_steady_fwd<T>(s, plan);
   });
   return plan;
 }

@@ -12,7 +12,7 @@ from vdiff_kernels.backends import registry
 from vdiff_kernels.ops.attention import api, reference
 from vdiff_kernels.ops.attention.call import AttentionCall, AttentionOptions
 from vdiff_kernels.ops.autograd import run
-from vdiff_kernels.verify.cases import SPATIAL_CASES, TEMPORAL_CASES, TILE_CASES
+from vdiff_kernels.verify.cases import SPATIAL_CASES, STEADY_CASES, TEMPORAL_CASES, TILE_CASES
 from vdiff_kernels.verify.check import check, evaluate, make_leaves
 from vdiff_kernels.verify.inputs import SpatialCase, TemporalCase
 
@@ -46,6 +46,23 @@ def test_forward_and_every_gradient(case, dtype, simulated):
 @pytest.mark.parametrize("case", TILE_CASES, ids=str)
 def test_edges_of_tiles(case, clean):
     check(case, torch.bfloat16)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("case", STEADY_CASES, ids=str)
+def test_head_dims_that_are_compiled(case, dtype, simulated):
+    check(case, dtype)
+
+
+@pytest.mark.parametrize("T, N, D", [(3, 2, 32), (3, 2, 80), (9, 1, 80), (9, 1, 32), (17, 1, 32), (17, 1, 64)])
+def test_a_warp_with_several_places(T, N, D, clean):
+    """Of clips of which one is images, so that places differ; a warp has a place less."""
+    case = TemporalCase("places", B=3, T=T, H=11, W=125, N=N, D=D, bias="rel", focus="clips")
+    leaves = make_leaves(case, torch.bfloat16)
+    with torch.no_grad():
+        out = case.call(api.temporal_attention, leaves)
+        expected = case.call(reference.temporal_attention, {name: t.double() for name, t in leaves.items()})
+    torch.testing.assert_close(out.double(), expected, rtol=0.02, atol=0.02)
 
 
 def test_every_kernel_that_ships_was_run():

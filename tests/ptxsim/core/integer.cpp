@@ -138,6 +138,17 @@ template <bool kSignedA, bool kSignedB> struct Dp4a {
   }
 };
 
+template <bool kSignedA, bool kSignedB, int kFirst> struct Dp2a {
+  int32_t operator()(uint32_t a, uint32_t b, int32_t c) const {
+    for (int k = 0; k < 2; k++) {
+      const uint16_t x = uint16_t(a >> (16 * k));
+      const uint8_t y = uint8_t(b >> (8 * (kFirst + k)));
+      c = int32_t(uint32_t(c) + uint32_t((kSignedA ? int16_t(x) : int32_t(x)) * (kSignedB ? int8_t(y) : int32_t(y))));
+    }
+    return c;
+  }
+};
+
 // ---- carries: .cc writes the lane's condition code, addc, subc and madc read it
 
 enum CarryKind : uint8_t { kAddCarry, kSubCarry, kMadLo, kMadHi };
@@ -363,6 +374,17 @@ void decode_dp4a(Decoder& d) {
   else if (b) decode_lanewise<Dp4a<false, true>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
   else decode_lanewise<Dp4a<false, false>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
 }
+template <int kFirst>
+void decode_dp2a_of(Decoder& d, bool a, bool b) {
+  if (a && b) decode_lanewise<Dp2a<true, true, kFirst>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
+  else if (a) decode_lanewise<Dp2a<true, false, kFirst>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
+  else if (b) decode_lanewise<Dp2a<false, true, kFirst>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
+  else decode_lanewise<Dp2a<false, false, kFirst>, int32_t, uint32_t, uint32_t, int32_t>(d, Class::Integer);
+}
+void decode_dp2a(Decoder& d) {
+  const bool b = d.take_type() == "s32", a = d.take_type() == "s32";
+  d.take_any({"lo", "hi"}) == "lo" ? decode_dp2a_of<0>(d, a, b) : decode_dp2a_of<2>(d, a, b);
+}
 
 }  // namespace
 
@@ -403,6 +425,7 @@ const std::vector<Entry>& integer_table() {
       {"bfi", ".{b32,b64}", "d = b with a's bits at c, d of them", decode_bfi},
       {"lop3", ".b32", "d = the logic function of a, b, c whose truth table is given", decode_lop3},
       {"prmt", ".b32", "d = four bytes of b:a, chosen by c", decode_prmt},
+      {"dp2a", ".{lo,hi}.{u32,s32}.{u32,s32}", "d = c + sum of products of two halves and two bytes", decode_dp2a},
       {"dp4a", ".{u32,s32}.{u32,s32}", "d = c + sum of products of four bytes", decode_dp4a},
   };
   return table;

@@ -43,6 +43,10 @@ struct ShortFwdMemory {
         end(reinterpret_cast<char*>(weights + kWeightsFloats<ShortShape<kRows>, T>)) {}
 };
 
+// The sequences of a steady kernel's unit: those of a tile, and the fewest whose rows of a frame are whole sectors of half types.
+template <int kRows, int kD>
+constexpr int kSteadyCount = kRows == 8 || kD % 16 != 0 ? 2 : 1;
+
 // Scores of a tile, a lane's elements kWarp apart.
 template <class S>
 constexpr int kTileElements = S::kM * S::kN * 4 * kWarp;

@@ -1,6 +1,7 @@
 // short_attention_fwd: out = softmax(scale * q k^T + bias) v, for sequences of up to 32 queries and keys.   contract: DESIGN.md 4
 //
-//   Frames at a pixel (T, S up to 32), and as well the pixels of a frame or of a context where there are so few.
+//   Frames at a pixel (T, S up to 32), and as well the pixels of a frame or of a context where there are so few: those that
+//   steady_attention_fwd does not serve.
 //
 //   grid   (ceil(units / warps), 1, 1)        x alone, so 65,535 is no limit; a unit is `count` neighbouring sequences, heads
 //                                             innermost: the fewest whose rows of a frame are a multiple of 32 bytes, at most 4
@@ -22,6 +23,7 @@
 
 #include "attention/cuda/sm80/instantiations.h"
 #include "attention/cuda/sm80/short_sequences.cuh"
+#include "attention/cuda/sm80/steady_fwd.cuh"
 #include "common/cuda/launch.cuh"
 
 namespace vdiff::attention {
@@ -74,18 +76,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
 
     // (2) p = softmax(s)
     const RowSums<S> sums = softmax_rows<S>(rP);
-    if (p.lse.data != nullptr && lane_id() % 4 == 0) {
-#pragma unroll
-      for (int m = 0; m < S::kM; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int i = Element<S>::query(m, 2 * half), s = c + Element<S>::sequence(2 * half);
-          if (i >= p.L || s >= there) continue;
-          const int64_t at = offset_of(p.lse, neighbour(p, place, s)) + p.lse.row.at(i);
-          static_cast<float*>(p.lse.data)[at] = sums.shift[m][half] + logf(sums.sum[m][half]);
-        }
-      }
-    }
+    store_lse<S>(p, sums, [&](int s) { return c + s < there ? offset_of(p.lse, neighbour(p, place, c + s)) : -1; });
 
     // (3) out = p v, where q was
     const Weights<S, T> weights(rP, shared.weights);
@@ -103,6 +94,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
 
 template <class T>
 void launch_short_fwd(const SequenceAttentionFwd& p, const FwdPlan& plan, cudaStream_t stream) {
+  if (launch_steady_fwd<T>(p, plan, stream)) return;
   dispatch_rows(plan.short_fwd.instance, [&](auto rows) {
     launch("short_attention_fwd_kernel", short_attention_fwd_kernel<T, decltype(rows)::value>, plan.short_fwd.shape, stream, p,
            plan.short_fwd.cut);

@@ -31,6 +31,17 @@ struct TileMask {
     }
   }
 
+  // Of neighbouring heads at one place.
+  __device__ TileMask(const SequenceAttention& p, int index, int n) {
+    const uint32_t alone = isolated_frames(p, index), there = seen_keys(p, index, 0);
+#pragma unroll
+    for (int s = 0; s < (S::kPaired ? 2 : 1); ++s) {
+      bias_head[s] = (n + s) * p.bias.stride_n;
+      isolated[s] = alone;
+      seen[s] = there;
+    }
+  }
+
   // Bit j: query i sees key j.
   __device__ uint32_t keys_of(const SequenceAttention& p, int s, int i) const {
     const uint32_t own = 1u << i, others = isolated[s] & own ? 0 : ~isolated[s];
@@ -38,10 +49,9 @@ struct TileMask {
   }
 };
 
-// s = scale * s + bias, -inf where hidden
+// s = scale * s + bias
 template <class S>
-__device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
-  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
+__device__ void add_bias(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
   if (p.bias.data == nullptr) {
 #pragma unroll
     for (int m = 0; m < S::kM; ++m) {
@@ -52,7 +62,7 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
       }
     }
   } else {
-    const int end_query = ptx::opaque(last_query), end_key = ptx::opaque(last_key);
+    const int end_query = ptx::opaque(int(p.L) - 1), end_key = ptx::opaque(int(p.S) - 1);
     int64_t query_at[S::kM][2], key_at[S::kN][2];
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -82,6 +92,12 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
       }
     });
   }
+}
+
+// s = -inf where hidden
+template <class S>
+__device__ void hide_keys(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
+  const int last_query = int(p.L) - 1, last_key = int(p.S) - 1;
   if (last_query == S::kRows - 1 && last_key == S::kKeys - 1 && !p.causal && p.focus_present.data == nullptr &&
       p.key_mask.data == nullptr)
     return;
@@ -100,6 +116,13 @@ __device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask,
       }
     }
   }
+}
+
+// s = scale * s + bias, -inf where hidden
+template <class S>
+__device__ void mask_scores(const SequenceAttention& p, const TileMask<S>& mask, Scores<S>& rS) {
+  add_bias(p, mask, rS);
+  hide_keys(p, mask, rS);
 }
 
 // Of each of a lane's rows: what is subtracted from its scores, and the sum of the exponentials of what is left.
@@ -138,6 +161,22 @@ __device__ RowSums<S> softmax_rows(Scores<S>& rS) {
     }
   }
   return rows;
+}
+
+// at(s): where lse of the tile's sequence s lies, -1 where there is none.
+template <class S, class At>
+__device__ void store_lse(const SequenceAttentionFwd& p, const RowSums<S>& sums, const At& at) {
+  if (p.lse.data == nullptr || lane_id() % 4 != 0) return;
+#pragma unroll
+  for (int m = 0; m < S::kM; ++m) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int i = Element<S>::query(m, 2 * half);
+      const int64_t first = at(Element<S>::sequence(2 * half));
+      if (i >= p.L || first < 0) continue;
+      static_cast<float*>(p.lse.data)[first + p.lse.row.at(i)] = sums.shift[m][half] + logf(sums.sum[m][half]);
+    }
+  }
 }
 
 }  // namespace vdiff::attention
