@@ -41,6 +41,7 @@ struct SharedTile {
 
   VDIFF_HOST_DEVICE T* row(int i) const { return data + i * ld; }
   VDIFF_HOST_DEVICE T* row(int sequence, int rows, int i) const { return data + sequence * (rows * ld + gap) + i * ld; }
+  VDIFF_HOST_DEVICE SharedTile of_sequence(int sequence, int rows) const { return {row(sequence, rows, 0), ld}; }
 };
 
 // The bytes of a Memory, a struct of what lies in shared memory: from where it begins to its `end`, wherever that is.

@@ -64,30 +64,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, sizeof(T) == 4 ? 3 : kRows =
   }
 
   for (int c = 0; c < there; c += kSequences) {
-    const SharedTile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld};
-    const SharedTile<T> sK{shared.sK.row(c, kRows, 0), shared.sK.ld};
-    const T* sV = shared.sV.row(c, kRows, 0);
-
-    // (1) s = scale * q k^T + bias
-    Scores<S> rP;
-    scores<S>(rP, sQ, sK, columns);
-    const TileMask<S> mask(p, neighbour(p, place, c), there - c);
-    mask_scores(p, mask, rP);
-
-    // (2) p = softmax(s)
-    const RowSums<S> sums = softmax_rows<S>(rP);
-    store_lse<S>(p, sums, [&](int s) { return c + s < there ? offset_of(p.lse, neighbour(p, place, c + s)) : -1; });
-
-    // (3) out = p v, where q was
-    const Weights<S, T> weights(rP, shared.weights);
-    ptx::copy_wait<0>();
-    __syncwarp();
-    for (int d = 0; d < columns; d += kColumns) {
-      Chunk<S, false> rOut = {};
-      weigh<false, S>(rOut, weights, sV + d, sQ.ld);
-      for_each_pair(rOut, d, [&](int row, int column, float first, float second) { store_pair(sQ.row(row) + column, first, second); });
-    }
-    __syncwarp();
+    attend<S, 0>(
+        shared.sQ.of_sequence(c, kRows), shared.sK.of_sequence(c, kRows), shared.sV.of_sequence(c, kRows), shared.weights, columns,
+        [&](Scores<S>& rS) { mask_scores(p, TileMask<S>(p, neighbour(p, place, c), there - c), rS); },
+        [&](const RowSums<S>& sums) {
+          store_lse<S>(p, sums, [&](int s) { return c + s < there ? offset_of(p.lse, neighbour(p, place, c + s)) : -1; });
+          ptx::copy_wait<0>();
+        });
   }
   mover.store(p.out, queries, shared.sQ);
 }

@@ -163,6 +163,33 @@ __device__ RowSums<S> softmax_rows(Scores<S>& rS) {
   return rows;
 }
 
+// out = softmax(mask(q k^T)) v of a tile, to where q was. mask(scores): scales and masks them; then(sums): before v is looked at.
+// kD: D where it is known when this is compiled, beyond which nothing is stored; 0: of a tile whose columns are cleared each time.
+template <class S, int kD, class T, class Mask, class Then>
+__device__ void attend(
+    const SharedTile<T>& sQ, const SharedTile<T>& sK, const SharedTile<T>& sV, float* scratch, int columns, const Mask& mask,
+    const Then& then) {
+  // (1) s = scale * q k^T + bias
+  Scores<S> rP;
+  scores<S>(rP, sQ, sK, columns);
+  mask(rP);
+
+  // (2) p = softmax(s)
+  then(softmax_rows<S>(rP));
+
+  // (3) out = p v
+  const Weights<S, T> weights(rP, scratch);
+  __syncwarp();
+  for (int d = 0; d < columns; d += kColumns) {
+    Chunk<S, false> rOut = {};
+    weigh<false, S>(rOut, weights, sV.data + d, sQ.ld);
+    for_each_pair(rOut, d, [&](int row, int column, float first, float second) {
+      if (kD % kColumns == 0 || column < kD) store_pair(sQ.row(row) + column, first, second);
+    });
+  }
+  __syncwarp();
+}
+
 // at(s): where lse of the tile's sequence s lies, -1 where there is none.
 template <class S, class At>
 __device__ void store_lse(const SequenceAttentionFwd& p, const RowSums<S>& sums, const At& at) {
