@@ -152,7 +152,10 @@ void dispatch_steady(int64_t longest, int64_t D, const Body& body) {
 struct SteadyPlan {
   int places, units;  // of all; neighbouring heads at a place, in units
   int step;
+  int count;  // heads of a unit
   int warps;  // of a block
+
+  int64_t partials() const { return int64_t(step) * units * count; }  // of the bias' gradient: of each warp and head
 };
 
 // What a kernel of long sequences is told of its cut.
@@ -189,6 +192,7 @@ struct BwdPlan {
   Kernels kernels;
   RotaryPlan rotary;
   Launch<ShortPlan> short_bwd;
+  Launch<SteadyPlan> steady_bwd;  // instance 0: none serves these sizes
   int64_t partials;  // of the bias' gradient: of each sequence of a warp's unit, the entries of a table; 0: not wanted
   LaunchShape short_bias_sum;
   int64_t delta_floats;  // of rowsum(dout * out), at the front of the scratch of long sequences
@@ -250,6 +254,26 @@ inline int64_t chunks_of(int64_t blocks, int64_t members) {
   return max_of<int64_t>(1, min_of(members, ceil_div(kManyBlocks, max_of<int64_t>(1, blocks))));
 }
 
+// stage_bytes: of a warp.
+inline Launch<SteadyPlan> steady_launch(const Sizes& s, int rows, int count, int64_t stage_bytes) {
+  constexpr int64_t kManyWarps = 2048;      // about as many as a large GPU runs at once
+  constexpr int64_t kMostPlaces = 8;        // of a warp: several, so that one's copies are under way while another is computed
+  constexpr int64_t kWarpsOfPartials = 4096;  // about as many at most, where there is a bias' gradient
+  constexpr int64_t kBlockBytes = 56 << 10;
+  if (s.N % count != 0 || s.sequences() > INT32_MAX) return {};
+  SteadyPlan cut{};
+  cut.places = int(s.sequences() / s.N);
+  cut.units = int(s.N / count);
+  cut.count = count;
+  cut.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / (2 * stage_bytes))));
+  const int64_t all = int64_t(cut.places) * cut.units;
+  int64_t of_warp = max_of<int64_t>(1, min_of<int64_t>(kMostPlaces, all / kManyWarps));
+  if (s.dbias) of_warp = max_of(of_warp, ceil_div(all, kWarpsOfPartials));
+  cut.step = int(ceil_div(cut.places, of_warp));
+  const int64_t blocks = ceil_div(int64_t(cut.step) * cut.units, cut.warps);
+  return {rows, cut, {blocks, cut.warps * kWarp, cut.warps * 2 * stage_bytes}};
+}
+
 // ------------------------------------------------------------------------------------------------------------------ forward
 
 template <class T>
@@ -265,22 +289,9 @@ void plan_short_fwd(const Sizes& s, FwdPlan& plan) {
 // Where strides allow it, too, it is taken instead.
 template <class T>
 void plan_steady_fwd(const Sizes& s, FwdPlan& plan) {
-  constexpr int64_t kManyWarps = 2048;    // about as many as a large GPU runs at once
-  constexpr int kMostPlaces = 8;          // of a warp: several, so that one's copies are under way while another is computed
-  constexpr int64_t kBlockBytes = 56 << 10;
   dispatch_steady<T>(max_of(s.L, s.S), s.D, [&](auto rows, auto columns) {
     constexpr int kRows = decltype(rows)::value, kD = decltype(columns)::value, kCount = kSteadyCount<kRows, kD>;
-    if (s.N % kCount != 0 || s.sequences() > INT32_MAX) return;
-    const int64_t warp_bytes = 2 * bytes_of<ShortFwdMemory<T, kRows>>(kCount, kD);
-    SteadyPlan cut{};
-    cut.places = int(s.sequences() / s.N);
-    cut.units = int(s.N / kCount);
-    cut.warps = int(max_of<int64_t>(1, min_of<int64_t>(kMaxWarps, kBlockBytes / warp_bytes)));
-    const int64_t all = int64_t(cut.places) * cut.units;
-    const int64_t of_warp = max_of<int64_t>(1, min_of<int64_t>(kMostPlaces, all / kManyWarps));
-    cut.step = int(ceil_div(cut.places, of_warp));
-    const int64_t in_all = int64_t(cut.step) * cut.units;
-    plan.steady_fwd = {kRows, cut, {ceil_div(in_all, cut.warps), cut.warps * kWarp, cut.warps * warp_bytes}};
+    plan.steady_fwd = steady_launch(s, kRows, kCount, bytes_of<ShortFwdMemory<T, kRows>>(kCount, kD));
   });
 }
 
@@ -321,8 +332,14 @@ void plan_short_bwd(const Sizes& s, BwdPlan& plan) {
     if (s.dbias) cut.stride = dbias_stride(s, cut);
     plan.short_bwd = {kRows, cut, {ceil_div(cut.stride, cut.warps), cut.warps * kWarp, cut.warps * cut.warp_bytes}};
   });
+  if (!s.shared_keys) {
+    dispatch_steady<T>(max_of(s.L, s.S), s.D, [&](auto rows, auto columns) {
+      constexpr int kRows = decltype(rows)::value, kD = decltype(columns)::value, kCount = kSteadyCount<kRows, kD>;
+      plan.steady_bwd = steady_launch(s, kRows, kCount, bytes_of<ShortBwdMemory<T, kRows>>(kCount, kD, false));
+    });
+  }
   if (!s.dbias) return;
-  plan.partials = plan.short_bwd.cut.stride * plan.short_bwd.cut.count;
+  plan.partials = max_of(plan.short_bwd.cut.stride * plan.short_bwd.cut.count, plan.steady_bwd.cut.partials());
   plan.short_bias_sum = {ceil_div(s.N * s.entries, kWarp), kSlices * kWarp, 0};
   plan.scratch_bytes += plan.partials * s.entries * int64_t(sizeof(float));
 }

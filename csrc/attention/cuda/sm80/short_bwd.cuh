@@ -23,43 +23,12 @@
 //   dk    = scale * ds^T q                    (7)
 #pragma once
 
-#include "attention/cuda/sm80/bias_tables.cuh"
 #include "attention/cuda/sm80/instantiations.h"
-#include "attention/cuda/sm80/short_sequences.cuh"
+#include "attention/cuda/sm80/short_gradients.cuh"
+#include "attention/cuda/sm80/steady_bwd.cuh"
 #include "common/cuda/launch.cuh"
 
 namespace vdiff::attention {
-
-// The bias gradients of `count` sequences of a unit, a lane's elements kWarp apart.
-template <class S>
-struct BiasTiles {
-  float* data;
-
-  // Of the lane's element e of tile (m, n).
-  __device__ float& own(int tile, int m, int n, int e) const {
-    return data[tile * kTileElements<S> + ((m * S::kN + n) * 4 + e) * kWarp + lane_id()];
-  }
-
-  // Of query i and key j of sequence c.
-  __device__ float at(int c, int i, int j) const {
-    const int tile = S::kPaired ? c / 2 : c, half = S::kPaired ? c % 2 : i % 16 / 8;
-    const int element = (i / 16 * S::kN + j / 8) * 4 + half * 2 + j % 2, lane = i % 8 * 4 + j % 8 / 2;
-    return data[tile * kTileElements<S> + element * kWarp + lane];
-  }
-
-  // What the sequence adds to an entry of its head's table.
-  __device__ float entry(const SequenceAttentionBwd& p, int c, int entry) const {
-    if (!p.dbias.relative) return at(c, entry / int(p.S), entry % int(p.S));
-    float sum = 0;
-    RowCursor query(p.dbias.query, 0, 1);
-#pragma unroll 1
-    for (int i = 0; i < p.L; ++i, query.go_on()) {
-      const int j = row_of(p.dbias.key, entry - int(p.dbias.origin) - int(query.offset), int(p.S));
-      if (j >= 0) sum += at(c, i, j);
-    }
-    return sum;
-  }
-};
 
 // partials: (warps, plan.count, entries of a table).
 template <class T, int kRows>
@@ -109,70 +78,13 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
 
     for (int tile = 0; tile < tiles && tile * kSequences < there; ++tile) {
       const int c = tile * kSequences;
-      const SharedTile<T> sQ{shared.sQ.row(c, kRows, 0), shared.sQ.ld}, sK{shared.sK.row(c, kRows, 0), sQ.ld};
-      const SharedTile<T> sV{shared.sV.row(c, kRows, 0), sQ.ld}, sG{shared.sG.row(c, kRows, 0), sQ.ld};
-
-      // (1) p = softmax(scale * q k^T + bias)
-      Scores<S> rP;
-      scores<S>(rP, sQ, sK, columns);
-      const TileMask<S> mask(p, neighbour(p, place, c), there - c);
-      mask_scores(p, mask, rP);
-      softmax_rows<S>(rP);
-
-      // (2) dp = dout v^T
-      Scores<S> rS;
-      scores<S>(rS, sG, sV, columns);
-
-      // (3) ds = p * (dp - rowsum(p * dp)), (4) dbias += ds
-#pragma unroll
-      for (int m = 0; m < S::kM; ++m) {
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          float sum = 0;
-#pragma unroll
-          for (int n = 0; n < S::kN; ++n) {
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; ++e) sum = fmaf(rP[m][n][e], rS[m][n][e], sum);
-          }
-          sum = over_row(sum, [](float a, float b) { return a + b; });
-          const bool adds = want_dbias && c + Element<S>::sequence(2 * half) < there;
-#pragma unroll
-          for (int n = 0; n < S::kN; ++n) {
-#pragma unroll
-            for (int e = 2 * half; e < 2 * half + 2; ++e) {
-              rS[m][n][e] = rP[m][n][e] * (rS[m][n][e] - sum);
-              if (adds) shared.dbias.own(tile, m, n, e) += rS[m][n][e];
-              rS[m][n][e] *= p.scale;
-            }
-          }
-        }
-      }
-
-      const Weights<S, T> weights(rP, shared.p), gradients(rS, shared.ds);
-      for (int d = 0; d < columns; d += kColumns) {
-        __syncwarp();  // the weights are there; lanes that rotate_back has parted meet again
-        // (5) dv = p^T dout, (6) dq = scale * ds k, (7) dk = scale * ds^T q: each where a row was that nobody needs again
-        {
-          Chunk<S, true> rDV = {};
-          weigh<true, S>(rDV, weights, sG.data + d, sQ.ld);
-          __syncwarp();
-          for_each_pair(rDV, d, [&](int row, int column, float a, float b) { store_pair(sG.row(row) + column, a, b); });
-        }
-        Chunk<S, true> rDK = {};
-        Chunk<S, false> rDQ = {};
-        weigh<false, S>(rDQ, gradients, sK.data + d, sQ.ld);
-        weigh<true, S>(rDK, gradients, sQ.data + d, sQ.ld);
-        __syncwarp();
-        for_each_pair(rDQ, d, [&](int row, int column, float first, float second) {
-          rotate_back(p, row % kRows, column, first, second);
-          store_pair(sQ.row(row) + column, first, second);
-        });
-        for_each_pair(rDK, d, [&](int row, int column, float first, float second) {
-          rotate_back(p, row % kRows, column, first, second);
-          store_pair(sK.row(row) + column, first, second);
-        });
-      }
-      __syncwarp();
+      tile_gradients<S, 0>(
+          p, shared.sQ.of_sequence(c, kRows), shared.sK.of_sequence(c, kRows), shared.sV.of_sequence(c, kRows),
+          shared.sG.of_sequence(c, kRows), shared.p, shared.ds, columns,
+          [&](Scores<S>& rS) { mask_scores(p, TileMask<S>(p, neighbour(p, place, c), there - c), rS); },
+          [&](int m, int n, int e, float ds) {
+            if (want_dbias && c + Element<S>::sequence(e) < there) shared.dbias.own(tile, m, n, e) += ds;
+          });
     }
     mover.store(p.dq, queries, shared.sQ);
     mover.store(p.dk, keys, shared.sK);
@@ -180,24 +92,25 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : sizeof(T) 
     __syncwarp();
   }
 
-  if (want_dbias) {
-    __syncwarp();  // a warp that had no unit has only just zeroed its tiles
-    const int entries = int(p.dbias.entries);
-    float* const gPartial = partials + first_unit * plan.count * entries;
-    for (int e = lane_id(); e < plan.count * entries; e += kWarp) gPartial[e] = shared.dbias.entry(p, e / entries, e % entries);
-  }
+  if (want_dbias) store_partial(p, shared.dbias, first_unit, plan.count, partials);
+}
+
+// count: of the partials.
+inline void launch_short_bias_sum(
+    const SequenceAttentionBwd& p, const BwdPlan& plan, const float* partials, int64_t count, cudaStream_t stream) {
+  launch("short_bias_sum_kernel", short_bias_sum_kernel<>, plan.short_bias_sum, stream, partials, count, p.N, p.dbias.entries,
+         p.dbias.data);
 }
 
 template <class T>
 void launch_short_bwd(const SequenceAttentionBwd& p, const BwdPlan& plan, void* scratch, cudaStream_t stream) {
   auto* const partials = static_cast<float*>(scratch);
+  if (const int64_t count = launch_steady_bwd<T>(p, plan, partials, stream)) return launch_short_bias_sum(p, plan, partials, count, stream);
   dispatch_rows(plan.short_bwd.instance, [&](auto rows) {
     launch("short_attention_bwd_kernel", short_attention_bwd_kernel<T, decltype(rows)::value>, plan.short_bwd.shape, stream, p,
            plan.short_bwd.cut, partials);
   });
-  if (plan.partials == 0) return;
-  launch("short_bias_sum_kernel", short_bias_sum_kernel<>, plan.short_bias_sum, stream, partials, plan.partials, p.N,
-         p.dbias.entries, p.dbias.data);
+  launch_short_bias_sum(p, plan, partials, plan.short_bwd.cut.stride * plan.short_bwd.cut.count, stream);
 }
 
 }  // namespace vdiff::attention
