@@ -71,6 +71,10 @@ def projected(case: str, dtype: str = "bfloat16") -> str:
     return f"{LINEAR}forward_and_every_gradient[norm_linear-{case}-{dtype}]"
 
 
+def steady(case: str) -> str:
+    return f"{ATTENTION}head_dims_that_are_compiled[{case}-torch.bfloat16]"
+
+
 def hostile(case: str, dtype: str = "bfloat16") -> str:
     return f"{ATTENTION}forward_and_every_gradient[{case}-{dtype}]"
 
@@ -112,8 +116,50 @@ MUTATIONS = [
         "p.causal && keys.first > 0 ? (int(p.L) + kQueries - 1) / kQueries : 0", LONG_CAUSAL,
     ),
     Mutation(
-        "lse-of-missing-sequence", "short_fwd.cuh",
-        "if (i >= p.L || s >= there) continue;", "if (i >= p.L) continue;", (edge("spatial_attention-odd-shared-context"),),
+        "lse-of-missing-sequence", "short_sequences.cuh",
+        "if (i >= p.L || first < 0) continue;", "if (i >= p.L) continue;", (edge("spatial_attention-odd-shared-context"),),
+    ),
+    # Of the steady kernels.
+    Mutation(
+        "stage-in-use", "steady_fwd.cuh", "load(place + plan.step, stage ^ 1);", "load(place + plan.step, stage);",
+        (f"{ATTENTION}a_warp_with_several_places[9-1-32]",),
+    ),
+    Mutation(
+        "copies-under-way", "steady_bwd.cuh", "ptx::copy_wait<1>();", "ptx::copy_wait<2>();",
+        (steady("temporal_attention-steady-eight"),),
+    ),
+    Mutation(
+        "rows-that-are-there", "steady_sequences.cuh", "from, row_ + j * kStep < there);", "from, row_ < there);",
+        (steady("temporal_attention-steady-sixteen"),),
+    ),
+    Mutation(
+        "row-of-the-last-step", "steady_sequences.cuh",
+        "(j + 1) * kStep <= kRows ? row_ < kStep : row_ + j * kStep < kRows;", "row_ < kStep;",
+        (steady("temporal_attention-steady-pair"),),
+    ),
+    Mutation(
+        "head-of-the-pair", "short_sequences.cuh",
+        "bias_head[s] = (n + s) * p.bias.stride_n;", "bias_head[s] = n * p.bias.stride_n;",
+        (steady("temporal_attention-steady-eight"),),
+    ),
+    Mutation(
+        "clip-of-a-place", "steady_sequences.cuh",
+        "TileMask<S>(p, place.index[0], place.n + c), rS);", "TileMask<S>(p, 0, place.n + c), rS);",
+        (f"{ATTENTION}a_warp_with_several_places[9-1-32]",),
+    ),
+    Mutation(
+        "offset-of-a-place", "steady_sequences.cuh", "int64_t(i.index[1]) * rows.place[1]", "i.index[1] * rows.place[1]",
+        (f"{EXTENT}offsets_past_2_to_the_31",),
+    ),
+    Mutation("beyond-the-last-column", "short_sequences.cuh", "kD % kColumns == 0 || column < kD", "true",
+             (f"{ATTENTION}a_place_leaves_nothing_to_the_next",)),
+    Mutation("heads-that-are-no-pairs", "plan.h", "s.N % count != 0 || ", "", (steady("temporal_attention-steady-odd-heads"),)),
+    Mutation(
+        "lines-that-are-not-straight", "steady_sequences.cuh", "row.line_step == row.length.value() * row.step", "true",
+        (steady("spatial_attention-steady-padded-lines"),),
+    ),
+    Mutation(
+        "sum-of-one-place", "steady_bwd.cuh", "[e] += ds;", "[e] = ds;", (f"{ATTENTION}a_warp_with_several_places[9-1-32]",)
     ),
     Mutation(
         "heads-share-a-partial", "plan.h",

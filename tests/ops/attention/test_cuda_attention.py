@@ -65,6 +65,17 @@ def test_a_warp_with_several_places(T, N, D, clean):
         torch.testing.assert_close(found[name].double(), exact, rtol=0.02, atol=0.01 * exact.abs().max().item())
 
 
+def test_a_place_leaves_nothing_to_the_next(clean):
+    """Of head dims that are no whole chunk, whose rows are padded in shared memory, where a warp's places take turns."""
+    q, k, v, grad = (torch.randn(1, 3, 11, 375, 2, 40).bfloat16() for _ in range(4))
+    for t in (q, k, v, grad):
+        t[:, :, 0] = torch.nan
+    leaves = [t.requires_grad_() for t in (q, k, v)]
+    out = vdiff.temporal_attention(*leaves)
+    for t in (out, *torch.autograd.grad(out, leaves, grad)):
+        assert t[:, :, 1:].isfinite().all() and t[:, :, 0].isnan().all()
+
+
 def test_every_kernel_that_ships_was_run():
     """By a test of this file: its golden counts are no others'."""
     shipped = {plain_name(name) for unit in launchers().units for name in unit.kernel_names}
