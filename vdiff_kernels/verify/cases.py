@@ -82,6 +82,8 @@ TILE_CASES = [
 # Of the head dims that CUDA kernels of short sequences are compiled for, with what hides keys, and layouts.
 STEADY_CASES = [
     TemporalCase("steady-eight", B=2, T=7, H=2, W=3, N=4, D=40, bias="rel", focus="clips"),
+    # More places than a launch has warps, so that some have two.
+    TemporalCase("steady-many-places", B=3, T=3, H=11, W=125, N=2, D=32, bias="rel", focus="clips"),
     TemporalCase("steady-eight-wide", T=8, S=5, H=1, W=2, N=2, D=80, bias="dense"),
     TemporalCase("steady-sixteen", T=14, H=3, W=2, N=3, D=64, bias="rel", causal=True),
     TemporalCase("steady-pair", B=2, T=16, H=1, W=3, N=4, D=40, bias="dense", focus="frames"),

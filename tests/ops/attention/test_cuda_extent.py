@@ -50,10 +50,12 @@ def test_any_number_of_sequences_backward(simulate, sequences):
         nearly(grad[:, :, :, -8:], of_last)
 
 
-def test_offsets_past_2_to_the_31(simulate):
-    """Forward reads a qkv of that size, backward writes a dqkv of it too."""
+@pytest.mark.parametrize("frames_first", [True, False])
+def test_offsets_past_2_to_the_31(simulate, frames_first):
+    """Forward reads a qkv of that size, backward writes a dqkv of it too. Of rows that lie far apart, or of places."""
     T, H, N, D = 16, 88_000, 8, 64
-    qkv = torch.empty(1, T, H, 1, 3, N, D, dtype=torch.bfloat16)
+    qkv = torch.empty(1, *((T, H) if frames_first else (H, T)), 1, 3, N, D, dtype=torch.bfloat16)
+    qkv = qkv if frames_first else qkv.transpose(1, 2)
     assert qkv.numel() > 2**31
     qkv[:, :, -4:] = torch.randn(1, T, 4, 1, 3, N, D)
     q, k, v = qkv.unbind(4)
