@@ -66,8 +66,8 @@ def test_a_warp_with_several_places(T, N, D, clean):
 
 
 def test_a_place_leaves_nothing_to_the_next(clean):
-    """Of head dims that are no whole chunk, whose rows are padded in shared memory, where a warp's places take turns."""
-    q, k, v, grad = (torch.randn(1, 3, 11, 375, 2, 40).bfloat16() for _ in range(4))
+    """Of head dims that are no whole chunk, whose rows are padded in shared memory, where three places of a warp take turns."""
+    q, k, v, grad = (torch.randn(1, 3, 11, 563, 2, 40).bfloat16() for _ in range(4))
     for t in (q, k, v, grad):
         t[:, :, 0] = torch.nan
     leaves = [t.requires_grad_() for t in (q, k, v)]
