@@ -151,7 +151,7 @@ MUTATIONS = [
         "offset-of-a-place", "steady_sequences.cuh", "int64_t(i.index[1]) * rows.place[1]", "i.index[1] * rows.place[1]",
         (f"{EXTENT}offsets_past_2_to_the_31[False]",),
     ),
-    Mutation("beyond-the-last-column", "short_sequences.cuh", "kD % kColumns == 0 || column < kD", "true",
+    Mutation("beyond-the-last-column", "short_sequences.cuh", "kD % kColumns == 0 || column - lane_id() % 4 * 2 < kD", "true",
              (f"{ATTENTION}a_place_leaves_nothing_to_the_next",)),
     Mutation("heads-that-are-no-pairs", "plan.h", "s.N % count != 0 || ", "", (steady("temporal_attention-steady-odd-heads"),)),
     Mutation(

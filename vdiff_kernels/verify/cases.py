@@ -88,6 +88,7 @@ STEADY_CASES = [
     TemporalCase("steady-sixteen", T=14, H=3, W=2, N=3, D=64, bias="rel", causal=True),
     TemporalCase("steady-pair", B=2, T=16, H=1, W=3, N=4, D=40, bias="dense", focus="frames"),
     TemporalCase("steady-odd-heads", T=16, H=1, W=3, N=3, D=40),
+    TemporalCase("steady-wide", T=13, H=1, W=3, N=2, D=80, bias="rel"),
     TemporalCase("steady-rotary", T=12, H=2, W=2, N=2, D=32, bias="rel", rotary=20),
     TemporalCase("steady-rows", T=25, S=31, H=1, W=3, N=2, D=64, bias="rel"),
     TemporalCase("steady-most-rows", T=32, H=2, W=1, N=2, D=32, bias="rel_sliced", causal=True, focus="frames"),
@@ -199,6 +200,6 @@ LINEAR_CASES = [
     LinearCase("no-batch", B=0, gate=True, residual=True),
 ]
 CASES = [
-    *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *STEADY_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES, *LAYER_CASES,
-    *PSEUDO3D_CASES, *LINEAR_CASES, *GEGLU_CASES,
+    *TEMPORAL_CASES, *SPATIAL_CASES, *TILE_CASES, *STEADY_CASES, *BLOCK_CASES, *STATS_CASES, *NORM_CASES, *CONV_CASES,
+    *LAYER_CASES, *PSEUDO3D_CASES, *LINEAR_CASES, *GEGLU_CASES,
 ]  # fmt: skip

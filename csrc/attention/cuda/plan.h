@@ -260,7 +260,7 @@ inline Launch<SteadyPlan> steady_launch(const Sizes& s, int rows, int count, int
   constexpr int64_t kMostPlaces = 8;        // of a warp: several, so that one's copies are under way while another is computed
   constexpr int64_t kWarpsOfPartials = 4096;  // about as many at most, where there is a bias' gradient
   constexpr int64_t kBlockBytes = 56 << 10;
-  if (s.N % count != 0 || s.sequences() > INT32_MAX) return {};
+  if (s.N % count != 0 || s.sequences() > int64_t(1) << 30) return {};
   SteadyPlan cut{};
   cut.places = int(s.sequences() / s.N);
   cut.units = int(s.N / count);

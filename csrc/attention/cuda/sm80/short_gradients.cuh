@@ -80,7 +80,7 @@ __device__ void tile_gradients(
   // Rotated back, where there is a rotation; each where a row was that nobody needs again.
   const auto store = [&](const auto& rX, int d, const SharedTile<T>& sX) {
     const auto put = [&](int row, int column, float first, float second) {
-      if (kD % kColumns == 0 || column < kD) store_pair(sX.row(row) + column, first, second);
+      if (is_stored<kD>(column)) store_pair(sX.row(row) + column, first, second);
     };
     if (p.rotary == nullptr) return for_each_pair(rX, d, put);
     for_each_pair(rX, d, [&](int row, int column, float first, float second) {
@@ -97,7 +97,7 @@ __device__ void tile_gradients(
       weigh<true, S>(rDV, weights, sG.data + d, sQ.ld);
       __syncwarp();
       for_each_pair(rDV, d, [&](int row, int column, float first, float second) {
-        if (kD % kColumns == 0 || column < kD) store_pair(sG.row(row) + column, first, second);
+        if (is_stored<kD>(column)) store_pair(sG.row(row) + column, first, second);
       });
     }
     Chunk<S, true> rDK = {};

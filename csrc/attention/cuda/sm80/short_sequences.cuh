@@ -163,6 +163,12 @@ __device__ RowSums<S> softmax_rows(Scores<S>& rS) {
   return rows;
 }
 
+// Whether a lane's pair of columns from `column` on is below kD, which is a multiple of 8: the same for all lanes of a tile of 8.
+template <int kD>
+__device__ bool is_stored(int column) {
+  return kD % kColumns == 0 || column - lane_id() % 4 * 2 < kD;
+}
+
 // out = softmax(mask(q k^T)) v of a tile, to where q was. mask(scores): scales and masks them; then(sums): before v is looked at.
 // kD: D where it is known when this is compiled, beyond which nothing is stored; 0: of a tile whose columns are cleared each time.
 template <class S, int kD, class T, class Mask, class Then>
@@ -184,7 +190,7 @@ __device__ void attend(
     Chunk<S, false> rOut = {};
     weigh<false, S>(rOut, weights, sV.data + d, sQ.ld);
     for_each_pair(rOut, d, [&](int row, int column, float first, float second) {
-      if (kD % kColumns == 0 || column < kD) store_pair(sQ.row(row) + column, first, second);
+      if (is_stored<kD>(column)) store_pair(sQ.row(row) + column, first, second);
     });
   }
   __syncwarp();
