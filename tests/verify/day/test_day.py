@@ -86,11 +86,12 @@ def test_of_a_rival_that_cannot_run_its_error_is_in_the_report(day):
 
 
 RUN = """
-import functools, sys
+import functools, signal, sys
 from pathlib import Path
 from tests.verify.day import planted
 from vdiff_kernels.verify.day import plan, runner
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 folder, marker = map(Path, sys.argv[1:])
 prepare = functools.partial(planted.prepare, {"variants": "hang"}, marker.parent)
 sys.exit(runner.run(plan.Settings(folder, "cpu", 2, ("start", "variants"), resume=True, prepare=prepare)))
