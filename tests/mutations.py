@@ -121,11 +121,11 @@ MUTATIONS = [
     ),
     # Of the steady kernels.
     Mutation(
-        "stage-in-use", "steady_fwd.cuh", "load(place + plan.step, stage ^ 1);", "load(place + plan.step, stage);",
+        "stage-in-use", "steady_sequences.cuh", "load(place + plan.step, stage ^ 1);", "load(place + plan.step, stage);",
         (f"{ATTENTION}a_warp_with_several_places[9-1-32]",),
     ),
     Mutation(
-        "copies-under-way", "steady_bwd.cuh", "ptx::copy_wait<1>();", "ptx::copy_wait<2>();",
+        "copies-under-way", "steady_sequences.cuh", "ptx::copy_wait<1>();", "ptx::copy_wait<2>();",
         (steady("temporal_attention-steady-eight"),),
     ),
     Mutation(
@@ -454,14 +454,14 @@ MUTATIONS = [
     Mutation("alignment-of-residual", "norm_act_fwd.cu", "{p.x, p.residual, p.out}", "{p.x, p.out}",
              (layout("an odd address", "layer"),)),
     Mutation(
-        "pixels-of-teams", "norm_act_fwd.cuh", "is_there = index < int64_t(p.frames) * p.pixels;", "is_there = true;",
+        "pixels-of-teams", "norm_places.cuh", "is_there = index < int64_t(p.frames) * p.pixels;", "is_there = true;",
         (normed("layer"),),
     ),
     Mutation(
-        "residual-of-frame", "norm_act_fwd.cuh", "(frame, p.frames_of_clip) + p.other.pixels.at(pixel) :",
-        "(frame, p.frames_of_clip) + p.x.pixels.at(pixel) :", (layout("part of the pixels", "layer"),),
+        "residual-of-frame", "norm_act_fwd.cuh", "(at.frame, p.frames_of_clip) + p.other.pixels.at(at.pixel) :",
+        "(at.frame, p.frames_of_clip) + p.x.pixels.at(at.pixel) :", (layout("part of the pixels", "layer"),),
     ),
-    Mutation("index-of-out", "norm_act_fwd.cuh", "index * p.C + c", "int(index) * p.C + c",
+    Mutation("index-of-out", "norm_act_fwd.cuh", "at.index * p.C + c", "int(at.index) * p.C + c",
              (f"{NORMS}many_frames_and_offsets_past_2_to_the_31[layer]",)),
     # Backward.
     Mutation("rows-of-sums", "team.cuh", "half >= columns;", "half > columns;", (normed("group-frame"),)),

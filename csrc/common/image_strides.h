@@ -13,4 +13,10 @@ struct ImageStrides {
   }
 };
 
+// Of pixels at even steps of so many elements.
+template <class Sizes>
+ImageStrides even_strides(const Sizes& s, int64_t step) {
+  return {s.T * s.H * s.W * step, s.H * s.W * step, s.W * step, step};
+}
+
 }  // namespace vdiff

@@ -142,10 +142,6 @@ NormActParams activation(const Params& p, void* h) {
   return norm;
 }
 
-inline ImageStrides contiguous_strides(const ConvSizes& s, int64_t channels) {
-  return {s.T * s.H * s.W * channels, s.H * s.W * channels, s.W * channels, channels};
-}
-
 inline int64_t image_bytes(const ConvSizes& s, int64_t channels, DType dtype) {
   return s.B * s.T * s.H * s.W * channels * element_bytes(dtype);
 }
@@ -189,7 +185,7 @@ inline FwdPlan fwd_plan(const NormActConvParams& p) {
     if (!is_packed(p.weight, s, p.dtype)) plan.pack = pack_plan(s, p.dtype, shape.taps(), false);
     plan.at_weight = scratch.take(plan.pack.bytes);
     if (p.out_stats && s.temporal) {
-      plan.frames = {p.out, p.out_stats, s.B, s.T, s.H, s.W, s.Co, contiguous_strides(s, s.Co), p.dtype};
+      plan.frames = {p.out, p.out_stats, s.B, s.T, s.H, s.W, s.Co, even_strides(s, s.Co), p.dtype};
       plan.at_partials = scratch.take(statistics_bytes(plan.frames));
     } else if (p.out_stats) {
       plan.at_partials = scratch.take(int64_t(plan.conv.grid.down) * s.Co * 2 * int64_t(sizeof(float)));
@@ -285,7 +281,7 @@ inline BwdPlan bwd_plan(const NormActConvBackwardParams& p) {
       norm.x = p.x, norm.dx = p.dx;
       norm.dweight = p.dnorm_weight, norm.dbias = p.dnorm_bias, norm.dscale = p.dscale, norm.dshift = p.dshift;
       norm.B = s.B, norm.T = s.T, norm.H = s.H, norm.W = s.W, norm.C = s.Ci;
-      norm.stride_grad = contiguous_strides(s, s.Ci);
+      norm.stride_grad = even_strides(s, s.Ci);
       norm.stride_x = p.stride_x;
       norm.norm = p.norm;
       norm.dtype = p.dtype;

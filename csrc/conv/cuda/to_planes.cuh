@@ -38,7 +38,7 @@ inline Planes planes(const ConvSizes& s, const void* data, const ImageStrides& s
 }
 
 inline Planes contiguous_planes(const ConvSizes& s, const void* data, int64_t channels, DType dtype) {
-  return planes(s, data, contiguous_strides(s, channels), channels, dtype);
+  return planes(s, data, even_strides(s, channels), channels, dtype);
 }
 
 // h = act(norm(x)), as a product takes it.

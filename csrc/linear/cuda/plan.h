@@ -16,19 +16,13 @@ using product::TileGrid;
 constexpr int kPositionFields = 3;  // of the table that has pos_emb in it: mean, mul, add
 constexpr int kThreads = 256;       // of the kernels beside the products
 
-// Of rows at even steps.
-template <class Params>
-ImageStrides image_strides(const Params& p, int64_t stride) {
-  return {p.T * p.H * p.W * stride, p.H * p.W * stride, p.W * stride, stride};
-}
-
 // The norm of x, and of what it is.
 template <class Params>
 NormActParams norm_of(const Params& p) {
   NormActParams norm = {};
   norm.x = p.x;
   norm.B = p.B, norm.T = p.T, norm.H = p.H, norm.W = p.W, norm.C = p.C;
-  norm.stride_x = image_strides(p, p.stride_x);
+  norm.stride_x = even_strides(p, p.stride_x);
   norm.norm = p.norm;
   norm.dtype = p.dtype;
   return norm;
@@ -104,7 +98,7 @@ inline NormActBackwardParams norm_backward_of(const NormLinearBackwardParams& p,
   norm.dx = p.dx;
   norm.dweight = p.dnorm_weight, norm.dbias = p.dnorm_bias, norm.dscale = p.dscale, norm.dshift = p.dshift;
   norm.B = p.B, norm.T = p.T, norm.H = p.H, norm.W = p.W, norm.C = p.C;
-  norm.stride_grad = image_strides(p, p.C);
+  norm.stride_grad = even_strides(p, p.C);
   norm.stride_x = forward.stride_x;
   norm.norm = p.norm;
   norm.dtype = p.dtype;

@@ -61,6 +61,19 @@ struct RowRange {
   __device__ int there() const { return max(0, min(rows, length - first)); }
 };
 
+// From a lane's row, of `rows` that a warp moves at once, and piece, of `span` of each, in the order of the lanes, to those that let
+// a quarter warp's pieces lie in different banks.
+__device__ inline void spread_over_banks(int lane, int span, int rows, int& row, int& piece) {
+  if (span <= 8 && (span & (span - 1)) == 0) {
+    row = row * span % 8 + row * span / 8 + row / 8 * (8 - span);  // of each 8 rows, first those that are `span` apart
+  } else if (8 < span && span < 16) {
+    // Eight pieces of each row first, a quarter warp's, then what is left of them.
+    const int rest = lane - 8 * rows;
+    row = rest < 0 ? lane / 8 : rest / (span - 8);
+    piece = rest < 0 ? lane % 8 : 8 + rest % (span - 8);
+  }
+}
+
 // A thread's part in moving rows of `count` neighbouring sequences, a power of two of them, of all columns or of `columns` from
 // first_column on: it has pieces of p.vector_bytes of every step-th row. Neighbours take neighbouring pieces, then sequences, so
 // that a row of several heads is moved as one span; and where rows are short, such that a quarter warp's pieces lie in different
@@ -80,14 +93,7 @@ class Mover {
     step_ = rows * (team.size / kWarp);
     int row = over_span(lane);
     piece_ = lane - row * span_;
-    if (span_ <= 8 && (span_ & (span_ - 1)) == 0) {
-      row = row * span_ % 8 + row * span_ / 8 + row / 8 * (8 - span_);  // of each 8 rows, first those that are `span` apart
-    } else if (8 < span_ && span_ < 16) {
-      // Eight pieces of each row first, a quarter warp's, then what is left of them.
-      const int rest = lane - 8 * rows;
-      row = rest < 0 ? lane / 8 : rest / (span_ - 8);
-      piece_ = rest < 0 ? lane % 8 : 8 + rest % (span_ - 8);
-    }
+    spread_over_banks(lane, span_, rows, row, piece_);
     row_ = row < rows ? warp * rows + row : kNoRow;
     own_.sequence = sequence_of(piece_);
     own_.column = first_column + (piece_ - own_.sequence * pieces_) * elements_;

@@ -58,15 +58,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : 3)
   const SteadyBias<S, kCount> bias(p, n);
   Scores<S> rDbias[kCount / kSequences] = {};
 
-  load(first, 0);
-  ptx::copy_commit();
-  int stage = 0;
-#pragma unroll 1
-  for (int place = first; place < plan.places; place += plan.step, stage ^= 1) {
-    if (place + plan.step < plan.places) load(place + plan.step, stage ^ 1);
-    ptx::copy_commit();
-    ptx::copy_wait<1>();
-    __syncwarp();
+  for_places(plan, first, load, [&](int place, int stage) {
     const Memory shared = memory(stage);
     const SequenceIndex index = place_index(p, place, n);
     if (p.rotary != nullptr) {
@@ -84,8 +76,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 2 : 3)
     lane.store(dq + place_offset(call.dq, index), call.dq.row, queries, shared.sQ);
     lane.store(dk + place_offset(call.dk, index), call.dk.row, keys, shared.sK);
     lane.store(dv + place_offset(call.dv, index), call.dv.row, keys, shared.sG);
-    __syncwarp();
-  }
+  });
 
   if (p.dbias.data == nullptr) return;
   ptx::copy_wait<0>();

@@ -50,15 +50,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 3 : 4)
   }
   const SteadyBias<S, kCount> bias(p, n);
 
-  load(first, 0);
-  ptx::copy_commit();
-  int stage = 0;
-#pragma unroll 1
-  for (int place = first; place < plan.places; place += plan.step, stage ^= 1) {
-    if (place + plan.step < plan.places) load(place + plan.step, stage ^ 1);
-    ptx::copy_commit();
-    ptx::copy_wait<1>();
-    __syncwarp();
+  for_places(plan, first, load, [&](int place, int stage) {
     const Memory shared = memory(stage);
     const SequenceIndex index = place_index(p, place, n);
     if (p.rotary != nullptr) {
@@ -75,8 +67,7 @@ __global__ void __launch_bounds__(kMaxWarps* kWarp, kRows == 32 ? 3 : 4)
           });
     }
     lane.store(out + place_offset(call.out, index), call.out.row, queries, shared.sQ);
-    __syncwarp();
-  }
+  });
 }
 
 // Whether it serves the call.

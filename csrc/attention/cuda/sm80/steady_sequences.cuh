@@ -28,14 +28,7 @@ class SteadyLane {
     const int lane = lane_id();
     row_ = lane / kSpan;
     int piece = lane % kSpan;
-    // As Mover's: a quarter warp's pieces lie in different banks.
-    if constexpr (kSpan <= 8 && (kSpan & (kSpan - 1)) == 0) {
-      row_ = row_ * kSpan % 8 + row_ * kSpan / 8 + row_ / 8 * (8 - kSpan);
-    } else if constexpr (8 < kSpan && kSpan < 16) {
-      const int rest = lane - 8 * kStep;
-      row_ = rest < 0 ? lane / 8 : rest / (kSpan - 8);
-      piece = rest < 0 ? lane % 8 : 8 + rest % (kSpan - 8);
-    }
+    spread_over_banks(lane, kSpan, kStep, row_, piece);
     if (row_ >= kStep) row_ = kRows;  // none
     head_ = piece / kPieces;
     column_ = piece % kPieces * kPiece<T>;
@@ -92,6 +85,24 @@ __device__ void clear_beyond(std::initializer_list<SharedTile<T>> tiles) {
         *reinterpret_cast<uint4*>(sX.row(row / kRows, kRows, row % kRows) + kD) = uint4{};
       }
     }
+  }
+}
+
+// body(place, stage) for each place of a warp from `first` on, once load(place, stage), which begins its copies, has brought its
+// rows; those of the next place are on their way meanwhile.
+template <class Load, class Body>
+__device__ void for_places(const SteadyPlan& plan, int first, const Load& load, const Body& body) {
+  load(first, 0);
+  ptx::copy_commit();
+  int stage = 0;
+#pragma unroll 1
+  for (int place = first; place < plan.places; place += plan.step, stage ^= 1) {
+    if (place + plan.step < plan.places) load(place + plan.step, stage ^ 1);
+    ptx::copy_commit();
+    ptx::copy_wait<1>();
+    __syncwarp();
+    body(place, stage);
+    __syncwarp();
   }
 }
 

@@ -161,7 +161,7 @@ void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* sc
   call.grad_bytes = width(p.grad, p.M(), p.stride_grad, p.Co);
 
   float* const parts = rest + ceil_div(plan.grad_sums.floats, 4) * 4;
-  launch_pixel_sums<T>(p, plan.grad_sums, p.grad, image_strides(p, p.stride_grad), p.Co, p.dtype, rest, stream);
+  launch_pixel_sums<T>(p, plan.grad_sums, p.grad, even_strides(p, p.stride_grad), p.Co, p.dtype, rest, stream);
   product::launch_sum<float>(plan.dbias, rest, p.dbias, stream);
   if (plan.dweight.shape.threads > 0) {
     call.norm = launch_numbers(p, plan.numbers, scratch, stream);
@@ -202,7 +202,7 @@ void launch_bwd(const NormLinearBackwardParams& p, const BwdPlan& plan, void* sc
     launch("norm_linear_dh_kernel", kernel, plan.dx.shape, stream, call);
   });
   product::launch_sum<T>(plan.dx.sum, rest, dh, stream);
-  launch_pixel_sums<T>(p, plan.dh_sums, dh, image_strides(p, p.C), p.C, p.dtype, rest, stream);
+  launch_pixel_sums<T>(p, plan.dh_sums, dh, even_strides(p, p.C), p.C, p.dtype, rest, stream);
   product::launch_sum<float>(plan.dpos_emb, rest, p.dpos_emb, stream);
   if (is_normed(p.norm.kind)) launch_norm_act_bwd(norm_backward_of(p, dh), rest, stream);
 }

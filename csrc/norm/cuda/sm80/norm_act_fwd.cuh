@@ -62,28 +62,24 @@ template <class T, bool kAligned>
 __global__ void __launch_bounds__(kThreads) norm_act_pixels_fwd_kernel(NormCall p) {
   constexpr int V = kPiece<T>;
   __shared__ float warps[2 * kWarp];
-  const Team team = this_team(p.cut.columns);
-  const int64_t index = int64_t(blockIdx.x) * (kThreads / p.cut.columns) + threadIdx.x / p.cut.columns;
-  const bool is_there = index < int64_t(p.frames) * p.pixels;
-  const int frame = is_there ? int(divide(index, p.pixels)) : 0;
-  const int pixel = int(index - int64_t(frame) * p.pixels);
-  const T* gX = p.x.frame<T>(frame, p.frames_of_clip) + p.x.pixels.at(pixel);
-  const T* gResidual = p.other.data ? p.other.frame<T>(frame, p.frames_of_clip) + p.other.pixels.at(pixel) : nullptr;
+  const TeamPixel at(p);
+  const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + p.x.pixels.at(at.pixel);
+  const T* gResidual = p.other.data ? p.other.frame<T>(at.frame, p.frames_of_clip) + p.other.pixels.at(at.pixel) : nullptr;
 
   uint4 rX[kFwdPieces] = {}, rResidual[kFwdPieces] = {};
-  for_pieces<T, kFwdPieces>(team, p.C, [&](int j, int c) {
-    if (!is_there || c >= p.C) return;
+  for_pieces<T, kFwdPieces>(at.team, p.C, [&](int j, int c) {
+    if (!at.is_there || c >= p.C) return;
     rX[j] = load_bits<T, kAligned>(gX + c, p.C - c);
     if (gResidual) rResidual[j] = load_bits<T, kAligned>(gResidual + c, p.C - c);
   });
   // (1) mean = sum x / C; rstd = 1 / sqrt(sum (x - mean)^2 / C + eps)
-  const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, team, p, warps);
-  for_pieces<T, kFwdPieces>(team, p.C, [&](int j, int c) {
-    if (!is_there || c >= p.C) return;
+  const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, at.team, p, warps);
+  for_pieces<T, kFwdPieces>(at.team, p.C, [&](int j, int c) {
+    if (!at.is_there || c >= p.C) return;
     // (2) out = act((x - mean) * rstd * mul + add) + residual
     float rMul[V], rAdd[V];
-    load_field<V, kAligned>(rMul, p, kMul, frame, c, 1);
-    load_field<V, kAligned>(rAdd, p, kAdd, frame, c, 0);
+    load_field<V, kAligned>(rMul, p, kMul, at.frame, c, 1);
+    load_field<V, kAligned>(rAdd, p, kAdd, at.frame, c, 0);
     Piece<T> x = unpacked<T>(rX[j]);
     const Piece<T> residual = unpacked<T>(rResidual[j]);
 #pragma unroll
@@ -91,7 +87,7 @@ __global__ void __launch_bounds__(kThreads) norm_act_pixels_fwd_kernel(NormCall 
       const float n = (x.value[i] - of_pixel.mean) * of_pixel.rstd;
       x.value[i] = activated(n * rMul[i] + rAdd[i], p.silu) + residual.value[i];
     }
-    store_piece<T, kAligned>(static_cast<T*>(p.out) + index * p.C + c, x, p.C - c);
+    store_piece<T, kAligned>(static_cast<T*>(p.out) + at.index * p.C + c, x, p.C - c);
   });
 }
 

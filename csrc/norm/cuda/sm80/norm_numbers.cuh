@@ -16,19 +16,15 @@ namespace vdiff::norms {
 template <class T, bool kAligned>
 __global__ void __launch_bounds__(kThreads) pixel_moments_kernel(NormCall p, float2* moments) {
   __shared__ float warps[2 * kWarp];
-  const Team team = this_team(p.cut.columns);
-  const int64_t index = int64_t(blockIdx.x) * (kThreads / p.cut.columns) + threadIdx.x / p.cut.columns;
-  const bool is_there = index < int64_t(p.frames) * p.pixels;
-  const int frame = is_there ? int(divide(index, p.pixels)) : 0;
-  const int pixel = int(index - int64_t(frame) * p.pixels);
-  const T* gX = p.x.frame<T>(frame, p.frames_of_clip) + p.x.pixels.at(pixel);
+  const TeamPixel at(p);
+  const T* gX = p.x.frame<T>(at.frame, p.frames_of_clip) + p.x.pixels.at(at.pixel);
   uint4 rX[kFwdPieces] = {};
-  for_pieces<T, kFwdPieces>(team, p.C, [&](int j, int c) {
-    if (is_there && c < p.C) rX[j] = load_bits<T, kAligned>(gX + c, p.C - c);
+  for_pieces<T, kFwdPieces>(at.team, p.C, [&](int j, int c) {
+    if (at.is_there && c < p.C) rX[j] = load_bits<T, kAligned>(gX + c, p.C - c);
   });
   // (1) mean = sum x / C; rstd = 1 / sqrt(sum (x - mean)^2 / C + eps)
-  const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, team, p, warps);
-  if (is_there && team.rank == 0) moments[index] = {of_pixel.mean, of_pixel.rstd};
+  const Moments of_pixel = moments_of_pixel<T, kAligned>(rX, at.team, p, warps);
+  if (at.is_there && at.team.rank == 0) moments[at.index] = {of_pixel.mean, of_pixel.rstd};
 }
 
 }  // namespace vdiff::norms

@@ -75,6 +75,21 @@ __device__ void for_pieces(const Team& team, int C, const Body& body) {
   }
 }
 
+// The pixel that a thread's team has to itself.
+struct TeamPixel {
+  Team team;
+  int64_t index;  // of all pixels
+  bool is_there;
+  int frame, pixel;
+
+  __device__ explicit TeamPixel(const NormCall& p) : team(this_team(p.cut.columns)) {
+    index = int64_t(blockIdx.x) * (kThreads / p.cut.columns) + threadIdx.x / p.cut.columns;
+    is_there = index < int64_t(p.frames) * p.pixels;
+    frame = is_there ? int(divide(index, p.pixels)) : 0;
+    pixel = int(index - int64_t(frame) * p.pixels);
+  }
+};
+
 struct Moments {
   float mean, rstd;
 };
